@@ -1,0 +1,179 @@
+//! Wide tables: a row is what is known of a patient (RFC 4180, with a header).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use synovia_cohort::{Event, EventKind, EventValue, Patient, StudyLink, Time};
+
+use crate::config::CsvLayout;
+use crate::error::{RecordsError, io};
+use crate::source::{Source, fields, open, split_rows};
+use crate::spill::{Body, Origin, Sink};
+
+/// How a column's cells are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cells {
+    Numbers,
+    Categories,
+}
+
+/// A column that is read.
+#[derive(Debug)]
+struct Column {
+    name: Arc<str>,
+    index: usize,
+    cells: Cells,
+}
+
+/// A table whose header was found to have the columns that are asked for.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) delimiter: u8,
+    header_line: u64,
+    n_fields: usize,
+    id: usize,
+    image: Option<usize>,
+    time: Option<usize>,
+    image_names: Vec<String>,
+    columns: Vec<Column>,
+}
+
+/// A cell that says nothing, in any of the ways that tables say it.
+fn missing(cell: &str) -> bool {
+    cell.is_empty() || ["na", "n/a", "nan", "null", "none", "?", "."].iter().any(|m| cell.eq_ignore_ascii_case(m))
+}
+
+/// Share of a column's cells that are numbers when the column is one of numbers and the rest are errors.
+const NUMBERS_AT_LEAST: f64 = 0.9;
+
+impl Table {
+    /// Reads the file once for its header and for which columns hold numbers.
+    pub(crate) fn open(source: &Source, layout: &CsvLayout, max_row_bytes: usize) -> Result<Self, RecordsError> {
+        let tabs = source.name.to_ascii_lowercase().contains(".tsv");
+        let delimiter = layout.delimiter.map_or(if tabs { b'\t' } else { b',' }, |c| u8::try_from(c).unwrap_or(b','));
+        let reader = open(source, &|_| {}).map_err(io(&source.path))?;
+        let mut table: Option<Result<Self, RecordsError>> = None;
+        let mut counts: Vec<(u64, u64)> = Vec::new(); // numbers, cells
+        split_rows(reader, max_row_bytes, delimiter, &mut |batch| {
+            for piece in &batch.pieces {
+                let row = fields(&batch.bytes[piece.range.clone()], delimiter).unwrap_or_default();
+                match &table {
+                    None => {
+                        table = Some(Self::from_header(&row, piece.line, delimiter, layout, &source.path));
+                        counts = vec![(0, 0); row.len()];
+                    }
+                    Some(Err(_)) => return false,
+                    Some(Ok(table)) if row.len() == table.n_fields => {
+                        for (cell, (n_numbers, n_cells)) in row.iter().zip(&mut counts).filter(|(cell, _)| !missing(cell)) {
+                            *n_numbers += u64::from(cell.parse::<f64>().is_ok());
+                            *n_cells += 1;
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                }
+            }
+            true
+        });
+        let mut table = table.unwrap_or_else(|| Self::from_header(&[], 1, delimiter, layout, &source.path))?;
+        for column in &mut table.columns {
+            let (n_numbers, n_cells) = counts[column.index];
+            let numbers = n_cells > 0 && n_numbers as f64 >= NUMBERS_AT_LEAST * n_cells as f64;
+            column.cells =
+                if numbers && !layout.categories.iter().any(|c| **c == *column.name) { Cells::Numbers } else { Cells::Categories };
+        }
+        Ok(table)
+    }
+
+    fn from_header(header: &[String], line: u64, delimiter: u8, layout: &CsvLayout, path: &Path) -> Result<Self, RecordsError> {
+        let index = |name: &str| {
+            header.iter().position(|h| h == name).ok_or_else(|| RecordsError::MissingColumn {
+                path: path.to_owned(),
+                column: name.to_owned(),
+                found: header.join(", "),
+            })
+        };
+        let mut names: Vec<&String> = Vec::new();
+        for name in layout.features.iter().chain(&layout.labels) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let columns = names.into_iter().map(|name| Ok(Column { name: name.as_str().into(), index: index(name)?, cells: Cells::Numbers }));
+        Ok(Self {
+            delimiter,
+            header_line: line,
+            n_fields: header.len(),
+            id: index(&layout.id)?,
+            image: layout.image.as_deref().map(index).transpose()?,
+            time: layout.time.as_deref().map(index).transpose()?,
+            image_names: if layout.image_names.is_empty() { vec!["{}".to_owned()] } else { layout.image_names.clone() },
+            columns: columns.collect::<Result<_, RecordsError>>()?,
+        })
+    }
+
+    /// Reads one row into `sink`.
+    pub(crate) fn read_row(&self, bytes: &[u8], line: u64, sink: &mut Sink) {
+        if line == self.header_line {
+            return;
+        }
+        sink.at(line);
+        let position = format!("line {line}");
+        let Some(row) = fields(bytes, self.delimiter) else { return sink.trouble(position, "not UTF-8") };
+        if row.len() != self.n_fields {
+            return sink.trouble(position, format!("{} fields where the header has {}", row.len(), self.n_fields));
+        }
+        sink.taken("row");
+        let id = row[self.id].as_str();
+        if missing(id) {
+            return sink.trouble(position, "no patient in the id column");
+        }
+        let mut time = None;
+        if let Some(index) = self.time {
+            match Time::parse_fhir(&row[index].replace(' ', "T")) {
+                Ok(found) => time = Some(found),
+                Err(_) => {
+                    sink.trouble(format!("{position} column {}", index + 1), "not a time: expected YYYY-MM-DD or YYYY-MM-DDThh:mm:ss");
+                }
+            }
+        }
+        let mut patient = Patient { identifiers: vec![id.to_owned()], ..Patient::default() };
+        let mut events = Vec::new();
+        for column in &self.columns {
+            let cell = row[column.index].as_str();
+            if missing(cell) {
+                continue;
+            }
+            let value = match (column.cells, cell.parse::<f64>()) {
+                (Cells::Categories, _) => EventValue::Code(cell.into()),
+                (Cells::Numbers, Ok(value)) if value.is_finite() => EventValue::Number { value, unit: "".into() },
+                (Cells::Numbers, _) => {
+                    sink.trouble(format!("{position} column {}", column.index + 1), "not a finite number in a column of numbers");
+                    continue;
+                }
+            };
+            match (self.time, time) {
+                (None, _) => patient.facts.push((column.name.clone(), value)),
+                (Some(_), Some(time)) => {
+                    let code = format!("column|{}", column.name).into();
+                    events.push(Event { time, kind: EventKind::Observation, code, display: column.name.clone(), value });
+                }
+                (Some(_), None) => {}
+            }
+        }
+        sink.push(id, Origin::Row, &Body::Patient(&patient));
+        for event in &events {
+            sink.push(id, Origin::Row, &Body::Event(event));
+        }
+        for name in self.images(&row) {
+            sink.push(id, Origin::Row, &Body::Study(&StudyLink { study_instance_uid: name, started: time }));
+        }
+    }
+
+    /// Names of a row's pictures, less folder and ending.
+    fn images(&self, row: &[String]) -> Vec<String> {
+        let Some(cell) = self.image.map(|k| row[k].as_str()).filter(|cell| !missing(cell)) else { return Vec::new() };
+        let stem = Path::new(cell).file_name().map_or(cell.into(), |name| name.to_string_lossy());
+        let stem = [".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG"].iter().find_map(|e| stem.strip_suffix(e)).unwrap_or(&stem);
+        self.image_names.iter().map(|pattern| pattern.replace("{}", stem)).collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! Why records can't be read at all. What concerns one file, line or resource is a rejection instead.
+
+use std::path::{Path, PathBuf};
+
+/// Why an ingest, or the reading of its result, stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no file of the format.
+    #[error("{path}: no {expected} file here; set records.path to the folder or file that has them")]
+    NothingToRead {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Endings that would be read.
+        expected: &'static str,
+    },
+    /// A table lacks a column that the pipeline names.
+    #[error("{path}: no column `{column}` in the header; it has: {found}")]
+    MissingColumn {
+        /// Which file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The columns that are there.
+        found: String,
+    },
+    /// CSV without a layout.
+    #[error("records.format = \"csv\" needs the id column and the columns to use")]
+    NoLayout,
+    /// The store on disk is incomplete or not of this version.
+    #[error("{path}: {what}; run the ingest stage again")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// Adds the path to an I/O error.
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> RecordsError + '_ {
+    move |source| RecordsError::Io { path: path.to_owned(), source }
+}

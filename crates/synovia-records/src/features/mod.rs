@@ -1,0 +1,7 @@
+//! The feature table: which columns there are is settled on train examples, then any example is a row of them.
+
+mod builder;
+mod plan;
+
+pub use builder::{FeatureConfig, PlanBuilder};
+pub use plan::{Feature, FeaturePlan, FeatureSource};

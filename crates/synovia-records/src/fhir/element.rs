@@ -1,0 +1,220 @@
+//! Data types of FHIR that several resources share (R4 §2.24).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A string, borrowed where it has no escapes. (`Option<Cow<str>>` would be copied always.)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+impl Text<'_> {
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.trim()
+    }
+}
+
+/// The text of an optional element; empty when absent.
+pub(crate) fn text<'t>(element: Option<&'t Text<'_>>) -> &'t str {
+    element.map_or("", Text::as_str)
+}
+
+/// `decimal` or `integer`. What is no finite number is kept as such, so that its rejection can name the element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Decimal {
+    Finite(f64),
+    NotANumber,
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl<'de> Visitor<'de> for Number {
+            type Value = Decimal;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+            fn visit_f64<E>(self, x: f64) -> Result<Decimal, E> {
+                Ok(if x.is_finite() { Decimal::Finite(x) } else { Decimal::NotANumber })
+            }
+            fn visit_i64<E>(self, x: i64) -> Result<Decimal, E> {
+                Ok(Decimal::Finite(x as f64))
+            }
+            fn visit_u64<E>(self, x: u64) -> Result<Decimal, E> {
+                Ok(Decimal::Finite(x as f64))
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Decimal, E> {
+                Ok(Decimal::NotANumber)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Decimal, E> {
+                Ok(Decimal::NotANumber)
+            }
+            fn visit_unit<E>(self) -> Result<Decimal, E> {
+                Ok(Decimal::NotANumber)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decimal, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Decimal::NotANumber)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Decimal, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Decimal::NotANumber)
+            }
+        }
+        deserializer.deserialize_any(Number)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Coding<'a> {
+    #[serde(borrow)]
+    pub(crate) system: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) code: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) display: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CodeableConcept<'a> {
+    #[serde(borrow)]
+    pub(crate) coding: Vec<Coding<'a>>,
+    #[serde(borrow)]
+    pub(crate) text: Option<Text<'a>>,
+}
+
+/// Code systems that plans and labels are usually written in: of several codings the first of these is taken.
+const PREFERRED: [&str; 4] =
+    ["http://loinc.org", "http://snomed.info/sct", "http://www.nlm.nih.gov/research/umls/rxnorm", "http://hl7.org/fhir/sid/icd-10-cm"];
+
+impl Coding<'_> {
+    /// `system|code`, when there is a code.
+    pub(crate) fn token(&self) -> Option<String> {
+        let code = text(self.code.as_ref());
+        (!code.is_empty()).then(|| {
+            let system = text(self.system.as_ref());
+            let mut token = String::with_capacity(system.len() + 1 + code.len());
+            token.push_str(system);
+            token.push('|');
+            token.push_str(code);
+            token
+        })
+    }
+}
+
+impl CodeableConcept<'_> {
+    /// `system|code` and a name, of the first coding of a preferred system, else of the first that has a code.
+    pub(crate) fn token(&self) -> Option<(String, &str)> {
+        let preferred =
+            PREFERRED.iter().find_map(|system| self.coding.iter().find(|c| text(c.system.as_ref()) == *system && c.code.is_some()));
+        let coding = preferred.or_else(|| self.coding.iter().find(|c| !text(c.code.as_ref()).is_empty()))?;
+        let display = [coding.display.as_ref(), self.text.as_ref(), coding.code.as_ref()].into_iter().map(text).find(|t| !t.is_empty());
+        Some((coding.token()?, display.unwrap_or_default()))
+    }
+
+    /// Whether some coding has one of these codes.
+    pub(crate) fn has(&self, codes: &[&str]) -> bool {
+        self.coding.iter().any(|c| codes.contains(&text(c.code.as_ref())))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Reference<'a> {
+    #[serde(borrow)]
+    pub(crate) reference: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Period<'a> {
+    #[serde(borrow)]
+    pub(crate) start: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) end: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Identifier<'a> {
+    #[serde(borrow)]
+    pub(crate) system: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) value: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Quantity<'a> {
+    pub(crate) value: Option<Decimal>,
+    #[serde(borrow)]
+    pub(crate) unit: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) code: Option<Text<'a>>,
+}
+
+/// Which part of FHIR a resource's type is, as far as events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Patient,
+    Encounter,
+    Observation,
+    Condition,
+    Procedure,
+    MedicationRequest,
+    Medication,
+    DiagnosticReport,
+    ImagingStudy,
+    Bundle,
+    /// A type that holds no event that is read.
+    Skipped,
+    /// Not the name of a type.
+    Nonsense,
+}
+
+impl Kind {
+    pub(crate) fn of(name: &str) -> Self {
+        match name {
+            "Patient" => Self::Patient,
+            "Encounter" => Self::Encounter,
+            "Observation" => Self::Observation,
+            "Condition" => Self::Condition,
+            "Procedure" => Self::Procedure,
+            "MedicationRequest" => Self::MedicationRequest,
+            "Medication" => Self::Medication,
+            "DiagnosticReport" => Self::DiagnosticReport,
+            "ImagingStudy" => Self::ImagingStudy,
+            "Bundle" => Self::Bundle,
+            _ if name.len() <= 40
+                && name.starts_with(|c: char| c.is_ascii_uppercase())
+                && name.bytes().all(|b| b.is_ascii_alphabetic()) =>
+            {
+                Self::Skipped
+            }
+            _ => Self::Nonsense,
+        }
+    }
+}

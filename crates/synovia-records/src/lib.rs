@@ -1,0 +1,34 @@
+//! Health records to events: FHIR R4 (NDJSON, Bundles, gzip) and CSV are read once, streamed, into a [`RecordStore`] on disk
+//! that gives [`synovia_cohort::PatientRecord`]s back a partition at a time; units are settled here; a [`FeaturePlan`] fitted
+//! on train examples turns a history into a row of numbers, and a [`LabelSpec`] reads an outcome from what came later.
+//!
+//! This crate knows nothing of images, models or splits, and nothing of terminologies beyond the codes in its unit table:
+//! it neither maps codes between systems nor follows their hierarchies.
+//!
+//! # When an event was known
+//! An event's time is when the chart could first have told of it, never when it began, so that a prediction made in between
+//! does not see it: the later of what happened (`effective…`, `onset…`, `performed…`) and when it was made available
+//! (`issued`, `recordedDate`), where both are there. A period counts from its end, a partial date from its last moment.
+
+mod config;
+mod csv;
+mod error;
+mod features;
+mod fhir;
+mod ingest;
+mod labels;
+mod source;
+mod spill;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use config::{CsvLayout, Format, FormatConfig};
+pub use error::RecordsError;
+pub use features::{Feature, FeatureConfig, FeaturePlan, FeatureSource, PlanBuilder};
+pub use ingest::{ingest, input_bytes};
+pub use labels::{LabelOutcome, LabelSpec};
+pub use spill::RecordStore;
+pub use summary::Summary;
+pub use units::{UnitError, canonical_unit, convert};

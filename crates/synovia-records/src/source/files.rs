@@ -1,0 +1,122 @@
+//! Which files there are, and their bytes.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use crate::config::Format;
+use crate::error::{RecordsError, io};
+
+/// How a file is cut into pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// A resource a line.
+    Lines,
+    /// A Bundle, or one resource.
+    Json,
+    /// A table.
+    Table,
+}
+
+/// A file to read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its name in rejections: relative to the folder that is ingested.
+    pub(crate) name: String,
+    /// How it is cut.
+    pub(crate) layout: Layout,
+    /// Whether it is compressed.
+    pub(crate) gzip: bool,
+    /// Size on disk.
+    pub(crate) n_bytes: u64,
+}
+
+impl Format {
+    /// Endings that are read.
+    pub(crate) const fn endings(self) -> &'static str {
+        match self {
+            Self::Fhir => ".ndjson, .jsonl or .json (each also .gz)",
+            Self::Csv => ".csv or .tsv (each also .gz)",
+        }
+    }
+
+    fn layout(self, name: &str) -> Option<(Layout, bool)> {
+        let name = name.to_ascii_lowercase();
+        let (stem, gzip) = name.strip_suffix(".gz").map_or((name.as_str(), false), |stem| (stem, true));
+        let layout = match (self, stem.rsplit_once('.')?.1) {
+            (Self::Fhir, "ndjson" | "jsonl") => Layout::Lines,
+            (Self::Fhir, "json") => Layout::Json,
+            (Self::Csv, "csv" | "tsv") => Layout::Table,
+            _ => return None,
+        };
+        Some((layout, gzip))
+    }
+}
+
+/// The files of a format under `path` in the order of their names, and the names of others.
+///
+/// Links to folders are not followed, so that a link to a parent cannot loop.
+pub(crate) fn find(path: &Path, format: Format) -> Result<(Vec<Source>, Vec<String>), RecordsError> {
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    let metadata = std::fs::metadata(path).map_err(io(path))?;
+    if metadata.is_file() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some((layout, gzip)) = format.layout(&name) {
+            found.push(Source { path: path.to_owned(), name, layout, gzip, n_bytes: metadata.len() });
+        }
+    } else {
+        let mut folders = vec![path.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).map_err(io(&folder))? {
+                let entry = entry.map_err(io(&folder))?;
+                let (file, kind) = (entry.path(), entry.file_type().map_err(io(&folder))?);
+                if kind.is_dir() {
+                    folders.push(file);
+                    continue;
+                }
+                let name = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
+                let hidden = entry.file_name().to_string_lossy().starts_with('.');
+                match format.layout(&name) {
+                    Some((layout, gzip)) if !hidden => {
+                        let n_bytes = std::fs::metadata(&file).map_or(0, |m| m.len());
+                        found.push(Source { path: file, name, layout, gzip, n_bytes });
+                    }
+                    _ => others.push(name),
+                }
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(RecordsError::NothingToRead { path: path.to_owned(), expected: format.endings() });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    others.sort();
+    Ok((found, others))
+}
+
+/// Reports what was read from disk.
+struct Counted<'a> {
+    file: File,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        (self.progress)(n as u64);
+        Ok(n)
+    }
+}
+
+/// A read buffer: large enough that a system call costs nothing beside what it brings.
+pub(crate) const READ_BYTES: usize = 256 << 10;
+
+/// The decompressed bytes of a file.
+pub(crate) fn open<'a>(source: &Source, progress: &'a (dyn Fn(u64) + Sync)) -> std::io::Result<Box<dyn Read + 'a>> {
+    let raw = Counted { file: File::open(&source.path)?, progress };
+    Ok(if source.gzip { Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, raw))) } else { Box::new(raw) })
+}

@@ -1,0 +1,13 @@
+//! From a path to pieces of bytes: files, decompression, lines, Bundle entries, rows. Nothing here knows what they mean.
+
+mod batch;
+mod entries;
+mod files;
+mod lines;
+mod rows;
+
+pub(crate) use batch::{Batch, PieceKind, Trouble};
+pub(crate) use entries::{WHOLE_FILE_BYTES, split_entries, whole_file};
+pub(crate) use files::{Layout, Source, find, open};
+pub(crate) use lines::split_lines;
+pub(crate) use rows::{fields, split_rows};

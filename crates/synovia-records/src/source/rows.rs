@@ -1,0 +1,137 @@
+//! Rows of a table, of bounded length, and their fields.
+
+use std::io::Read;
+
+use super::batch::{Batch, PieceKind, read_failure};
+use super::lines::{Lines, Next};
+
+/// A quoted field may run over lines, but not over more bytes than this: an unclosed quote would swallow the file.
+const MAX_QUOTED_BYTES: usize = 1 << 20;
+
+/// Whether a quoted field is open after `line`, `open` before it (RFC 4180 §2.5–2.7: only a quote that begins a field opens one).
+fn quote_open(line: &[u8], delimiter: u8, mut open: bool) -> bool {
+    let mut at_start = !open;
+    let mut k = 0;
+    while k < line.len() {
+        let byte = line[k];
+        if open {
+            if byte == b'"' {
+                if line.get(k + 1) == Some(&b'"') {
+                    k += 1;
+                } else {
+                    open = false;
+                }
+            }
+        } else if byte == b'"' && at_start {
+            open = true;
+        }
+        at_start = !open && byte == delimiter;
+        k += 1;
+    }
+    open
+}
+
+/// A row a piece, the header included. `send` takes each full batch and says whether to go on.
+pub(crate) fn split_rows(reader: impl Read, max_bytes: usize, delimiter: u8, send: &mut dyn FnMut(Batch) -> bool) {
+    let mut lines = Lines::new(reader, max_bytes);
+    let mut batch = Batch::default();
+    let mut row: Vec<u8> = Vec::new();
+    let (mut start, mut open) = (1, false);
+    loop {
+        let line = match lines.next() {
+            Ok(Next::Line) => lines.line(),
+            Ok(Next::TooLong) => {
+                batch.trouble(format!("line {}", lines.number()), format!("a line longer than {max_bytes} bytes"));
+                row.clear();
+                open = false;
+                continue;
+            }
+            Ok(Next::End) => break,
+            Err(error) => {
+                batch.trouble(format!("line {}", lines.number()), read_failure(&error));
+                open = false;
+                break;
+            }
+        };
+        if row.is_empty() {
+            start = lines.number();
+        } else {
+            row.push(b'\n');
+        }
+        row.extend_from_slice(line);
+        open = quote_open(line, delimiter, open);
+        if open {
+            if row.len() > MAX_QUOTED_BYTES {
+                batch.trouble(format!("line {start}"), format!("a quoted field that does not end within {MAX_QUOTED_BYTES} bytes"));
+                row.clear();
+                open = false;
+            }
+            continue;
+        }
+        if !row.iter().all(u8::is_ascii_whitespace) {
+            batch.push(PieceKind::Row, start, start, &row);
+        }
+        row.clear();
+        if batch.is_full() && !send(std::mem::take(&mut batch)) {
+            return;
+        }
+    }
+    if open {
+        batch.trouble(format!("line {start}"), "a quoted field that does not end");
+    }
+    if !batch.is_empty() {
+        send(batch);
+    }
+}
+
+/// The fields of a row, trimmed; `None` when it is not UTF-8.
+pub(crate) fn fields(row: &[u8], delimiter: u8) -> Option<Vec<String>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(delimiter)
+        .trim(csv::Trim::All)
+        .buffer_capacity(row.len().max(64))
+        .from_reader(row);
+    let mut record = csv::StringRecord::new();
+    match reader.read_record(&mut record) {
+        Ok(true) => Some(record.iter().map(str::to_owned).collect()),
+        Ok(false) => Some(Vec::new()),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, rows: &[(u64, &[&str])], trouble: &str) {
+        let (mut got, mut troubles) = (Vec::new(), Vec::new());
+        split_rows(text.as_bytes(), 1000, b',', &mut |batch| {
+            got.extend(batch.pieces.iter().map(|p| (p.place, fields(&batch.bytes[p.range.clone()], b',').unwrap())));
+            troubles.extend(batch.troubles.iter().map(|t| format!("{}: {}", t.position, t.reason)));
+            true
+        });
+        let rows: Vec<(u64, Vec<String>)> = rows.iter().map(|(n, f)| (*n, f.iter().map(|&s| s.to_owned()).collect())).collect();
+        assert_eq!(got, rows);
+        assert_eq!(troubles.join("; "), trouble);
+    }
+
+    #[test]
+    fn rows_with_quotes_and_line_ends() {
+        check(
+            "a,b\r\n1,\"x\ny\"\n2,\"say \"\"hi\"\", all\"\n",
+            &[(1, &["a", "b"]), (2, &["1", "x\ny"]), (4, &["2", "say \"hi\", all"])],
+            "",
+        );
+        // A quote inside a field that is not quoted opens nothing.
+        check("a,5\" pipe\nb,c\n", &[(1, &["a", "5\" pipe"]), (2, &["b", "c"])], "");
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_cut_costs_only_itself() {
+        check("a,b\n1,\"open\n", &[(1, &["a", "b"])], "line 2: a quoted field that does not end");
+        check(&format!("a,b\n{}\n1,2\n", "x".repeat(2000)), &[(1, &["a", "b"]), (3, &["1", "2"])], "line 2: a line longer than 1000 bytes");
+    }
+}

@@ -1,0 +1,11 @@
+//! Events on disk between reading and use: first as they come, by hash of the patient, then settled patient by patient.
+
+mod codec;
+mod item;
+mod settle;
+mod store;
+
+pub(crate) use item::{Body, MEDICATION_PREFIX, Origin, Sink};
+pub(crate) use settle::{Context, settle};
+pub use store::RecordStore;
+pub(crate) use store::{MARKER, Raw, marker, publish};

@@ -1,0 +1,131 @@
+//! The laboratory tests and vital signs whose unit is settled, by LOINC code.
+
+/// A code and the unit that its numbers are kept in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// LOINC code.
+    pub(crate) loinc: &'static str,
+    /// Canonical unit, UCUM. One that is an annotation (`{score}`) may be left out by the source.
+    pub(crate) unit: &'static str,
+    /// Grams in a mole of what is measured, where it is reported both ways.
+    pub(crate) molar_mass: Option<f64>,
+    /// Whether an equivalent is a mole (Na⁺, K⁺, Cl⁻, HCO₃⁻).
+    pub(crate) monovalent: bool,
+}
+
+impl Known {
+    /// Whether this is HbA1c, whose two scales are not proportional.
+    pub(crate) fn is_hba1c(self) -> bool {
+        self.loinc == "4548-4" || self.loinc == "17856-6"
+    }
+}
+
+const fn unit(loinc: &'static str, unit: &'static str) -> Known {
+    Known { loinc, unit, molar_mass: None, monovalent: false }
+}
+
+const fn molar(loinc: &'static str, unit: &'static str, molar_mass: f64) -> Known {
+    Known { loinc, unit, molar_mass: Some(molar_mass), monovalent: false }
+}
+
+const fn ion(loinc: &'static str) -> Known {
+    Known { loinc, unit: "mmol/L", molar_mass: None, monovalent: true }
+}
+
+/// Sorted by code. Molar masses from the formulas; of haemoglobin that of the monomer, of urea nitrogen that of two nitrogen
+/// atoms, of triglycerides that of triolein, as laboratories convert them.
+pub(crate) const TABLE: &[Known] = &[
+    unit("10334-1", "U/mL"),             // CA 125
+    unit("10839-9", "ng/mL"),            // troponin I
+    molar("13457-7", "mg/dL", 386.65),   // LDL cholesterol, calculated
+    unit("1742-6", "U/L"),               // alanine aminotransferase
+    molar("1751-7", "g/dL", 66_500.0),   // albumin
+    unit("17856-6", "%"),                // HbA1c by HPLC
+    molar("17861-6", "mg/dL", 40.078),   // calcium
+    molar("18262-6", "mg/dL", 386.65),   // LDL cholesterol, direct
+    molar("1834-1", "ng/mL", 69_000.0),  // alpha-fetoprotein
+    molar("19123-9", "mg/dL", 24.305),   // magnesium
+    unit("1920-8", "U/L"),               // aspartate aminotransferase
+    ion("1963-8"),                       // bicarbonate
+    molar("1975-2", "mg/dL", 584.66),    // bilirubin
+    unit("1988-5", "mg/L"),              // C-reactive protein
+    unit("20150-9", "L"),                // FEV1
+    ion("2028-9"),                       // carbon dioxide
+    unit("2039-6", "ng/mL"),             // carcinoembryonic antigen
+    ion("20565-8"),                      // carbon dioxide, blood
+    unit("20570-8", "%"),                // haematocrit
+    ion("2069-3"),                       // chloride, blood
+    ion("2075-0"),                       // chloride
+    molar("2085-9", "mg/dL", 386.65),    // HDL cholesterol
+    molar("2089-1", "mg/dL", 386.65),    // LDL cholesterol
+    molar("2093-3", "mg/dL", 386.65),    // cholesterol
+    molar("2160-0", "mg/dL", 113.12),    // creatinine
+    unit("21889-1", "cm"),               // size of tumour
+    unit("2276-4", "ng/mL"),             // ferritin
+    unit("2324-2", "U/L"),               // gamma-glutamyltransferase
+    molar("2339-0", "mg/dL", 180.156),   // glucose, blood
+    molar("2345-7", "mg/dL", 180.156),   // glucose
+    unit("24108-3", "U/mL"),             // CA 19-9
+    molar("2524-7", "mmol/L", 90.08),    // lactate
+    unit("2532-0", "U/L"),               // lactate dehydrogenase
+    molar("2571-8", "mg/dL", 885.43),    // triglycerides
+    unit("2708-6", "%"),                 // oxygen saturation
+    molar("2777-1", "mg/dL", 30.974),    // phosphate, as phosphorus
+    ion("2823-3"),                       // potassium
+    unit("2857-1", "ng/mL"),             // prostate-specific antigen
+    unit("2885-2", "g/dL"),              // protein
+    unit("29463-7", "kg"),               // body weight
+    ion("2947-0"),                       // sodium, blood
+    ion("2951-2"),                       // sodium
+    unit("3016-3", "m[IU]/L"),           // thyrotropin
+    unit("30522-7", "mg/L"),             // C-reactive protein, high sensitivity
+    molar("3084-1", "mg/dL", 168.11),    // uric acid
+    unit("30934-9", "pg/mL"),            // BNP
+    molar("3094-0", "mg/dL", 28.014),    // urea nitrogen
+    unit("3141-9", "kg"),                // body weight, measured
+    unit("33762-6", "pg/mL"),            // NT-proBNP
+    unit("33914-3", "mL/min/{1.73_m2}"), // estimated glomerular filtration rate
+    unit("33959-8", "ng/mL"),            // procalcitonin
+    molar("38483-4", "mg/dL", 113.12),   // creatinine, blood
+    unit("39156-5", "kg/m2"),            // body mass index
+    molar("41653-7", "mg/dL", 180.156),  // glucose, capillary
+    unit("4544-3", "%"),                 // haematocrit by automated count
+    unit("4548-4", "%"),                 // HbA1c
+    unit("48065-7", "ng/mL{FEU}"),       // D-dimer
+    molar("49765-1", "mg/dL", 40.078),   // calcium, blood
+    unit("5902-2", "s"),                 // prothrombin time
+    unit("59408-5", "%"),                // oxygen saturation by pulse oximetry
+    unit("62238-1", "mL/min/{1.73_m2}"), // estimated glomerular filtration rate, CKD-EPI
+    ion("6298-4"),                       // potassium, blood
+    molar("6299-2", "mg/dL", 28.014),    // urea nitrogen, blood
+    unit("6301-6", "{INR}"),             // INR
+    unit("6690-2", "10*3/uL"),           // leukocytes
+    unit("6768-6", "U/L"),               // alkaline phosphatase
+    molar("718-7", "g/dL", 16_114.5),    // haemoglobin
+    unit("72514-3", "{score}"),          // pain severity
+    unit("777-3", "10*3/uL"),            // platelets
+    unit("785-6", "pg"),                 // mean corpuscular haemoglobin
+    unit("786-4", "g/dL"),               // mean corpuscular haemoglobin concentration
+    unit("787-2", "fL"),                 // mean corpuscular volume
+    unit("789-8", "10*6/uL"),            // erythrocytes
+    unit("8302-2", "cm"),                // body height
+    unit("8310-5", "Cel"),               // body temperature
+    unit("8331-1", "Cel"),               // oral temperature
+    unit("8462-4", "mm[Hg]"),            // diastolic blood pressure
+    unit("8480-6", "mm[Hg]"),            // systolic blood pressure
+    unit("8867-4", "/min"),              // heart rate
+    unit("89579-7", "ng/L"),             // troponin I, high sensitivity
+    unit("9279-1", "/min"),              // respiratory rate
+];
+
+/// The entry of a code written `system|code`.
+pub(crate) fn known(code: &str) -> Option<Known> {
+    let loinc = code.strip_prefix("http://loinc.org|")?;
+    TABLE.binary_search_by(|known| known.loinc.cmp(loinc)).ok().map(|k| TABLE[k])
+}
+
+/// The unit that numbers of a code (`http://loinc.org|2339-0`) are kept in; `None` for a code that is not in the table, whose
+/// numbers keep the unit they came with.
+pub fn canonical_unit(code: &str) -> Option<&'static str> {
+    known(code).map(|known| known.unit)
+}
