@@ -1,0 +1,135 @@
+//! A DICOM file (PS3.10): prefix, file meta information, and the header of the data set.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+
+use super::dataset::{Bytes, Dataset, Encoding, Head, PixelElement, head};
+use super::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, TransferSyntax};
+use crate::error::Fault;
+
+/// What is inflated of a deflated data set when only the header is wanted, and when its pixels are.
+const MAX_INFLATED_HEADER: u64 = 16 << 20;
+const MAX_INFLATED: u64 = 512 << 20;
+
+/// A file whose header was read; its pixels are still where they were.
+pub(super) struct Opened {
+    pub(super) bytes: Bytes,
+    pub(super) syntax: &'static TransferSyntax,
+    pub(super) data: Dataset,
+    pub(super) pixels: Option<PixelElement>,
+}
+
+/// How much of a file is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// What the index needs.
+    Header,
+    /// Also what decoding needs.
+    Pixels,
+}
+
+impl Opened {
+    /// Reads the header. `wanted` are the elements that are kept.
+    pub(super) fn read(path: &Path, depth: Depth, wanted: &[Tag]) -> Result<Self, Fault> {
+        let mut bytes = Bytes::of_file(File::open(path)?)?;
+        if bytes.len() == 0 {
+            return Err(Fault::Empty);
+        }
+        let (meta, start) = file_meta(&mut bytes)?;
+        if meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID).as_deref() == Some(uids::MEDIA_STORAGE_DIRECTORY_STORAGE) {
+            return Err(Fault::Directory);
+        }
+        bytes.go_to(start)?;
+        let syntax = match meta.text(tags::TRANSFER_SYNTAX_UID) {
+            Some(uid) => TransferSyntax::of(&uid).ok_or_else(|| Fault::Undecodable { uid: Fault::shown(&uid), name: "not known" })?,
+            None => guess(&mut bytes)?,
+        };
+        if syntax.deflated {
+            let limit = if depth == Depth::Header { MAX_INFLATED_HEADER } else { MAX_INFLATED };
+            let mut inflated = Vec::new();
+            // A stream that is cut off still gives its header; a missing pixel is found when the frame is read.
+            let result = flate2::read::DeflateDecoder::new(bytes.rest()).take(limit).read_to_end(&mut inflated);
+            if inflated.is_empty() {
+                return Err(result.map_or_else(|_| Fault::Codec { codec: "deflate" }, |_| Fault::Truncated));
+            }
+            bytes = Bytes::of_memory(inflated);
+        }
+        let (mut data, pixels) = Dataset::read(&mut bytes, syntax.encoding, wanted)?;
+        if data.bytes(tags::SOP_INSTANCE_UID).is_none()
+            && let Some(uid) = meta.bytes(tags::MEDIA_STORAGE_SOP_INSTANCE_UID)
+        {
+            data.put(tags::SOP_INSTANCE_UID, uid.to_vec());
+        }
+        Ok(Self { bytes, syntax, data, pixels })
+    }
+
+    /// Bytes of the pixel element that are there: what it claims, but no more than the file holds. Of a deflated header the
+    /// claim itself, for the inflated part may end before.
+    pub(super) fn pixel_bytes(&self, depth: Depth) -> u64 {
+        let Some(pixels) = self.pixels else { return 0 };
+        let left = self.bytes.len().saturating_sub(pixels.offset);
+        if depth == Depth::Header && self.syntax.deflated && left > 0 {
+            return pixels.length.into();
+        }
+        u64::from(pixels.length).min(left)
+    }
+}
+
+/// Group 0002 and where the data set starts. A file may lack the preamble, or the whole group.
+fn file_meta(bytes: &mut Bytes) -> Result<(Dataset, u64), Fault> {
+    let mut start = [0; 132];
+    let n = bytes.len().min(132) as usize;
+    bytes.fill(&mut start[..n])?;
+    let mut position = match () {
+        () if n == 132 && &start[128..] == b"DICM" => 132,
+        () if start.starts_with(b"DICM") => 4,
+        () if n >= 8 && plausible(&start) => 0,
+        () => return Err(Fault::NotDicom),
+    };
+    let mut meta = Dataset::default();
+    // The group length is often wrong; the group of each element is not.
+    loop {
+        bytes.go_to(position)?;
+        if bytes.left() < 8 {
+            return Ok((meta, position));
+        }
+        let Head { tag, length, .. } = head(bytes, Encoding::EXPLICIT)?;
+        if tag.0 != 0x0002 {
+            return Ok((meta, position));
+        }
+        if u64::from(length) > bytes.left() {
+            return Err(Fault::Overrun { tag, claimed: length.into(), left: bytes.left() });
+        }
+        position = bytes.position() + u64::from(length);
+        if length <= 1024 {
+            let value = bytes.vec(length.into())?;
+            meta.put(tag, value);
+        }
+    }
+}
+
+/// Without a prefix: the first element has to be of group 0002 or 0008, with a VR or a length that such a group starts with.
+fn plausible(start: &[u8; 132]) -> bool {
+    let little = matches!(start[..2], [0x02 | 0x08, 0x00]) && start[3] <= 0x01;
+    let big = matches!(start[..2], [0x00, 0x08]) && start[2] <= 0x01;
+    let vr = start[4..6].iter().all(u8::is_ascii_uppercase);
+    let short = u32::from_le_bytes([start[4], start[5], start[6], start[7]]) <= 1024;
+    little && (vr || short) || big && vr
+}
+
+/// The transfer syntax of a data set whose meta information does not tell it, from its first element.
+fn guess(bytes: &mut Bytes) -> Result<&'static TransferSyntax, Fault> {
+    let start = bytes.position();
+    let first: [u8; 8] = bytes.array()?;
+    bytes.go_to(start)?;
+    let explicit = first[4..6].iter().all(u8::is_ascii_uppercase);
+    Ok(match (explicit, first[0] == 0 && first[1] != 0) {
+        (true, true) => &EXPLICIT_BIG,
+        (true, false) => &EXPLICIT_LITTLE,
+        (false, _) => &IMPLICIT_LITTLE,
+    })
+}

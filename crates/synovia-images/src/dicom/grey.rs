@@ -1,0 +1,313 @@
+//! Stored values to grey in `[0, 1]`: modality transformation (PS3.3 §C.11.1), VOI transformation (§C.11.2), and the
+//! direction of MONOCHROME1.
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+
+use super::codec::Stored;
+use super::dataset::Dataset;
+use super::module::{Photometric, PixelModule};
+use super::segmented;
+use crate::error::Fault;
+
+/// A look-up table (§C.11.1.1, §C.11.2.1.1).
+pub(super) struct Table {
+    /// Input value of the first entry; what lies below has the first entry, what lies above the last.
+    first: f64,
+    entries: Vec<u16>,
+    /// Greatest value that an entry can have.
+    pub(super) maximum: f64,
+}
+
+impl Table {
+    /// Reads descriptor and data. `signed` says how the descriptor's second value is meant (§C.11.1.1.1: as Pixel Representation).
+    pub(super) fn of(data: &Dataset, descriptor: Tag, entries: Tag, signed: bool) -> Result<Option<Self>, Fault> {
+        let Some(shape) = data.shorts(descriptor) else { return Ok(None) };
+        let malformed = |what| Fault::Malformed { tag: descriptor, what };
+        let [n, first, bits] = shape[..] else { return Err(malformed("a LUT Descriptor has three values")) };
+        // 0 stands for 65536.
+        let n = if n == 0 { 65_536 } else { usize::from(n) };
+        let segmented = data.shorts(segments_of(entries)).filter(|_| data.bytes(entries).is_none());
+        if let Some(words) = segmented {
+            let tag = segments_of(entries);
+            let entries = segmented::expand(&words, n).filter(|expanded| expanded.len() == n).ok_or(segmented::malformed(tag))?;
+            let first = if signed { f64::from(first.cast_signed()) } else { first.into() };
+            let maximum = f64::from(u16::MAX >> (16 - bits.clamp(1, 16)));
+            return Ok(Some(Self { first, entries, maximum }));
+        }
+        let bytes = data.bytes(entries).ok_or(Fault::Missing { tag: entries, name: "LUT Data" })?;
+        // Eight-bit entries come one a byte from some writers, one a word from others.
+        let entries: Vec<u16> = if bytes.len() < 2 * n {
+            bytes.iter().take(n).map(|&entry| entry.into()).collect()
+        } else {
+            data.shorts(entries).unwrap_or_default().into_iter().take(n).collect()
+        };
+        if entries.len() != n || !(1..=16).contains(&bits) {
+            return Err(malformed("LUT Data does not have the entries that the LUT Descriptor says"));
+        }
+        let first = if signed { f64::from(first.cast_signed()) } else { first.into() };
+        // Some writers claim 8 bits and use 16.
+        let maximum = entries.iter().copied().max().filter(|&max| u32::from(max) >> bits > 0).map_or((1 << bits) - 1, |_| 65_535);
+        Ok(Some(Self { first, entries, maximum: f64::from(maximum) }))
+    }
+
+    pub(super) fn at(&self, value: f64) -> f64 {
+        // NaN becomes the first entry.
+        let k = (value - self.first).clamp(0.0, (self.entries.len() - 1) as f64) as usize;
+        self.entries[k].into()
+    }
+}
+
+/// Where the same table is in segments: the palette's element 12xx has its segmented form at 12xx + 0x20.
+const fn segments_of(entries: Tag) -> Tag {
+    Tag(entries.0, entries.1 + 0x20)
+}
+
+/// Stored values to the quantity that they stand for, such as Hounsfield units.
+pub(super) enum Modality {
+    Linear { slope: f64, intercept: f64 },
+    Table(Table),
+}
+
+impl Modality {
+    fn of(data: &Dataset, frame: usize, module: &PixelModule) -> Result<Self, Fault> {
+        if let Some(item) = data.items(tags::MODALITY_LUT_SEQUENCE).first()
+            && let Some(table) = Table::of(item, tags::LUT_DESCRIPTOR, tags::LUT_DATA, module.signed)?
+        {
+            return Ok(Self::Table(table));
+        }
+        let group = functional_group(data, frame, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE).unwrap_or(data);
+        let slope = group.decimal(tags::RESCALE_SLOPE).unwrap_or(1.0);
+        let intercept = group.decimal(tags::RESCALE_INTERCEPT).unwrap_or(0.0);
+        if slope == 0.0 || !slope.is_finite() {
+            let got = if slope == 0.0 { "0" } else { "not a finite number" }.to_owned();
+            return Err(Fault::Value { tag: tags::RESCALE_SLOPE, name: "Rescale Slope", got, expected: "a number other than 0" });
+        }
+        if !intercept.is_finite() {
+            let got = "not a finite number".to_owned();
+            return Err(Fault::Value { tag: tags::RESCALE_INTERCEPT, name: "Rescale Intercept", got, expected: "a number" });
+        }
+        Ok(Self::Linear { slope, intercept })
+    }
+
+    fn at(&self, stored: f64) -> f64 {
+        match self {
+            Self::Linear { slope, intercept } => slope * stored + intercept,
+            Self::Table(table) => table.at(stored),
+        }
+    }
+
+    fn can_be_negative(&self, module: &PixelModule) -> bool {
+        match self {
+            Self::Linear { slope, intercept } => module.signed || *slope < 0.0 || *intercept < 0.0,
+            Self::Table(_) => false,
+        }
+    }
+}
+
+/// The quantity to grey in `[0, 1]`.
+pub(super) enum Voi {
+    Linear {
+        center: f64,
+        width: f64,
+    },
+    LinearExact {
+        center: f64,
+        width: f64,
+    },
+    Sigmoid {
+        center: f64,
+        width: f64,
+    },
+    Table(Table),
+    /// No usable window: the image's own range, padding left out.
+    Range {
+        low: f64,
+        high: f64,
+    },
+}
+
+impl Voi {
+    /// The table if there is one, else the first window: the standard offers alternatives (§C.11.2.1) and says that they
+    /// are ordered. A window that is no number or has no width that its function allows counts as none.
+    fn of(data: &Dataset, frame: usize, signed: bool) -> Result<Option<Self>, Fault> {
+        if let Some(item) = data.items(tags::VOILUT_SEQUENCE).first()
+            && let Some(table) = Table::of(item, tags::LUT_DESCRIPTOR, tags::LUT_DATA, signed)?
+        {
+            return Ok(Some(Self::Table(table)));
+        }
+        let group = functional_group(data, frame, tags::FRAME_VOILUT_SEQUENCE).unwrap_or(data);
+        let (Some(center), Some(width)) = (group.decimal(tags::WINDOW_CENTER), group.decimal(tags::WINDOW_WIDTH)) else {
+            return Ok(None);
+        };
+        if !center.is_finite() || !width.is_finite() {
+            return Ok(None);
+        }
+        Ok(match group.text(tags::VOILUT_FUNCTION).as_deref() {
+            Some("LINEAR_EXACT") => (width > 0.0).then_some(Self::LinearExact { center, width }),
+            Some("SIGMOID") => (width > 0.0).then_some(Self::Sigmoid { center, width }),
+            _ => (width >= 1.0).then_some(Self::Linear { center, width }),
+        })
+    }
+
+    pub(super) fn at(&self, x: f64) -> f64 {
+        match *self {
+            // §C.11.2.1.2.1
+            Self::Linear { center, width } => {
+                let (c, half) = (center - 0.5, (width - 1.0) / 2.0);
+                if x <= c - half {
+                    0.0
+                } else if x > c + half {
+                    1.0
+                } else {
+                    (x - c) / (width - 1.0) + 0.5
+                }
+            }
+            // §C.11.2.1.3.2
+            Self::LinearExact { center, width } => ((x - center) / width + 0.5).clamp(0.0, 1.0),
+            // §C.11.2.1.3.1
+            Self::Sigmoid { center, width } => 1.0 / (1.0 + (-4.0 * (x - center) / width).exp()),
+            Self::Table(ref table) => table.at(x) / table.maximum,
+            Self::Range { low, high } => {
+                if high > low {
+                    ((x - low) / (high - low)).clamp(0.0, 1.0)
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+}
+
+/// The item of a functional group (§C.7.6.16) that holds for `frame`: its own, else the shared one.
+fn functional_group(data: &Dataset, frame: usize, group: Tag) -> Option<&Dataset> {
+    let own = data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).get(frame).and_then(|item| item.items(group).first());
+    own.or_else(|| data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first().and_then(|item| item.items(group).first()))
+}
+
+/// Stored values that mark pixels outside of what was imaged (§C.7.5.1.1.2).
+struct Padding(Option<(f64, f64)>);
+
+impl Padding {
+    fn of(data: &Dataset, module: &PixelModule) -> Self {
+        let value = |tag| data.short(tag).map(|x| if module.signed { f64::from(x.cast_signed()) } else { x.into() });
+        Self(value(tags::PIXEL_PADDING_VALUE).map(|a| {
+            let b = value(tags::PIXEL_PADDING_RANGE_LIMIT).unwrap_or(a);
+            (a.min(b), a.max(b))
+        }))
+    }
+
+    fn has(&self, stored: f64) -> bool {
+        stored.is_nan() || self.0.is_some_and(|(low, high)| (low..=high).contains(&stored))
+    }
+}
+
+/// Grey values of a MONOCHROME1 or MONOCHROME2 frame, 0 black and 1 white; padding is black in both.
+///
+/// # Shapes
+/// - result: `[rows, columns]`
+pub(super) fn grey(stored: &Stored, module: &PixelModule, data: &Dataset, frame: u32) -> Result<Vec<f32>, Fault> {
+    let frame = frame as usize;
+    let modality = Modality::of(data, frame, module)?;
+    let padding = Padding::of(data, module);
+    let voi = if let Some(voi) = Voi::of(data, frame, modality.can_be_negative(module))? {
+        voi
+    } else {
+        let (low, high) = match stored {
+            Stored::Integers(values) => range(values.iter().map(|&x| f64::from(x)), &padding, &modality),
+            Stored::Reals(values) => range(values.iter().copied(), &padding, &modality),
+        };
+        Voi::Range { low, high }
+    };
+    let inverted = module.photometric == Photometric::Monochrome1;
+    let flat = matches!(voi, Voi::Range { low, high } if low >= high);
+    let shade = |x: f64| -> f32 {
+        if flat || padding.has(x) {
+            return 0.0;
+        }
+        let y = voi.at(modality.at(x));
+        // Infinite values can meet as NaN.
+        let y = if y.is_nan() { 0.0 } else { y };
+        (if inverted { 1.0 - y } else { y }) as f32
+    };
+    Ok(match stored {
+        Stored::Reals(values) => values.iter().map(|&x| shade(x)).collect(),
+        Stored::Integers(values) => {
+            let low = values.iter().copied().min().unwrap_or(0);
+            let high = values.iter().copied().max().unwrap_or(0);
+            // Most images have far more pixels than shades: each shade is computed once.
+            if ((high - low) as usize) < values.len() {
+                let shades: Vec<f32> = (low..=high).map(|x| shade(x.into())).collect();
+                values.iter().map(|&x| shades[(x - low) as usize]).collect()
+            } else {
+                values.iter().map(|&x| shade(x.into())).collect()
+            }
+        }
+    })
+}
+
+/// Lowest and highest quantity of the pixels that are no padding; (0, 0) where all are.
+fn range(values: impl Iterator<Item = f64>, padding: &Padding, modality: &Modality) -> (f64, f64) {
+    let mut range = (f64::INFINITY, f64::NEG_INFINITY);
+    let mut grow = |x: f64| range = (range.0.min(x), range.1.max(x));
+    let values = values.filter(|x| x.is_finite() && !padding.has(*x));
+    match modality {
+        // A line is monotone: the ends of the stored values are the ends of the quantities.
+        Modality::Linear { .. } => {
+            let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+            values.for_each(|x| (low, high) = (low.min(x), high.max(x)));
+            if low <= high {
+                grow(modality.at(low));
+                grow(modality.at(high));
+            }
+        }
+        Modality::Table(_) => values.for_each(|x| grow(modality.at(x))),
+    }
+    if range.0 <= range.1 { range } else { (0.0, 0.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(voi: &Voi, x: f64, expected: f64) {
+        let got = voi.at(x);
+        assert!((got - expected).abs() < 1e-12, "{x} became {got}, not {expected}");
+    }
+
+    #[test]
+    fn ps3_3_c_11_2_1_2_1_examples() {
+        // "For example, given an output range from 0 to 255": c=2048, w=4096 becomes ((x - 2047.5) / 4095 + 0.5) * 255.
+        let whole = Voi::Linear { center: 2048.0, width: 4096.0 };
+        for (x, expected) in [(0.0, 0.0), (-7.0, 0.0), (1.0, 1.0 / 4095.0), (2047.5, 0.5), (4095.0, 1.0), (5000.0, 1.0)] {
+            check(&whole, x, expected);
+        }
+        // c=2048, w=1: if (x <= 2047.5) 0, else 255.
+        let step = Voi::Linear { center: 2048.0, width: 1.0 };
+        check(&step, 2047.5, 0.0);
+        check(&step, 2047.6, 1.0);
+        // c=0, w=100: if (x <= -50) 0, else if (x > 49) 255, else ((x + 0.5) / 99 + 0.5) * 255.
+        let around = Voi::Linear { center: 0.0, width: 100.0 };
+        check(&around, -50.0, 0.0);
+        check(&around, 49.1, 1.0);
+        check(&around, 10.0, 10.5 / 99.0 + 0.5);
+        // c=0, w=1: if (x <= -0.5) 0, else 255.
+        let sign = Voi::Linear { center: 0.0, width: 1.0 };
+        check(&sign, -0.5, 0.0);
+        check(&sign, 0.0, 1.0);
+    }
+
+    #[test]
+    fn ps3_3_c_11_2_1_3_functions() {
+        // LINEAR_EXACT, c=2048, w=4096: from 0 to 4096.
+        let exact = Voi::LinearExact { center: 2048.0, width: 4096.0 };
+        for (x, expected) in [(-1.0, 0.0), (0.0, 0.0), (1024.0, 0.25), (4096.0, 1.0), (4097.0, 1.0)] {
+            check(&exact, x, expected);
+        }
+        check(&Voi::LinearExact { center: 0.0, width: 0.5 }, 0.125, 0.75);
+        let sigmoid = Voi::Sigmoid { center: 50.0, width: 100.0 };
+        check(&sigmoid, 50.0, 0.5);
+        check(&sigmoid, 75.0, 1.0 / (1.0 + (-1.0f64).exp()));
+    }
+}

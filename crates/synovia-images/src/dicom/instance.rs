@@ -1,0 +1,222 @@
+//! What the index needs to know of one instance: whose, when, and whether it can stand for its study.
+
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+use synovia_cohort::{Study, Time};
+
+use super::dataset::Dataset;
+use crate::error::Fault;
+
+/// Elements that the index reads.
+pub(super) const INDEX_TAGS: &[Tag] = &[
+    tags::SOP_CLASS_UID,
+    tags::SOP_INSTANCE_UID,
+    tags::IMAGE_TYPE,
+    tags::MODALITY,
+    tags::PRESENTATION_INTENT_TYPE,
+    tags::PATIENT_ID,
+    tags::STUDY_INSTANCE_UID,
+    tags::SERIES_INSTANCE_UID,
+    tags::SERIES_NUMBER,
+    tags::INSTANCE_NUMBER,
+    tags::VIEW_POSITION,
+    tags::IMAGE_POSITION_PATIENT,
+    tags::IMAGE_ORIENTATION_PATIENT,
+    tags::TIMEZONE_OFFSET_FROM_UTC,
+    tags::ACQUISITION_DATE_TIME,
+    tags::ACQUISITION_DATE,
+    tags::ACQUISITION_TIME,
+    tags::CONTENT_DATE,
+    tags::CONTENT_TIME,
+    tags::SERIES_DATE,
+    tags::SERIES_TIME,
+    tags::STUDY_DATE,
+    tags::STUDY_TIME,
+    tags::SAMPLES_PER_PIXEL,
+    tags::PHOTOMETRIC_INTERPRETATION,
+    tags::PLANAR_CONFIGURATION,
+    tags::NUMBER_OF_FRAMES,
+    tags::ROWS,
+    tags::COLUMNS,
+    tags::BITS_ALLOCATED,
+    tags::BITS_STORED,
+    tags::HIGH_BIT,
+    tags::PIXEL_REPRESENTATION,
+];
+
+/// How well an instance stands for its study; lower is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    /// An image of the patient, for presentation.
+    Primary,
+    /// The same before processing (PS3.3 §C.8.11.1): detectors differ most here.
+    ForProcessing,
+    /// Made from other images (Image Type value 2 SECONDARY), or captured from a screen or film.
+    Secondary,
+    /// A scout: not the examination.
+    Localizer,
+}
+
+/// One instance that could be read and decoded.
+pub(crate) struct Instance {
+    pub(crate) study: Study,
+    pub(crate) series_instance_uid: String,
+    pub(crate) sop_instance_uid: String,
+    pub(crate) series_number: i32,
+    pub(crate) number: i32,
+    pub(crate) role: Role,
+    /// Projection radiographs: PA 0, AP 1, others 2, lateral 3.
+    pub(crate) view: u8,
+    /// Slices: millimetres along the normal of the slice.
+    pub(crate) position_mm: Option<f64>,
+}
+
+impl Instance {
+    /// From a header; `n_frames` comes from the checked Image Pixel module.
+    pub(super) fn of(data: &Dataset, n_frames: u32) -> Result<Self, Fault> {
+        let study = study_of(data, n_frames);
+        if study.study_instance_uid.is_empty() {
+            return Err(Fault::Missing { tag: tags::STUDY_INSTANCE_UID, name: "Study Instance UID" });
+        }
+        let number = |tag| data.decimal(tag).filter(|x| x.is_finite()).map_or(i32::MAX, |x| x as i32);
+        Ok(Self {
+            series_instance_uid: data.text(tags::SERIES_INSTANCE_UID).unwrap_or_default(),
+            sop_instance_uid: data.text(tags::SOP_INSTANCE_UID).unwrap_or_default(),
+            series_number: number(tags::SERIES_NUMBER),
+            number: number(tags::INSTANCE_NUMBER),
+            role: role(data)?,
+            view: match data.text(tags::VIEW_POSITION).as_deref() {
+                Some("PA") => 0,
+                Some("AP") => 1,
+                Some("LL" | "RL" | "LAT" | "LATERAL" | "LLAT" | "RLAT") => 3,
+                _ => 2,
+            },
+            position_mm: position_mm(data),
+            study,
+        })
+    }
+}
+
+/// The study as one instance tells it; `frame` is the middle one, of two the second.
+pub(super) fn study_of(data: &Dataset, n_frames: u32) -> Study {
+    Study {
+        study_instance_uid: data.text(tags::STUDY_INSTANCE_UID).unwrap_or_default(),
+        patient: data.text(tags::PATIENT_ID).unwrap_or_default(),
+        time: time(data),
+        modality: data.text(tags::MODALITY).unwrap_or_default(),
+        file: String::new(),
+        frame: n_frames / 2,
+        n_images: 1,
+    }
+}
+
+fn role(data: &Dataset) -> Result<Role, Fault> {
+    let class = data.text(tags::SOP_CLASS_UID).unwrap_or_default();
+    match class.as_str() {
+        uids::SEGMENTATION_STORAGE => return Err(Fault::Derived("a Segmentation")),
+        uids::RT_DOSE_STORAGE => return Err(Fault::Derived("an RT Dose")),
+        uids::PARAMETRIC_MAP_STORAGE => return Err(Fault::Derived("a Parametric Map")),
+        _ => {}
+    }
+    let kind = data.text(tags::IMAGE_TYPE).unwrap_or_default();
+    let values: Vec<&str> = kind.split('\\').map(str::trim).collect();
+    // Secondary Capture and its multi-frame forms.
+    let captured = class.starts_with(uids::SECONDARY_CAPTURE_IMAGE_STORAGE);
+    Ok(if values.contains(&"LOCALIZER") || values.contains(&"SCOUT") {
+        Role::Localizer
+    } else if captured || values.get(1) == Some(&"SECONDARY") {
+        Role::Secondary
+    } else if data.text(tags::PRESENTATION_INTENT_TYPE).as_deref() == Some("FOR PROCESSING") {
+        Role::ForProcessing
+    } else {
+        Role::Primary
+    })
+}
+
+/// Image Position along the normal of Image Orientation (PS3.3 §C.7.6.2.1.1).
+fn position_mm(data: &Dataset) -> Option<f64> {
+    let position = data.decimals(tags::IMAGE_POSITION_PATIENT)?;
+    let orientation = data.decimals(tags::IMAGE_ORIENTATION_PATIENT)?;
+    let ([x, y, z], [a, b, c, d, e, f]) = (position.as_slice(), orientation.as_slice()) else { return None };
+    let along = x * (b * f - c * e) + y * (c * d - a * f) + z * (a * e - b * d);
+    along.is_finite().then_some(along)
+}
+
+/// When the image was acquired: the first of Acquisition DateTime, then Acquisition, Content, Series and Study Date with
+/// their Times. A date without a time is taken only when no pair is whole, as the last moment of its day: an image must
+/// never be thought older than it is. `None` when nothing is a date.
+pub(super) fn time(data: &Dataset) -> Option<Time> {
+    let zone = data.text(tags::TIMEZONE_OFFSET_FROM_UTC);
+    if let Some(text) = data.text(tags::ACQUISITION_DATE_TIME)
+        && let Some(time) = date_time(&text, zone.as_deref())
+    {
+        return Some(time);
+    }
+    let pairs = [
+        (tags::ACQUISITION_DATE, tags::ACQUISITION_TIME),
+        (tags::CONTENT_DATE, tags::CONTENT_TIME),
+        (tags::SERIES_DATE, tags::SERIES_TIME),
+        (tags::STUDY_DATE, tags::STUDY_TIME),
+    ];
+    let pairs = pairs.map(|(date, time)| (data.text(date), data.text(time)));
+    let whole = pairs.iter().find_map(|(date, time)| Time::parse_dicom(date.as_deref()?, Some(time.as_deref()?)).ok());
+    let time = whole.or_else(|| pairs.iter().find_map(|(date, _)| Time::parse_dicom(date.as_deref()?, None).ok()))?;
+    Some(time.plus_seconds(-zone.as_deref().and_then(offset_seconds).unwrap_or(0)))
+}
+
+/// A DT value (PS3.5 §6.2), `YYYYMMDDHHMMSS.FFFFFF&ZZXX`; a time zone of its own goes before that of the data set.
+fn date_time(text: &str, zone: Option<&str>) -> Option<Time> {
+    let at = text.find(['+', '-']).unwrap_or(text.len());
+    let (local, own) = text.split_at_checked(at)?;
+    let (date, time) = local.split_at_checked(8)?;
+    let time = Time::parse_dicom(date, Some(time)).ok()?;
+    let zone = if own.is_empty() { zone } else { Some(own) };
+    Some(time.plus_seconds(-zone.and_then(offset_seconds).unwrap_or(0)))
+}
+
+/// `+HHMM` or `-HHMM`; PS3.3 §C.12.1 bounds it to -12 and +14 hours.
+fn offset_seconds(zone: &str) -> Option<i64> {
+    let (sign, digits) = match zone.trim().split_at_checked(1)? {
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return None,
+    };
+    if digits.len() != 4 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let minutes = digits[..2].parse::<i64>().ok()? * 60 + digits[2..].parse::<i64>().ok()?;
+    (minutes <= 14 * 60).then_some(sign * minutes * 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(elements: &[(Tag, &str)], expected: &str) {
+        let mut data = Dataset::default();
+        for (tag, text) in elements {
+            data.put(*tag, text.as_bytes().to_vec());
+        }
+        assert_eq!(time(&data).map_or_else(|| "none".to_owned(), |time| time.to_string()), expected);
+    }
+
+    #[test]
+    fn the_time_of_an_image() {
+        use tags::{
+            ACQUISITION_DATE as AD, ACQUISITION_DATE_TIME as ADT, ACQUISITION_TIME as AT, CONTENT_DATE as CD, CONTENT_TIME as CT,
+            STUDY_DATE as SD, STUDY_TIME as ST, TIMEZONE_OFFSET_FROM_UTC as ZONE,
+        };
+        check(&[(ADT, "20200102030405.678+0130"), (AD, "19990101")], "2020-01-02T01:34:05Z");
+        check(&[(ADT, "20200102030405"), (ZONE, "-0500")], "2020-01-02T08:04:05Z");
+        check(&[(AD, "20200102"), (AT, "0304"), (SD, "20200101"), (ST, "00")], "2020-01-02T03:04:00Z");
+        check(&[(AD, "20200102"), (AT, "030405"), (ZONE, "+0100 ")], "2020-01-02T02:04:05Z");
+        check(&[(AD, "20200102"), (CD, "20200102"), (CT, "120000")], "2020-01-02T12:00:00Z");
+        check(&[(AD, "20200102"), (CD, "20200103")], "2020-01-02T23:59:59Z");
+        check(&[(AD, "00000000"), (AT, "000000"), (SD, "20200101"), (ST, "101112")], "2020-01-01T10:11:12Z");
+        check(&[(AD, "20200102"), (AT, "99:99:99")], "2020-01-02T23:59:59Z");
+        check(&[(ADT, "2020"), (AD, "00000000"), (SD, "0000-00-00")], "none");
+        check(&[(ADT, "é0200102030405")], "none");
+        check(&[], "none");
+    }
+}

@@ -1,0 +1,104 @@
+//! DICOM: one file to its place in the index, or to a decoded picture.
+
+mod codec;
+mod colour;
+mod dataset;
+mod file;
+mod frame;
+mod grey;
+mod instance;
+mod jpeg_ls;
+mod module;
+mod rle;
+mod segmented;
+mod syntax;
+
+use std::path::Path;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+use synovia_cohort::Study;
+
+pub(crate) use instance::{Instance, Role};
+
+use crate::error::Fault;
+use crate::preparation::Picture;
+use dataset::Dataset;
+use file::{Depth, Opened};
+use module::{Photometric, PixelModule};
+
+/// Elements that decoding reads besides those of the index.
+const PIXEL_TAGS: &[Tag] = &[
+    tags::PIXEL_SPACING,
+    tags::IMAGER_PIXEL_SPACING,
+    tags::PIXEL_ASPECT_RATIO,
+    tags::PIXEL_PADDING_VALUE,
+    tags::PIXEL_PADDING_RANGE_LIMIT,
+    tags::WINDOW_CENTER,
+    tags::WINDOW_WIDTH,
+    tags::VOILUT_FUNCTION,
+    tags::RESCALE_SLOPE,
+    tags::RESCALE_INTERCEPT,
+    tags::MODALITY_LUT_SEQUENCE,
+    tags::VOILUT_SEQUENCE,
+    tags::LUT_DESCRIPTOR,
+    tags::LUT_DATA,
+    tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+    tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+    tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+    tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::SEGMENTED_RED_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::SEGMENTED_GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::SEGMENTED_BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
+    tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
+    tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE,
+    tags::FRAME_VOILUT_SEQUENCE,
+    tags::PIXEL_MEASURES_SEQUENCE,
+    tags::EXTENDED_OFFSET_TABLE,
+];
+
+/// Reads the header of a file and says what the index needs; refuses what could not be decoded.
+pub(crate) fn index_file(path: &Path) -> Result<Instance, Fault> {
+    let opened = Opened::read(path, Depth::Header, instance::INDEX_TAGS)?;
+    let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
+    let module = PixelModule::of(&opened.data, pixels.tag)?;
+    frame::check(&opened, &module, Depth::Header)?;
+    Instance::of(&opened.data, module.frames)
+}
+
+/// Decodes a frame, the middle one unless told, to grey or colour in `[0, 1]`.
+pub(crate) fn decode_file(path: &Path, frame: Option<u32>, channels: usize) -> Result<(Picture, Study), Fault> {
+    let wanted = [instance::INDEX_TAGS, PIXEL_TAGS].concat();
+    let mut opened = Opened::read(path, Depth::Pixels, &wanted)?;
+    let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
+    let module = PixelModule::of(&opened.data, pixels.tag)?;
+    let study = instance::study_of(&opened.data, module.frames);
+    let frame = frame.unwrap_or(study.frame);
+    let encoded = frame::read(&mut opened, &module, frame)?;
+    let (stored, photometric) = codec::decode(&encoded, &module, opened.syntax.codec)?;
+    let data = &opened.data;
+    let planes = match photometric {
+        Photometric::Monochrome1 | Photometric::Monochrome2 => vec![grey::grey(&stored, &module, data, frame)?],
+        Photometric::Palette => colour::palette(&stored, &module, data, channels)?,
+        _ => colour::planes(&stored, photometric, &module, channels),
+    };
+    let picture = Picture { width: module.columns, height: module.rows, pixel_width: pixel_width(data), planes };
+    Ok((picture, Study { frame, ..study }))
+}
+
+/// Width of a pixel over its height, from Pixel Spacing or Pixel Aspect Ratio (both: rows first). 1 where there is none, or
+/// one that no detector has.
+fn pixel_width(data: &Dataset) -> f64 {
+    let shared = data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
+    let measures = shared.and_then(|item| item.items(tags::PIXEL_MEASURES_SEQUENCE).first()).unwrap_or(data);
+    let spacing =
+        [measures.decimals(tags::PIXEL_SPACING), data.decimals(tags::IMAGER_PIXEL_SPACING), data.decimals(tags::PIXEL_ASPECT_RATIO)];
+    let ratio = spacing.iter().flatten().find_map(|values| match values[..] {
+        [row, column] => Some(column / row),
+        _ => None,
+    });
+    ratio.filter(|ratio| (0.1..=10.0).contains(ratio)).unwrap_or(1.0)
+}

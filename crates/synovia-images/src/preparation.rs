@@ -1,0 +1,194 @@
+//! How a decoded image becomes the array that a model sees.
+
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::F32;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ImagesError;
+
+/// How an image that is not square becomes square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// The longer side fills the square, the rest is 0 (black), the image centred: anatomy keeps its proportions.
+    #[default]
+    Pad,
+    /// Both sides fill the square, as many published pipelines do; a long thorax and a wide one become alike.
+    Stretch,
+}
+
+/// Everything that lies between a decoded image and a model's input: part of a model's metadata, so that prediction
+/// prepares as training did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preparation {
+    /// Rows and columns of the result.
+    pub size: usize,
+    /// 1 (grey: colour becomes its luma) or 3 (red, green, blue: grey is repeated).
+    #[serde(default = "one")]
+    pub channels: usize,
+    /// How a rectangle becomes the square.
+    #[serde(default)]
+    pub fit: Fit,
+}
+
+const fn one() -> usize {
+    1
+}
+
+impl Default for Preparation {
+    /// 224 x 224, grey, padded.
+    fn default() -> Self {
+        Self { size: 224, channels: 1, fit: Fit::Pad }
+    }
+}
+
+impl Preparation {
+    /// A grey square of `size` pixels a side, padded.
+    pub fn grey(size: usize) -> Self {
+        Self { size, ..Self::default() }
+    }
+
+    /// Number of values of a prepared image.
+    pub const fn n_values(&self) -> usize {
+        self.channels * self.size * self.size
+    }
+
+    /// Whether the settings can be used.
+    ///
+    /// # Errors
+    /// [`ImagesError::Preparation`] names the setting.
+    pub fn check(&self) -> Result<(), ImagesError> {
+        if !(1..=8192).contains(&self.size) {
+            return Err(ImagesError::Preparation { name: "size", got: self.size, expected: "1 to 8192 pixels" });
+        }
+        if self.channels != 1 && self.channels != 3 {
+            return Err(ImagesError::Preparation { name: "channels", got: self.channels, expected: "1 or 3" });
+        }
+        Ok(())
+    }
+
+    /// Resizes with a triangle filter whose support grows with the reduction (so that fine structure is averaged, not
+    /// aliased) and places the result in the square. The content of one pixel or more is never lost: a side is at least 1.
+    ///
+    /// # Shapes
+    /// - result: `[channels, size, size]`
+    pub(crate) fn apply(&self, picture: &Picture) -> Result<Vec<f32>, ImagesError> {
+        let size = self.size;
+        let (width, height) = match self.fit {
+            Fit::Stretch => (size, size),
+            Fit::Pad => {
+                let (w, h) = (picture.width as f64 * picture.pixel_width, picture.height as f64);
+                let scale = size as f64 / w.max(h);
+                let side = |x: f64| ((x * scale).round() as usize).clamp(1, size);
+                (side(w), side(h))
+            }
+        };
+        let (left, top) = ((size - width) / 2, (size - height) / 2);
+        let mut result = vec![0.0; self.n_values()];
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+        let unusable = || ImagesError::Preparation { name: "size", got: size, expected: "a size that the image can be resized to" };
+        for (channel, square) in result.chunks_exact_mut(size * size).enumerate() {
+            if channel >= picture.planes.len() {
+                break;
+            }
+            let plane = bytemuck::cast_slice(&picture.planes[channel]);
+            let source: TypedImageRef<'_, F32> =
+                TypedImageRef::from_buffer(picture.width as u32, picture.height as u32, plane).map_err(|_| unusable())?;
+            let mut target: TypedImage<'_, F32> = TypedImage::new(width as u32, height as u32);
+            Resizer::new().resize_typed(&source, &mut target, &options).map_err(|_| unusable())?;
+            for (row, values) in target.pixels().chunks_exact(width).enumerate() {
+                let start = (top + row) * size + left;
+                for (x, value) in square[start..start + width].iter_mut().zip(values) {
+                    *x = value.0.clamp(0.0, 1.0);
+                }
+            }
+        }
+        if picture.planes.len() == 1 && self.channels == 3 {
+            let (grey, rest) = result.split_at_mut(size * size);
+            rest.chunks_exact_mut(size * size).for_each(|plane| plane.copy_from_slice(grey));
+        }
+        Ok(result)
+    }
+}
+
+/// A decoded image: one plane (grey) or three (red, green, blue), values in `[0, 1]`, row-major.
+pub(crate) struct Picture {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    /// Width of a pixel over its height: not 1 where rows and columns have different spacings.
+    pub(crate) pixel_width: f64,
+    pub(crate) planes: Vec<Vec<f32>>,
+}
+
+/// Luma of ITU-R BT.601, the one that JPEG and DICOM's YBR_FULL use.
+pub(crate) fn luma(r: f32, g: f32, b: f32) -> f32 {
+    0.299 * r + 0.587 * g + 0.114 * b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grey(width: usize, height: usize, f: impl Fn(usize, usize) -> f32) -> Picture {
+        let plane = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| f(x, y)).collect();
+        Picture { width, height, pixel_width: 1.0, planes: vec![plane] }
+    }
+
+    #[test]
+    fn same_size_is_the_identity() {
+        let picture = grey(8, 8, |x, y| (x * 8 + y) as f32 / 63.0);
+        assert_eq!(Preparation::grey(8).apply(&picture).unwrap(), picture.planes[0]);
+    }
+
+    #[test]
+    fn a_checkerboard_becomes_grey_not_a_pattern() {
+        // A resize that takes every eighth pixel would return all 0 or all 1.
+        let picture = grey(256, 256, |x, y| ((x + y) % 2) as f32);
+        for value in Preparation::grey(32).apply(&picture).unwrap() {
+            assert!((value - 0.5).abs() < 0.01, "{value}");
+        }
+    }
+
+    #[test]
+    fn padding_keeps_proportions_and_stretching_does_not() {
+        let picture = grey(40, 20, |_, _| 1.0);
+        let padded = Preparation::grey(10).apply(&picture).unwrap();
+        let rows: Vec<f32> = padded.chunks(10).map(|row| row.iter().sum()).collect();
+        assert_eq!(rows, [0.0, 0.0, 10.0, 10.0, 10.0, 10.0, 10.0, 0.0, 0.0, 0.0]);
+        let stretched = Preparation { fit: Fit::Stretch, ..Preparation::grey(10) }.apply(&picture).unwrap();
+        assert!(stretched.iter().all(|&x| x == 1.0));
+    }
+
+    #[test]
+    fn pixels_that_are_not_square_are_made_so() {
+        let picture = Picture { pixel_width: 2.0, ..grey(10, 20, |_, _| 1.0) };
+        assert!(Preparation::grey(16).apply(&picture).unwrap().iter().all(|&x| x == 1.0), "10 x 2 mm by 20 x 1 mm is a square");
+    }
+
+    #[test]
+    fn extreme_shapes_keep_a_pixel() {
+        let line = grey(4096, 1, |_, _| 1.0);
+        assert_eq!(Preparation::grey(16).apply(&line).unwrap().iter().sum::<f32>(), 16.0);
+        let dot = grey(1, 1, |_, _| 0.25);
+        assert_eq!(Preparation::grey(3).apply(&dot).unwrap(), [0.25; 9]);
+    }
+
+    #[test]
+    fn grey_is_repeated_in_three_channels() {
+        let picture = grey(4, 4, |x, _| x as f32 / 3.0);
+        let result = Preparation { channels: 3, ..Preparation::grey(4) }.apply(&picture).unwrap();
+        assert_eq!(result.len(), 48);
+        assert_eq!(result[..16], result[16..32]);
+        assert_eq!(result[..16], result[32..]);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        assert!(Preparation::grey(0).check().unwrap_err().to_string().contains("size is 0"));
+        assert!(Preparation { channels: 2, ..Preparation::default() }.check().unwrap_err().to_string().contains("channels is 2"));
+        assert!(serde_json::from_str::<Preparation>(r#"{"size": 64, "sise": 3}"#).is_err());
+        assert_eq!(serde_json::from_str::<Preparation>(r#"{"size": 64}"#).unwrap(), Preparation::grey(64));
+    }
+}

@@ -1,0 +1,232 @@
+//! Which image stands for a study, and what is said of the others.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use dicom_core::VR;
+use dicom_dictionary_std::{tags, uids};
+use expect_test::{Expect, expect};
+use synovia_cohort::RejectedLog;
+
+use super::Object;
+use crate::{ImageKind, Preparation, StudyIndex, load, scan};
+
+/// The index and the rejections of a folder, as text.
+fn described(root: &Path, kind: ImageKind) -> (StudyIndex, String) {
+    let log_path = root.with_extension("jsonl");
+    let log = RejectedLog::create(&log_path).unwrap();
+    let index = scan(root, kind, &log, &|_| ()).unwrap();
+    log.finish().unwrap();
+    let mut text = String::new();
+    for study in &index.studies {
+        let time = study.time.map_or_else(|| "no time".to_owned(), |time| time.to_string());
+        writeln!(text, "{} {} {}#{} of {} at {time}", study.study_instance_uid, study.modality, study.file, study.frame, study.n_images)
+            .unwrap();
+    }
+    for line in std::fs::read_to_string(log_path).unwrap().lines() {
+        let rejected: synovia_cohort::Rejected = serde_json::from_str(line).unwrap();
+        writeln!(text, "- {} {}: {}", rejected.source, rejected.position, rejected.reason).unwrap();
+    }
+    (index, text)
+}
+
+#[track_caller]
+fn check(files: Vec<(&str, Object)>, expected: &Expect) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("images");
+    let mut taken = 0;
+    for (name, object) in files {
+        taken += 1;
+        // Distinct SOP Instance UIDs, unless the test is about them.
+        let object = if name.starts_with("same") { object } else { object.text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.9{taken}")) };
+        object.write(&root.join(name));
+    }
+    let (index, text) = described(&root, ImageKind::Dicom);
+    expected.assert_eq(&text);
+    assert_eq!(index.n_files, taken);
+    assert!(!text.contains("SECRET") && !text.contains("Secret"), "{text}");
+    for study in &index.studies {
+        assert_eq!(load(&root, study, &Preparation::grey(4)).unwrap().len(), 16);
+    }
+}
+
+fn view(view: &str) -> Object {
+    Object::new().text(tags::VIEW_POSITION, VR::CS, view)
+}
+
+fn slice(series: u16, number: i32, z: Option<f64>) -> Object {
+    let object = Object::new()
+        .text(tags::MODALITY, VR::CS, "CT")
+        .text(tags::SERIES_INSTANCE_UID, VR::UI, &format!("2.25.7{series}"))
+        .text(tags::SERIES_NUMBER, VR::IS, &series.to_string())
+        .text(tags::INSTANCE_NUMBER, VR::IS, &number.to_string());
+    match z {
+        Some(z) => object.text(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("-10\\-20\\{z}")).text(
+            tags::IMAGE_ORIENTATION_PATIENT,
+            VR::DS,
+            "1\\0\\0\\0\\1\\0",
+        ),
+        None => object,
+    }
+}
+
+#[test]
+fn a_radiograph_from_the_front() {
+    check(
+        vec![("a", view("LL")), ("b", view("AP")), ("c", view("PA")), ("d", view(""))],
+        &expect![[r#"
+            2.25.2 DX c#0 of 4 at no time
+        "#]],
+    );
+    check(
+        vec![("a", view("LATERAL")), ("b", view("RLO"))],
+        &expect![[r#"
+            2.25.2 DX b#0 of 2 at no time
+        "#]],
+    );
+}
+
+#[test]
+fn for_presentation_before_for_processing_before_secondary() {
+    let intent = |intent: &str| view("PA").text(tags::PRESENTATION_INTENT_TYPE, VR::CS, intent);
+    check(
+        vec![("a", intent("FOR PROCESSING")), ("b", intent("FOR PRESENTATION"))],
+        &expect![[r#"
+            2.25.2 DX b#0 of 2 at no time
+        "#]],
+    );
+    let captured = Object::new().text(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE);
+    check(
+        vec![("a", captured.clone()), ("b", intent("FOR PROCESSING"))],
+        &expect![[r#"
+            2.25.2 DX b#0 of 2 at no time
+        "#]],
+    );
+    check(
+        vec![("a", captured)],
+        &expect![[r#"
+            2.25.2 DX a#0 of 1 at no time
+        "#]],
+    );
+}
+
+#[test]
+fn the_middle_slice_of_the_largest_series() {
+    // Numbers run against positions, names against both; series 1 is smaller.
+    check(
+        vec![
+            ("a", slice(2, 3, Some(-30.0))),
+            ("b", slice(2, 1, Some(10.0))),
+            ("c", slice(2, 5, Some(-5.0))),
+            ("d", slice(2, 2, Some(40.0))),
+            ("e", slice(2, 4, Some(7.5))),
+            ("f", slice(1, 1, Some(0.0))),
+        ],
+        &expect![[r#"
+            2.25.2 CT e#0 of 6 at no time
+        "#]],
+    );
+    // Without a position of each, numbers.
+    check(
+        vec![("a", slice(2, 3, None)), ("b", slice(2, 1, Some(10.0))), ("c", slice(2, 2, None))],
+        &expect![[r#"
+            2.25.2 CT c#0 of 3 at no time
+        "#]],
+    );
+}
+
+#[test]
+fn localizers_do_not_stand_for_a_study() {
+    let scout = || slice(1, 1, None).text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER");
+    check(
+        vec![("a", scout()), ("b", slice(2, 1, None))],
+        &expect![[r#"
+            2.25.2 CT b#0 of 2 at no time
+        "#]],
+    );
+    check(
+        vec![("a", scout())],
+        &expect![[r#"
+            - a (0008,0008): a localizer alone does not stand for a study
+        "#]],
+    );
+}
+
+#[test]
+fn duplicates_and_two_patients() {
+    check(
+        vec![("same-1", Object::new()), ("same-2", Object::new())],
+        &expect![[r#"
+            2.25.2 DX same-1#0 of 1 at no time
+            - same-2 (0008,0018): the same SOP Instance UID was already taken from another file; keep one of the two
+        "#]],
+    );
+    let of = |patient: &str| Object::new().text(tags::PATIENT_ID, VR::LO, patient);
+    check(
+        vec![("a", of("SECRET-A")), ("b", of("SECRET-B")), ("c", of("SECRET-B")), ("d", of(""))],
+        &expect![[r#"
+            2.25.2 DX b#0 of 3 at no time
+            - a (0010,0020): the study holds instances of more than one Patient ID; those of the less frequent are not taken
+        "#]],
+    );
+}
+
+#[test]
+fn times_frames_and_results() {
+    let timed = Object::new().text(tags::ACQUISITION_DATE, VR::DA, "20200229").text(tags::ACQUISITION_TIME, VR::TM, "101500.5");
+    let frames = timed.text(tags::NUMBER_OF_FRAMES, VR::IS, "5").bytes(tags::PIXEL_DATA, VR::OB, &[0; 20]);
+    let segmentation = Object::new().text(tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE);
+    check(
+        vec![("a", frames), ("b", segmentation), ("c", Object::new().without(tags::STUDY_INSTANCE_UID))],
+        &expect![[r#"
+            2.25.2 DX a#2 of 1 at 2020-02-29T10:15:00Z
+            - b (0008,0016): a Segmentation holds a result, not an acquired image
+            - c (0020,000D): Study Instance UID is missing
+        "#]],
+    );
+}
+
+#[test]
+fn pictures_are_named_by_their_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("images");
+    for folder in ["a", "b"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+        image::GrayImage::from_raw(1, 1, vec![7]).unwrap().save(root.join(folder).join("one.png")).unwrap();
+    }
+    std::fs::write(root.join("notes.txt"), "text").unwrap();
+    std::fs::write(root.join("cut.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+    std::fs::write(root.join("empty"), b"").unwrap();
+    let (index, text) = described(&root, ImageKind::Picture);
+    expect![[r#"
+        one  a/one.png#0 of 1 at no time
+        - cut.png : the PNG file is damaged or over the size limit
+        - empty : empty file
+        - notes.txt : not a PNG or JPEG file
+        - b/one.png : another picture has the same name in a different folder; give each picture its own name
+    "#]]
+    .assert_eq(&text);
+    assert_eq!((index.n_files, index.n_images), (5, 1));
+}
+
+#[test]
+fn the_same_index_for_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("images");
+    for k in 0..60u16 {
+        let object = slice(k % 3, k.into(), Some(f64::from(k * 7 % 11)))
+            .text(tags::STUDY_INSTANCE_UID, VR::UI, &format!("2.25.{}", 100 + k % 7))
+            .text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.8{}", k % 50));
+        object.write(&root.join(format!("{}/{k}", k % 4)));
+    }
+    let of = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| described(&root, ImageKind::Dicom));
+    let (index, text) = of(1);
+    assert_eq!(index.n_images, 50);
+    assert_eq!((index, text), of(4));
+}
+
+#[test]
+fn a_folder_that_is_not_there() {
+    let error = scan(Path::new("/nowhere/at/all"), ImageKind::Dicom, &RejectedLog::counting(), &|_| ()).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read the image folder /nowhere/at/all: "), "{error}");
+}
