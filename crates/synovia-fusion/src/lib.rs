@@ -1,0 +1,13 @@
+//! Presence masks, fusion of the modalities' embeddings, heads, losses, and the joint model that they make.
+//!
+//! This crate knows no files. An absent modality is a mask, from the input to the loss: never a zero that means something.
+
+mod fuse;
+mod loss;
+mod model;
+mod state;
+
+pub use fuse::{Fusion, FusionKind};
+pub use loss::{TaskLoss, binary_loss, multiclass_loss};
+pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordTower};
+pub use state::{NamedTensor, StateError, apply_state, collect_state};

@@ -1,0 +1,300 @@
+//! The joint model: a tower a modality, fusion, a head a task.
+
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Int, Tensor, activation};
+use serde::{Deserialize, Serialize};
+use synovia_encoders::{EncoderError, FeatureStatistics, ResNet18, ResNet18Config, TableEncoder, TableEncoderConfig};
+
+use crate::{Fusion, FusionKind};
+
+/// An encoder of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ImageTower {
+    /// [`ResNet18`].
+    ResNet18 {
+        /// Channels of the image.
+        channels: usize,
+        /// Channels of the first stage.
+        width: usize,
+    },
+}
+
+/// An encoder of records.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum RecordTower {
+    /// [`TableEncoder`].
+    Table {
+        /// Features of the table.
+        n_features: usize,
+        /// Width of its layers.
+        width: usize,
+        /// Share of units dropped in training.
+        dropout: f64,
+    },
+}
+
+/// A task's head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The task's name.
+    pub task: String,
+    /// Logits: 1 for a binary task, the number of classes for a multiclass one.
+    pub n_logits: usize,
+}
+
+/// What a model is made of; with its weights, all that is needed to make it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JointModelConfig {
+    /// The image tower, if the model has one.
+    pub image: Option<ImageTower>,
+    /// The record tower, if the model has one.
+    pub record: Option<RecordTower>,
+    /// How the towers are put together.
+    pub fusion: FusionKind,
+    /// Width of each projected modality and of the joint embedding.
+    pub embedding: usize,
+    /// Share of the joint embedding dropped in training.
+    pub dropout: f64,
+    /// Heads, in the order of the tasks.
+    pub heads: Vec<Head>,
+}
+
+/// Why there is no model.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ModelError {
+    /// An encoder can't be made.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// Neither tower.
+    #[error("a model needs an image tower, a record tower or both")]
+    NoModality,
+    /// A size of 0.
+    #[error("{0} is 0: it must be at least 1")]
+    Zero(&'static str),
+}
+
+/// One modality of a batch.
+#[derive(Clone, Debug)]
+pub struct Modality<const D: usize> {
+    /// `[rows, …]`: a row an example, or, with `rows`, only those examples that have the modality.
+    pub values: Tensor<D>,
+    /// `[batch, 1]`: 1 where the example has the modality (and may show it), else 0.
+    pub present: Tensor<2>,
+    /// For each example its row in `values` (any row where it has none). Batch statistics are then those of real inputs
+    /// only. `None`: row `k` is example `k`.
+    pub rows: Option<Tensor<1, Int>>,
+}
+
+/// A batch's inputs.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// `[batch, channels, height, width]`, values in [0, 1].
+    pub image: Option<Modality<4>>,
+    /// `[batch, n_features]`, NaN where missing.
+    pub record: Option<Modality<2>>,
+}
+
+/// What a model says of a batch.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// A tensor a task: `[batch, n_logits]`.
+    pub logits: Vec<Tensor<2>>,
+    /// `[batch, embedding]`.
+    pub embedding: Tensor<2>,
+}
+
+/// The joint model.
+#[derive(Module, Debug)]
+pub struct JointModel {
+    image: Option<ResNet18>,
+    image_projection: Option<Linear>,
+    record: Option<TableEncoder>,
+    record_projection: Option<Linear>,
+    fusion: Fusion,
+    dropout: Dropout,
+    heads: Vec<Linear>,
+}
+
+impl JointModelConfig {
+    /// Makes the model on `device`. Initial weights come from the device's generator: seed it first.
+    ///
+    /// # Errors
+    /// [`ModelError`] where the settings describe no model.
+    pub fn init(&self, statistics: Option<&FeatureStatistics>, device: &Device) -> Result<JointModel, ModelError> {
+        if self.embedding == 0 {
+            return Err(ModelError::Zero("the width of the embedding"));
+        }
+        if self.heads.is_empty() || self.heads.iter().any(|head| head.n_logits == 0) {
+            return Err(ModelError::Zero("the number of tasks, or of a task's classes,"));
+        }
+        let project = |width| LinearConfig::new(width, self.embedding).init(device);
+        let (image, image_projection) = match self.image {
+            Some(ImageTower::ResNet18 { channels, width }) => {
+                let config = ResNet18Config { channels, width };
+                (Some(config.init(device)?), Some(project(config.embedding())))
+            }
+            None => (None, None),
+        };
+        let (record, record_projection) = match self.record {
+            Some(RecordTower::Table { n_features, width, dropout }) => {
+                let identity = FeatureStatistics::identity(n_features);
+                let tower = TableEncoderConfig { n_features, width, dropout }.init(statistics.unwrap_or(&identity), device)?;
+                (Some(tower), Some(project(width)))
+            }
+            None => (None, None),
+        };
+        let n_modalities = usize::from(image.is_some()) + usize::from(record.is_some());
+        if n_modalities == 0 {
+            return Err(ModelError::NoModality);
+        }
+        Ok(JointModel {
+            image,
+            image_projection,
+            record,
+            record_projection,
+            fusion: Fusion::new(self.fusion, n_modalities, self.embedding, device),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            heads: self.heads.iter().map(|head| LinearConfig::new(self.embedding, head.n_logits).init(device)).collect(),
+        })
+    }
+}
+
+/// Embeddings of the present rows, laid out by example.
+fn by_example(embedding: Tensor<2>, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
+    match rows {
+        Some(rows) => embedding.select(0, rows),
+        None => embedding,
+    }
+}
+
+impl JointModel {
+    /// Whether it looks at images.
+    pub fn has_image(&self) -> bool {
+        self.image.is_some()
+    }
+
+    /// Whether it looks at records.
+    pub fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// The forward pass. A modality that the model has no tower for is ignored; one that the batch lacks altogether, but
+    /// the model knows, is masked.
+    ///
+    /// # Shapes
+    /// See [`Inputs`] and [`Outputs`]; `batch` and `device` are those of the example rows.
+    pub fn forward(&self, inputs: Inputs, batch: usize, device: &Device) -> Outputs {
+        let mut modalities = Vec::with_capacity(2);
+        let width = self.fusion_width();
+        let absent = || (Tensor::<2>::zeros([batch, width], device), Tensor::<2>::zeros([batch, 1], device));
+        if let (Some(tower), Some(projection)) = (&self.image, &self.image_projection) {
+            modalities.push(match inputs.image {
+                Some(image) => (by_example(projection.forward(tower.forward(image.values)), image.rows), image.present),
+                None => absent(),
+            });
+        }
+        if let (Some(tower), Some(projection)) = (&self.record, &self.record_projection) {
+            modalities.push(match inputs.record {
+                Some(record) => (by_example(projection.forward(tower.forward(record.values)), record.rows), record.present),
+                None => absent(),
+            });
+        }
+        let embedding = self.fusion.forward(modalities);
+        let dropped = self.dropout.forward(embedding.clone());
+        Outputs { logits: self.heads.iter().map(|head| head.forward(dropped.clone())).collect(), embedding }
+    }
+
+    /// Calibrated probabilities: `sigmoid(z / T)` for one logit, `softmax(z / T)` for several.
+    ///
+    /// # Shapes
+    /// - logits: `[batch, n_logits]` a task
+    /// - temperatures: a positive number a task
+    pub fn probabilities(logits: Vec<Tensor<2>>, temperatures: &[f32]) -> Vec<Tensor<2>> {
+        logits
+            .into_iter()
+            .zip(temperatures)
+            .map(|(logits, &temperature)| {
+                let logits = logits.div_scalar(temperature);
+                if logits.dims()[1] == 1 { activation::sigmoid(logits) } else { activation::softmax(logits, 1) }
+            })
+            .collect()
+    }
+
+    fn fusion_width(&self) -> usize {
+        self.image_projection.as_ref().or(self.record_projection.as_ref()).map_or(0, |linear| linear.weight.dims()[1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    fn config(fusion: FusionKind) -> JointModelConfig {
+        JointModelConfig {
+            image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
+            record: Some(RecordTower::Table { n_features: 3, width: 8, dropout: 0.0 }),
+            fusion,
+            embedding: 6,
+            dropout: 0.0,
+            heads: vec![Head { task: "a".into(), n_logits: 1 }, Head { task: "b".into(), n_logits: 4 }],
+        }
+    }
+
+    fn logits(model: &JointModel, image: Tensor<4>, record: Tensor<2>, present: [f32; 2]) -> Vec<f32> {
+        let device = Device::flex();
+        let batch = image.dims()[0];
+        let mask = |p: f32| Tensor::<2>::full([batch, 1], p, &device);
+        let inputs = Inputs {
+            image: Some(Modality { values: image, present: mask(present[0]), rows: None }),
+            record: Some(Modality { values: record, present: mask(present[1]), rows: None }),
+        };
+        Tensor::cat(model.forward(inputs, batch, &device).logits, 1).into_data().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn a_masked_modality_has_no_influence() {
+        let device = Device::flex();
+        let random = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, &device);
+        let table = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Default, &device);
+        for kind in [FusionKind::Concat, FusionKind::Gated] {
+            let model = config(kind).init(None, &device).unwrap();
+            let (image, record) = (random([2, 1, 32, 32]), table([2, 3]));
+            let both = logits(&model, image.clone(), record.clone(), [1.0, 1.0]);
+            assert_eq!(both.len(), 10);
+            let without = logits(&model, image.clone(), record.clone(), [0.0, 1.0]);
+            assert_ne!(both, without, "{kind:?}");
+            assert_eq!(without, logits(&model, random([2, 1, 32, 32]), record.clone(), [0.0, 1.0]), "{kind:?}");
+            assert_eq!(logits(&model, image.clone(), record, [1.0, 0.0]), logits(&model, image, table([2, 3]), [1.0, 0.0]), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn rows_of_present_examples_are_put_in_their_places() {
+        let device = Device::flex();
+        let model = config(FusionKind::Gated).init(None, &device).unwrap();
+        let images = Tensor::<4>::random([3, 1, 32, 32], Distribution::Default, &device);
+        let present = Tensor::<2>::from_floats([[1.0], [0.0], [1.0]], &device);
+        let run = |values, rows| {
+            let image = Modality { values, present: present.clone(), rows };
+            let out = model.forward(Inputs { image: Some(image), record: None }, 3, &device);
+            Tensor::cat(out.logits, 1).into_data().try_to_vec::<f32>().unwrap()
+        };
+        let whole = run(images.clone(), None);
+        let compact = Tensor::cat(vec![images.clone().narrow(0, 0, 1), images.narrow(0, 2, 1)], 0);
+        let rows = Tensor::<1, Int>::from_ints([0, 0, 1], &device);
+        for (a, b) in whole.iter().zip(run(compact, Some(rows))) {
+            assert!((a - b).abs() < 1e-5, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn a_model_of_nothing_is_refused() {
+        let config = JointModelConfig { image: None, record: None, ..config(FusionKind::Concat) };
+        assert_eq!(config.init(None, &Device::flex()).unwrap_err(), ModelError::NoModality);
+    }
+}
