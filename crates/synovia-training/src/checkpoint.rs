@@ -1,0 +1,142 @@
+//! Weights as safetensors, and the checkpoints of a run.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use synovia_fusion::NamedTensor;
+
+use crate::fit::EpochReport;
+use crate::{TrainingError, Weights};
+
+/// The one metadata key: the format's metadata is an unordered map, and a single entry keeps the bytes the same each time.
+const KEY: &str = "synovia";
+
+/// Weights as a safetensors file (f32, sorted by name) with one text of metadata.
+pub fn encode_weights(weights: &Weights, metadata: &str) -> Result<Vec<u8>, TrainingError> {
+    let bytes: Vec<(&String, &NamedTensor, Vec<u8>)> =
+        weights.iter().map(|(name, t)| (name, t, t.values.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
+    let views = bytes
+        .iter()
+        .map(|(name, tensor, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(damaged)?;
+    safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), metadata.to_owned())]))).map_err(damaged)
+}
+
+/// The weights and the metadata of a file by [`encode_weights`].
+pub fn decode_weights(bytes: &[u8]) -> Result<(Weights, String), TrainingError> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let metadata = header.metadata().as_ref().and_then(|m| m.get(KEY)).cloned().unwrap_or_default();
+    let mut weights = Weights::new();
+    for (name, view) in SafeTensors::deserialize(bytes).map_err(damaged)?.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(TrainingError::Weights(format!("tensor `{name}` is not f32")));
+        }
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        weights.insert(name.to_owned(), NamedTensor { shape: view.shape().to_vec(), values });
+    }
+    Ok((weights, metadata))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is passed to map_err as it is")]
+fn damaged(error: safetensors::SafeTensorError) -> TrainingError {
+    TrainingError::Weights(error.to_string())
+}
+
+/// A run's state after an epoch.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoint {
+    /// All but the tensors.
+    pub progress: CheckpointProgress,
+    /// The model.
+    pub model: Weights,
+    /// The best model so far.
+    pub best: Weights,
+    /// The optimizer's moments.
+    pub moments: Weights,
+}
+
+/// The numbers of a [`Checkpoint`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CheckpointProgress {
+    /// Digest of settings and data: a checkpoint of anything else is not resumed from.
+    pub key: String,
+    /// Epochs done.
+    pub epochs: usize,
+    /// Optimizer steps done.
+    pub steps: u64,
+    /// Best validation loss so far and its epoch.
+    pub best: Option<(f64, usize)>,
+    /// A line an epoch.
+    pub history: Vec<EpochReport>,
+}
+
+fn file(dir: &Path) -> PathBuf {
+    dir.join("checkpoint.safetensors")
+}
+
+impl Checkpoint {
+    /// Writes it over the last one: a kill at any moment leaves the one or the other, whole.
+    pub fn save(&self, dir: &Path) -> Result<(), TrainingError> {
+        let named = |prefix: &str, weights: &Weights| -> Vec<(String, NamedTensor)> {
+            weights.iter().map(|(name, t)| (format!("{prefix}/{name}"), t.clone())).collect()
+        };
+        let all = [named("model", &self.model), named("best", &self.best), named("moments", &self.moments)];
+        let metadata = serde_json::to_string(&self.progress).map_err(|e| TrainingError::Weights(e.to_string()))?;
+        let bytes = encode_weights(&all.into_iter().flatten().collect(), &metadata)?;
+        let (path, partial) = (file(dir), dir.join("checkpoint.partial"));
+        let io = |source| TrainingError::Io { path: path.clone(), source };
+        let mut out = File::create(&partial).map_err(io)?;
+        out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(io)?;
+        std::fs::rename(&partial, &path).map_err(io)
+    }
+
+    /// The checkpoint in `dir`, if there is one of this very run; one that is damaged is as good as none.
+    pub fn load(dir: &Path, key: &str) -> Option<Self> {
+        let (weights, metadata) = decode_weights(&std::fs::read(file(dir)).ok()?).ok()?;
+        let progress: CheckpointProgress = serde_json::from_str(&metadata).ok()?;
+        if progress.key != key {
+            return None;
+        }
+        let mut checkpoint = Self { progress, ..Self::default() };
+        for (name, tensor) in weights {
+            let (prefix, name) = name.split_once('/')?;
+            let target = match prefix {
+                "model" => &mut checkpoint.model,
+                "best" => &mut checkpoint.best,
+                "moments" => &mut checkpoint.moments,
+                _ => return None,
+            };
+            target.insert(name.to_owned(), tensor);
+        }
+        Some(checkpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_run_or_a_cut_file_is_not_resumed() {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = Weights::from([("w".to_owned(), NamedTensor { shape: vec![2, 1], values: vec![1.5, f32::MIN_POSITIVE] })]);
+        let progress = CheckpointProgress { key: "k".into(), epochs: 3, ..Default::default() };
+        let checkpoint = Checkpoint { progress, model: weights.clone(), best: weights.clone(), moments: Weights::new() };
+        checkpoint.save(dir.path()).unwrap();
+        let back = Checkpoint::load(dir.path(), "k").unwrap();
+        assert_eq!((back.progress.epochs, &back.model, &back.best), (3, &weights, &weights));
+        assert!(Checkpoint::load(dir.path(), "other").is_none());
+        let path = file(dir.path());
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in [0, 7, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(Checkpoint::load(dir.path(), "k").is_none(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+use synovia_cohort::StoreError;
+use synovia_fusion::{ModelError, StateError};
+
+/// Why a model can't be trained or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// The cohort can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The settings describe no model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Weights of another model.
+    #[error("the weights do not fit the model: {0}")]
+    State(#[from] StateError),
+    /// A split that must not be empty is.
+    #[error("the {0} split has no example that this model can use; give it a larger share in [cohort] split")]
+    EmptySplit(&'static str),
+    /// The loss is no longer a number.
+    #[error("the loss became {loss} in epoch {epoch}, step {step}; lower training.learning_rate or training.clip")]
+    Diverged {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step in it, from 1.
+        step: usize,
+        /// What the loss was.
+        loss: f32,
+    },
+    /// A file can't be written or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A weights file is damaged.
+    #[error("the weights file is damaged: {0}")]
+    Weights(String),
+}

@@ -1,0 +1,299 @@
+//! The end-to-end training loop.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use synovia_cohort::{ExampleRow, SplitKind, Task, TaskKind, Train, Validation, View};
+use synovia_encoders::FeatureStatistics;
+use synovia_fusion::{JointModel, JointModelConfig, apply_state, binary_loss, collect_state, multiclass_loss};
+
+use crate::batch::{Batch, HostBatch, TrainingChanges};
+use crate::checkpoint::{Checkpoint, CheckpointProgress};
+use crate::optimizer::{AdamW, AdamWSettings};
+use crate::{Presence, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
+
+/// One model to be trained.
+pub struct Fit<'a> {
+    /// What it is made of; its towers decide what it sees.
+    pub model: &'a JointModelConfig,
+    /// Statistics of the features, by [`crate::fit_statistics`].
+    pub statistics: &'a FeatureStatistics,
+    /// How it is trained.
+    pub settings: &'a TrainingSettings,
+    /// Where its checkpoints are kept; a folder of its own.
+    pub checkpoints: &'a Path,
+    /// Digest of the data; a checkpoint made from other data is not resumed from.
+    pub data_key: &'a str,
+}
+
+/// A line of the training's history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochReport {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// Mean training loss, summed over the tasks.
+    pub train_loss: f64,
+    /// Validation loss, summed over the tasks.
+    pub validation_loss: f64,
+    /// Training and validation loss by task.
+    pub tasks: Vec<TaskLosses>,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Mean norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Training examples a second, validation not counted.
+    pub examples_per_s: f64,
+}
+
+/// One task's losses in an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskLosses {
+    /// The task.
+    pub task: String,
+    /// Mean training loss.
+    pub train: f64,
+    /// Validation loss.
+    pub validation: f64,
+}
+
+/// What the caller is told while training goes on.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// Training starts, or goes on after this many of so many epochs.
+    Start {
+        /// Epochs done before.
+        done: usize,
+        /// Epochs at most.
+        epochs: usize,
+        /// Steps in an epoch.
+        steps: usize,
+    },
+    /// A step is done.
+    Step {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step in it, from 1.
+        step: usize,
+        /// Loss of the batch.
+        loss: f32,
+        /// Examples a second in this epoch so far.
+        examples_per_s: f64,
+    },
+    /// An epoch is done and its checkpoint is on disk.
+    Epoch(&'a [EpochReport]),
+}
+
+/// A trained model.
+pub struct Trained {
+    /// Weights of the epoch with the lowest validation loss.
+    pub weights: Weights,
+    /// That epoch, from 1.
+    pub best_epoch: usize,
+    /// A line an epoch.
+    pub history: Vec<EpochReport>,
+}
+
+/// Trains a model end to end; resumes from the last checkpoint of the very same run, to the same bits.
+///
+/// # Errors
+/// [`TrainingError`]; checkpoints made so far stay.
+pub fn fit(
+    job: &Fit<'_>,
+    train: &View<'_, Train>,
+    validation: &View<'_, Validation>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Trained, TrainingError> {
+    let settings = job.settings;
+    let presence = Presence::of(job.model);
+    let (train_rows, validation_rows) = (usable(train, presence), usable(validation, presence));
+    if train_rows.len() < 2 {
+        return Err(TrainingError::EmptySplit("train"));
+    }
+    if validation_rows.is_empty() {
+        return Err(TrainingError::EmptySplit("validation"));
+    }
+    let tasks = &train.manifest().tasks;
+    let device = Device::flex().autodiff();
+    device.seed(settings.seed);
+    let mut model = job.model.init(Some(job.statistics), &device)?;
+    let mut optimizer =
+        AdamW::new(AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: settings.weight_decay, clip: settings.clip });
+
+    let batch = settings.batch.clamp(2, train_rows.len());
+    // A last batch of less than half the size would give batch statistics of a handful of examples.
+    let steps = (train_rows.len() + batch / 2) / batch;
+    let (n_steps, n_warmup) = (steps * settings.epochs, (settings.warmup_epochs * steps as f64).round() as usize);
+    let mut state = CheckpointProgress { key: key(job), ..Default::default() };
+    let mut best = Weights::new();
+    std::fs::create_dir_all(job.checkpoints).map_err(|source| TrainingError::Io { path: job.checkpoints.to_owned(), source })?;
+    if let Some(checkpoint) = Checkpoint::load(job.checkpoints, &state.key) {
+        model = apply_state(model, &checkpoint.model)?;
+        optimizer = optimizer.with_state(checkpoint.progress.steps, &checkpoint.moments, &Device::flex());
+        state = checkpoint.progress;
+        best = checkpoint.best;
+    }
+    progress(Progress::Start { done: state.epochs, epochs: settings.epochs, steps });
+
+    let labels: Vec<Option<f32>> = train_rows.iter().map(|r| r.labels.first().copied().flatten()).collect();
+    while state.epochs < settings.epochs && !patience_is_over(&state, settings.patience) {
+        let epoch = state.epochs;
+        // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
+        device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
+        let started = Instant::now();
+        let order = epoch_order(&labels, settings.sampling, settings.seed, epoch);
+        let batches: Vec<&[usize]> = (0..steps).map(|k| &order[k * batch..((k + 1) * batch).min(order.len())]).collect();
+        let read = |step: usize| {
+            let rows: Vec<&ExampleRow> = batches[step].iter().map(|&k| train_rows[k]).collect();
+            let changes = TrainingChanges {
+                augmentation: &settings.augmentation,
+                modality_dropout: settings.modality_dropout,
+                seed: settings.seed,
+                epoch,
+                first: step * batch,
+            };
+            HostBatch::read(train.reader(), &rows, presence, Some(&changes))
+        };
+        let mut sums = Sums::new(tasks.len());
+        let mut rate = 0.0;
+        let stepped = std::thread::scope(|scope| {
+            let (sender, receiver) = crossbeam_channel::bounded(3);
+            scope.spawn(move || (0..steps).try_for_each(|step| sender.send(read(step)).map_err(|_| ())));
+            for (step, host) in receiver.iter().enumerate() {
+                let batch = host?.into_tensors(tasks, &device);
+                let (n, losses) = (batch.n, task_losses(&model, batch, tasks, &device));
+                let values: Vec<f32> = losses.iter().map(|l| l.clone().into_scalar::<f32>()).collect();
+                let loss: f32 = values.iter().sum();
+                if !loss.is_finite() {
+                    return Err(TrainingError::Diverged { epoch: epoch + 1, step: step + 1, loss });
+                }
+                rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
+                let total = losses.into_iter().reduce(|a, b| a + b).ok_or(TrainingError::EmptySplit("train"))?;
+                let (stepped, norm) = optimizer.step(model.clone(), total.backward(), rate);
+                model = stepped;
+                state.steps += 1;
+                sums.add(&values, n, norm);
+                let examples_per_s = sums.n / started.elapsed().as_secs_f64();
+                progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
+            }
+            Ok(())
+        });
+        stepped?;
+        let examples_per_s = sums.n / started.elapsed().as_secs_f64();
+        let validated = validation_losses(&model, validation, &validation_rows, presence, batch)?;
+        let validation_loss: f64 = validated.iter().sum();
+        state.epochs += 1;
+        let task_lines = tasks.iter().enumerate().map(|(k, task)| TaskLosses {
+            task: task.name.clone(),
+            train: sums.tasks[k] / sums.n,
+            validation: validated[k],
+        });
+        state.history.push(EpochReport {
+            epoch: state.epochs,
+            train_loss: sums.tasks.iter().sum::<f64>() / sums.n,
+            validation_loss,
+            tasks: task_lines.collect(),
+            learning_rate: rate,
+            gradient_norm: sums.norm / steps as f64,
+            seconds: started.elapsed().as_secs_f64(),
+            examples_per_s,
+        });
+        let weights = collect_state(&model);
+        if state.best.is_none_or(|(loss, _)| validation_loss < loss) {
+            state.best = Some((validation_loss, state.epochs));
+            best.clone_from(&weights);
+        }
+        let moments = optimizer.state().1;
+        Checkpoint { progress: state.clone(), model: weights, best: best.clone(), moments }.save(job.checkpoints)?;
+        progress(Progress::Epoch(&state.history));
+    }
+    let best_epoch = state.best.map_or(0, |(_, epoch)| epoch);
+    Ok(Trained { weights: best, best_epoch, history: state.history })
+}
+
+/// Examples that the model can see anything of and that have a label of some task.
+fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence) -> Vec<&'a ExampleRow> {
+    view.rows().filter(|row| presence.sees(row) && row.labels.iter().any(Option::is_some)).collect()
+}
+
+fn patience_is_over(state: &CheckpointProgress, patience: usize) -> bool {
+    state.best.is_some_and(|(_, epoch)| state.epochs >= epoch + patience)
+}
+
+fn key(job: &Fit<'_>) -> String {
+    let mut hash = Sha256::new();
+    for part in [
+        serde_json::to_string(job.model).unwrap_or_default(),
+        serde_json::to_string(job.statistics).unwrap_or_default(),
+        serde_json::to_string(job.settings).unwrap_or_default(),
+        job.data_key.to_owned(),
+        env!("CARGO_PKG_VERSION").to_owned(),
+    ] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}
+
+fn task_losses(model: &JointModel, batch: Batch, tasks: &[Task], device: &Device) -> Vec<Tensor<1>> {
+    let outputs = model.forward(batch.inputs, batch.n, device);
+    outputs
+        .logits
+        .into_iter()
+        .zip(batch.targets)
+        .zip(tasks)
+        .map(|((logits, (target, weight)), task)| match task.kind {
+            TaskKind::Binary => binary_loss(logits, target, weight).mean,
+            TaskKind::Multiclass => multiclass_loss(logits, target, weight).mean,
+        })
+        .collect()
+}
+
+/// Mean loss by task over the validation examples whose label is known.
+fn validation_losses(
+    model: &JointModel,
+    validation: &View<'_, Validation>,
+    rows: &[&ExampleRow],
+    presence: Presence,
+    batch: usize,
+) -> Result<Vec<f64>, TrainingError> {
+    let device = Device::flex();
+    let (model, tasks) = (model.valid(), &validation.manifest().tasks);
+    let (mut sums, mut counts) = (vec![0.0; tasks.len()], vec![0.0f64; tasks.len()]);
+    for rows in rows.chunks(batch) {
+        let host = HostBatch::read(validation.reader(), rows, presence, None)?;
+        let losses = task_losses(&model, host.into_tensors(tasks, &device), tasks, &device);
+        for (k, loss) in losses.into_iter().enumerate() {
+            let known = rows.iter().filter(|r| r.labels[k].is_some()).count() as f64;
+            sums[k] += f64::from(loss.into_scalar::<f32>()) * known;
+            counts[k] += known;
+        }
+    }
+    Ok(sums.iter().zip(&counts).map(|(sum, n)| sum / n.max(1.0)).collect())
+}
+
+/// Running sums of an epoch.
+struct Sums {
+    tasks: Vec<f64>,
+    n: f64,
+    norm: f64,
+}
+
+impl Sums {
+    fn new(n_tasks: usize) -> Self {
+        Self { tasks: vec![0.0; n_tasks], n: 0.0, norm: 0.0 }
+    }
+
+    fn add(&mut self, losses: &[f32], n: usize, norm: f64) {
+        for (sum, loss) in self.tasks.iter_mut().zip(losses) {
+            *sum += f64::from(*loss) * n as f64;
+        }
+        self.n += n as f64;
+        self.norm += norm;
+    }
+}

@@ -1,0 +1,28 @@
+//! Batches from a cohort on disk, the end-to-end training loop, checkpoints that a killed run resumes from to the same
+//! bits, and prediction over a cohort.
+//!
+//! This crate knows no HTTP and no file format of others; only [`SplitKind`](synovia_cohort::SplitKind) tells it what may
+//! be fitted on.
+
+mod augment;
+mod batch;
+mod checkpoint;
+mod error;
+mod fit;
+mod optimizer;
+mod predict;
+mod settings;
+mod statistics;
+
+pub use augment::Augmentation;
+pub use batch::{Presence, epoch_order};
+pub use checkpoint::{decode_weights, encode_weights};
+pub use error::TrainingError;
+pub use fit::{EpochReport, Fit, Progress, Trained, fit};
+pub use optimizer::{AdamW, AdamWSettings};
+pub use predict::{Predicted, predict};
+pub use settings::{Sampling, TrainingSettings, learning_rate};
+pub use statistics::fit_statistics;
+
+/// The weights of a model by name.
+pub type Weights = std::collections::BTreeMap<String, synovia_fusion::NamedTensor>;

@@ -1,0 +1,202 @@
+//! AdamW with a limit on the gradient's global norm, its state kept by parameter name.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor, TensorData};
+use synovia_fusion::NamedTensor;
+
+use crate::Weights;
+
+/// Constants of [`AdamW`].
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWSettings {
+    /// Decay of the gradient's mean.
+    pub beta_1: f64,
+    /// Decay of the squared gradient's mean.
+    pub beta_2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Decoupled weight decay, of parameters with two or more dimensions only: biases and norms are not shrunk.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient.
+    pub clip: f64,
+}
+
+/// AdamW (Loshchilov & Hutter 2019).
+///
+/// burn's own keys its state by random parameter ids and clips each tensor by itself; here the state has the parameters'
+/// names, so that a checkpoint can be read by another process, and the norm is that of all gradients together.
+pub struct AdamW {
+    settings: AdamWSettings,
+    step: u64,
+    moments: BTreeMap<String, (Tensor<1>, Tensor<1>)>,
+}
+
+struct Collect<'a> {
+    path: Vec<String>,
+    grads: &'a mut Gradients,
+    out: BTreeMap<String, Tensor<1>>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() {
+            return;
+        }
+        if let Some(grad) = param.val().grad_remove(self.grads) {
+            let n = grad.shape().num_elements();
+            self.out.insert(self.path.join("."), grad.reshape([n]));
+        }
+    }
+}
+
+struct Update<'a> {
+    path: Vec<String>,
+    optimizer: &'a mut AdamW,
+    grads: BTreeMap<String, Tensor<1>>,
+    scale: f64,
+    rate: f64,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.join(".");
+        let Some(grad) = self.grads.remove(&name) else {
+            return param;
+        };
+        let (id, tensor, mapper) = param.consume();
+        let shape = tensor.shape();
+        let decay = if D >= 2 { self.optimizer.settings.weight_decay } else { 0.0 };
+        let grad = if self.scale < 1.0 { grad.mul_scalar(self.scale) } else { grad };
+        let value = tensor.inner().reshape([shape.num_elements()]);
+        let value = self.optimizer.update(name, value, grad, self.rate, decay);
+        let tensor = Tensor::from_inner(value.reshape(shape)).require_grad();
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+impl AdamW {
+    /// Without any history.
+    pub fn new(settings: AdamWSettings) -> Self {
+        Self { settings, step: 0, moments: BTreeMap::new() }
+    }
+
+    /// One step at learning rate `rate`; returns the module and the gradient's norm before clipping.
+    pub fn step<M: Module>(&mut self, module: M, mut grads: Gradients, rate: f64) -> (M, f64) {
+        let mut collect = Collect { path: Vec::new(), grads: &mut grads, out: BTreeMap::new() };
+        module.visit(&mut collect);
+        let grads = collect.out;
+        // In order of the names, in double precision: the same for any number of threads.
+        let norm = grads.values().map(|g| f64::from(g.clone().square().sum().into_scalar::<f32>())).sum::<f64>().sqrt();
+        let scale = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
+        self.step += 1;
+        let mut update = Update { path: Vec::new(), optimizer: self, grads, scale, rate };
+        (module.map(&mut update), norm)
+    }
+
+    fn update(&mut self, name: String, value: Tensor<1>, grad: Tensor<1>, rate: f64, decay: f64) -> Tensor<1> {
+        let AdamWSettings { beta_1, beta_2, epsilon, .. } = self.settings;
+        let squared = grad.clone().square().mul_scalar(1.0 - beta_2);
+        let grad = grad.mul_scalar(1.0 - beta_1);
+        let (mean, square) = match self.moments.remove(&name) {
+            Some((mean, square)) => (mean.mul_scalar(beta_1) + grad, square.mul_scalar(beta_2) + squared),
+            None => (grad, squared),
+        };
+        let (correct_1, correct_2) = (1.0 - beta_1.powf(self.step as f64), 1.0 - beta_2.powf(self.step as f64));
+        let denominator = square.clone().div_scalar(correct_2).sqrt().add_scalar(epsilon);
+        let change = mean.clone().div_scalar(correct_1) / denominator;
+        self.moments.insert(name, (mean, square));
+        value.mul_scalar(1.0 - rate * decay) - change.mul_scalar(rate)
+    }
+
+    /// Its history: the number of steps, and `mean.<name>` and `square.<name>` for each parameter.
+    pub fn state(&self) -> (u64, Weights) {
+        let named = |tensor: &Tensor<1>| {
+            let values = tensor.clone().into_data().convert::<f32>().try_to_vec().unwrap_or_default();
+            NamedTensor { shape: vec![values.len()], values }
+        };
+        let both = |(name, (mean, square)): (&String, &(Tensor<1>, Tensor<1>))| {
+            [(format!("mean.{name}"), named(mean)), (format!("square.{name}"), named(square))]
+        };
+        (self.step, self.moments.iter().flat_map(both).collect())
+    }
+
+    /// The optimizer with that history.
+    pub fn with_state(mut self, step: u64, state: &Weights, device: &burn::tensor::Device) -> Self {
+        self.step = step;
+        for (key, mean) in state {
+            if let Some(name) = key.strip_prefix("mean.")
+                && let Some(square) = state.get(&format!("square.{name}"))
+            {
+                let tensor = |t: &NamedTensor| Tensor::<1>::from_data(TensorData::new(t.values.clone(), [t.values.len()]), device);
+                self.moments.insert(name.to_owned(), (tensor(mean), tensor(square)));
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+    use synovia_fusion::{apply_state, collect_state};
+
+    use super::*;
+
+    /// AdamW by hand, in double precision, for y = w·x with one weight and no bias.
+    fn by_hand(weight: f64, xs: &[f64], rate: f64, s: &AdamWSettings) -> f64 {
+        let (mut w, mut m, mut v) = (weight, 0.0, 0.0);
+        for (k, x) in xs.iter().enumerate() {
+            let grad = x.clamp(-s.clip, s.clip);
+            m = s.beta_1 * m + (1.0 - s.beta_1) * grad;
+            v = s.beta_2 * v + (1.0 - s.beta_2) * grad * grad;
+            let t = (k + 1) as i32;
+            let step = (m / (1.0 - s.beta_1.powi(t))) / ((v / (1.0 - s.beta_2.powi(t))).sqrt() + s.epsilon);
+            w = w * (1.0 - rate * s.weight_decay) - rate * step;
+        }
+        w
+    }
+
+    #[test]
+    fn agrees_with_the_paper_and_survives_a_restart() {
+        let device = Device::flex().autodiff();
+        let settings = AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.1, clip: 2.0 };
+        let start: Linear = LinearConfig::new(1, 1).with_bias(false).init(&device);
+        let weight = |m: &Linear| f64::from(collect_state(m)["weight"].values[0]);
+        let initial = weight(&start);
+        let xs = [0.5, -1.5, 3.0, 0.25];
+        let step = |(module, mut optimizer): (Linear, AdamW), x: f64| {
+            let loss = module.forward(Tensor::<2>::from_floats([[x as f32]], &device)).sum();
+            let (module, _) = optimizer.step(module, loss.backward(), 0.01);
+            (module, optimizer)
+        };
+        let (module, _) = xs.iter().fold((start.clone(), AdamW::new(settings)), |s, &x| step(s, x));
+        assert!((weight(&module) - by_hand(initial, &xs, 0.01, &settings)).abs() < 1e-6);
+
+        let (half, optimizer) = xs[..2].iter().fold((start, AdamW::new(settings)), |s, &x| step(s, x));
+        let (n, moments) = optimizer.state();
+        let fresh: Linear = LinearConfig::new(1, 1).with_bias(false).init(&device);
+        let again = apply_state(fresh, &collect_state(&half)).unwrap();
+        let optimizer = AdamW::new(settings).with_state(n, &moments, &Device::flex());
+        let (resumed, _) = xs[2..].iter().fold((again, optimizer), |s, &x| step(s, x));
+        assert_eq!(collect_state(&resumed)["weight"].values, collect_state(&module)["weight"].values, "bit for bit");
+    }
+}

@@ -1,0 +1,56 @@
+//! A trained model over a cohort.
+
+use burn::module::Module;
+use burn::tensor::Device;
+use synovia_cohort::{CohortReader, ExampleRow};
+use synovia_fusion::{JointModelConfig, apply_state};
+
+use crate::batch::HostBatch;
+use crate::{Presence, TrainingError, Weights};
+
+/// What a model says of one example.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicted {
+    /// The example's place among the rows that were given.
+    pub row: usize,
+    /// Logits by task.
+    pub logits: Vec<Vec<f32>>,
+}
+
+/// Examples in a batch: large enough for both cores, small enough for the memory of any image size.
+const BATCH: usize = 64;
+
+/// Logits for each of `rows` that the model, restricted to `presence`, sees anything of.
+///
+/// # Errors
+/// [`TrainingError`] when the weights do not fit or the cohort can't be read.
+pub fn predict(
+    config: &JointModelConfig,
+    weights: &Weights,
+    reader: &CohortReader,
+    rows: &[&ExampleRow],
+    presence: Presence,
+) -> Result<Vec<Predicted>, TrainingError> {
+    let device = Device::flex();
+    let model = apply_state(config.init(None, &device)?, weights)?.valid();
+    let tasks = &reader.manifest().tasks;
+    let own = Presence::of(config);
+    let presence = Presence { image: own.image && presence.image, record: own.record && presence.record };
+    let seen: Vec<usize> = (0..rows.len()).filter(|&k| presence.sees(rows[k])).collect();
+    let mut out = Vec::with_capacity(seen.len());
+    for places in seen.chunks(BATCH) {
+        let batch: Vec<&ExampleRow> = places.iter().map(|&k| rows[k]).collect();
+        let batch = HostBatch::read(reader, &batch, presence, None)?.into_tensors(tasks, &device);
+        let outputs = model.forward(batch.inputs, batch.n, &device);
+        let logits: Vec<Vec<f32>> =
+            outputs.logits.into_iter().map(|t| t.into_data().convert::<f32>().try_to_vec().unwrap_or_default()).collect();
+        for (i, &row) in places.iter().enumerate() {
+            let of_task = |values: &Vec<f32>| {
+                let width = values.len() / places.len();
+                values[i * width..(i + 1) * width].to_vec()
+            };
+            out.push(Predicted { row, logits: logits.iter().map(of_task).collect() });
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,66 @@
+//! How a model is trained.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Augmentation;
+
+/// How an epoch's examples are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampling {
+    /// Each example once, in random order.
+    Plain,
+    /// With replacement, so that the classes of the first task come up equally often.
+    Balanced,
+}
+
+/// Everything that decides what comes out of training, but for the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingSettings {
+    /// Passes over the train split, at most.
+    pub epochs: usize,
+    /// Examples in a batch.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decoupled weight decay of matrices and kernels.
+    pub weight_decay: f64,
+    /// Epochs over which the learning rate rises linearly; a cosine to 0 follows.
+    pub warmup_epochs: f64,
+    /// Largest global norm of the gradient.
+    pub clip: f64,
+    /// Epochs without a better validation loss after which training stops.
+    pub patience: usize,
+    /// How examples are drawn.
+    pub sampling: Sampling,
+    /// Chance that an example with all modalities is shown with one of them hidden.
+    pub modality_dropout: f64,
+    /// Random changes of the images.
+    pub augmentation: Augmentation,
+    /// Seed of weights, order, augmentation and dropout.
+    pub seed: u64,
+}
+
+/// Learning rate of `step` (from 0) of `n_steps`: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, without
+/// restarts).
+pub fn learning_rate(peak: f64, step: usize, n_steps: usize, n_warmup: usize) -> f64 {
+    if step < n_warmup {
+        return peak * (step + 1) as f64 / n_warmup as f64;
+    }
+    let done = (step - n_warmup) as f64 / (n_steps.saturating_sub(n_warmup)).max(1) as f64;
+    peak * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rises_then_falls() {
+        let at = |step| learning_rate(1.0, step, 110, 10);
+        assert!((at(0) - 0.1).abs() < 1e-12 && (at(9) - 1.0).abs() < 1e-12 && (at(10) - 1.0).abs() < 1e-12);
+        assert!((at(60) - 0.5).abs() < 1e-12, "half way down the cosine");
+        assert!(at(109) < 1e-3);
+        assert_eq!(learning_rate(1.0, 0, 1, 0), 1.0);
+    }
+}
