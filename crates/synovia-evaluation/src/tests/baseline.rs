@@ -1,0 +1,107 @@
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::simulated::{binary, normal, stage};
+use crate::{LogisticBaseline, LogisticOptions, auroc, logistic_baseline};
+
+const X: [[f32; 2]; 14] = [
+    [-0.8, -1.3],
+    [-0.2, 0.4],
+    [1.1, 0.1],
+    [-0.6, -0.8],
+    [0.7, 1.6],
+    [0.3, -1.2],
+    [-1.0, 1.6],
+    [0.2, -1.7],
+    [-0.1, -1.2],
+    [-0.6, -0.5],
+    [-0.7, 0.6],
+    [-0.1, -0.6],
+    [0.4, 0.8],
+    [-1.6, -0.3],
+];
+const Y: [u8; 14] = [0, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0];
+const Y3: [u8; 14] = [0, 1, 1, 0, 2, 0, 0, 1, 1, 0, 1, 0, 1, 0];
+const NAN: f32 = f32::NAN;
+
+fn labels(y: &[u8]) -> Vec<Option<f32>> {
+    y.iter().map(|&y| Some(f32::from(y))).collect()
+}
+
+#[track_caller]
+fn check(got: &[f32], expected: &[f64]) {
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((f64::from(*got) - expected).abs() < 1e-4, "{got} instead of {expected}");
+    }
+}
+
+#[test]
+fn binary_agrees_with_scikit_learn() {
+    // scikit-learn 1.9.1: LogisticRegression(C=1.0, tol=1e-12).fit((X - X.mean(0)) / X.std(0), y).predict_proba(…)[:, 1]
+    let got = logistic_baseline(X.as_flattened(), &labels(&Y), &[0.5, -1.0, -1.5, 0.3, 2.0, 2.0], 2, &binary()).unwrap();
+    check(&got, &[0.4705633229776649, 0.020879511089953836, 0.9883711726206277]);
+}
+
+#[test]
+fn multinomial_agrees_with_scikit_learn() {
+    // As above, with y3 and predict_proba(…)
+    let got = logistic_baseline(X.as_flattened(), &labels(&Y3), &[0.5, -1.0, -1.5, 0.3, 2.0, 2.0], 2, &stage()).unwrap();
+    let expected = [
+        [0.2822339168500095, 0.6836179532460027, 0.03414812990398777],
+        [0.88355083253415, 0.10739104061940888, 0.009058126846441038],
+        [0.005095163396617594, 0.4015042902029822, 0.5934005464004002],
+    ];
+    check(&got, expected.as_flattened());
+}
+
+#[test]
+fn missing_values_agree_with_median_and_indicator() {
+    // As the first, with X[[1, 4, 9], 1] missing, filled with the median, and their indicator as a third, scaled column
+    let mut x = X;
+    for k in [1, 4, 9] {
+        x[k][1] = NAN;
+    }
+    let got = logistic_baseline(x.as_flattened(), &labels(&Y), &[0.5, NAN, -1.5, 0.3, NAN, NAN], 2, &binary()).unwrap();
+    check(&got, &[0.5696728528886407, 0.02044332090076586, 0.2355607763999549]);
+}
+
+#[test]
+fn features_that_say_nothing_change_nothing() {
+    let plain = logistic_baseline(X.as_flattened(), &labels(&Y), X.as_flattened(), 2, &binary()).unwrap();
+    let padded: Vec<f32> = X.iter().flat_map(|x| [x[0], 41.3, x[1], NAN]).collect();
+    assert_eq!(logistic_baseline(&padded, &labels(&Y), &padded, 4, &binary()).unwrap(), plain);
+    // Unlabelled rows do not shift the scaling; units do not matter.
+    let more: Vec<f32> = X.iter().flatten().copied().chain([1e6, -1e6]).collect();
+    let mut known = labels(&Y);
+    known.push(None);
+    check(
+        &logistic_baseline(&more, &known, X.as_flattened(), 2, &binary()).unwrap(),
+        &plain.iter().map(|&p| f64::from(p)).collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn missingness_itself_can_be_learnt() {
+    // A value is there only for positives: the only signal is its absence.
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let rows: Vec<(f32, bool)> = (0..200).map(|k| (if k % 2 == 0 { normal(&mut rng) as f32 } else { NAN }, k % 2 == 0)).collect();
+    let (x, y): (Vec<f32>, Vec<bool>) = rows.into_iter().unzip();
+    let known: Vec<_> = y.iter().map(|&y| Some(f32::from(u8::from(y)))).collect();
+    let p = logistic_baseline(&x, &known, &x, 1, &binary()).unwrap();
+    assert_eq!(auroc(&p, &y), Some(1.0));
+}
+
+#[test]
+fn what_can_not_be_fitted_is_refused() {
+    let refused = |x: &[f32], n_features, y: &[Option<f32>]| {
+        LogisticBaseline::fit(x, n_features, y, &binary(), &LogisticOptions::default()).err().unwrap().to_string()
+    };
+    assert!(refused(&[1.0, 2.0], 1, &[Some(0.0), None]).contains("1 of 2 classes"));
+    assert_eq!(refused(&[1.0], 1, &[Some(0.0), Some(1.0)]), "features: 1 values where 2 were expected");
+    assert!(refused(&[1.0, f32::INFINITY], 1, &[Some(0.0), Some(1.0)]).contains("value 1"));
+    assert!(refused(&[], 0, &[Some(0.0), Some(1.0)]).contains("at least one feature"));
+    // Features that are all missing leave the prevalence.
+    let p = logistic_baseline(&[NAN; 4], &labels(&[0, 0, 0, 1]), &[NAN], 1, &binary()).unwrap();
+    check(&p, &[0.25]);
+}

@@ -1,0 +1,136 @@
+use synovia_cohort::{ExampleId, Split};
+
+use super::simulated::{Simulation, binary, stage};
+use crate::{EvaluationOptions, Gain, Prediction, Variant, Verdict, evaluate};
+
+const NO_BOOTSTRAP: EvaluationOptions = EvaluationOptions { seed: 0, n_bootstrap: 0, level: 0.95 };
+
+fn gain(predictions: &[Prediction]) -> Gain {
+    evaluate(predictions, &[binary()], &NO_BOOTSTRAP).unwrap().tasks.remove("malignant").unwrap().gain.unwrap()
+}
+
+#[track_caller]
+fn check(joint: f64, image: f64, n: usize, verdict: Verdict) {
+    let gain = gain(&Simulation::new(n, &[(Variant::Joint, joint), (Variant::Image, image), (Variant::Record, 0.2)]).draw(11));
+    assert_eq!(gain.verdict, verdict, "{gain:?}");
+    assert_eq!(gain.over, Variant::Image);
+}
+
+#[test]
+fn verdicts() {
+    check(2.0, 1.0, 600, Verdict::Better);
+    check(0.8, 2.0, 600, Verdict::Worse);
+    check(1.0, 1.0, 600, Verdict::NoEvidence);
+    check(1.2, 1.0, 30, Verdict::NoEvidence);
+}
+
+#[test]
+fn a_great_gain_has_a_p_smaller_than_any_bootstrap_could_give() {
+    let gain = gain(&Simulation::new(600, &[(Variant::Joint, 2.0), (Variant::Image, 1.0)]).draw(11));
+    assert!(gain.p.unwrap() < 1e-6 && gain.p.unwrap() > 0.0, "{gain:?}");
+    assert!(gain.sentence.contains("p < 0.001"), "{}", gain.sentence);
+}
+
+#[test]
+fn the_null_is_rejected_as_rarely_as_it_should_be() {
+    // 400 draws of two models of equal quality: 5 % with a standard deviation of 1.1 %.
+    for examples_a_patient in [1, 3] {
+        let separations = [(Variant::Joint, 1.0), (Variant::Image, 1.0)];
+        let simulation = Simulation { examples_a_patient, ..Simulation::new(200, &separations) };
+        let wrong = (0..400).filter(|&seed| gain(&simulation.draw(seed)).verdict != Verdict::NoEvidence).count();
+        assert!((6..=34).contains(&wrong), "{wrong} of 400 with {examples_a_patient} examples a patient");
+    }
+}
+
+#[test]
+fn interval_p_and_verdict_never_disagree() {
+    for seed in 0..100 {
+        let gain = gain(&Simulation::new(150, &[(Variant::Joint, 1.3), (Variant::Image, 1.0)]).draw(seed));
+        let (low, high, p) = (gain.low.unwrap(), gain.high.unwrap(), gain.p.unwrap());
+        assert_eq!(p < 0.05, low > 0.0 || high < 0.0, "{gain:?}");
+        assert_eq!(gain.verdict != Verdict::NoEvidence, p < 0.05, "{gain:?}");
+    }
+}
+
+#[test]
+fn the_bootstrap_agrees_with_the_formula() {
+    let predictions = Simulation { examples_a_patient: 2, ..Simulation::new(300, &[(Variant::Joint, 1.5), (Variant::Image, 1.0)]) }.draw(5);
+    let metrics = evaluate(&predictions, &[binary()], &EvaluationOptions::default()).unwrap();
+    let gain = metrics.tasks["malignant"].gain.as_ref().unwrap();
+    let (low, high) = gain.bootstrap.unwrap();
+    assert!((low - gain.low.unwrap()).abs() < 0.01 && (high - gain.high.unwrap()).abs() < 0.01, "{gain:?}");
+}
+
+#[test]
+fn the_single_modality_is_chosen_on_validation() {
+    let separations = |image, record| [(Variant::Joint, 2.0), (Variant::Image, image), (Variant::Record, record)];
+    let mut predictions = Simulation::new(300, &separations(1.0, 0.5)).draw(1);
+    let on_test = gain(&predictions);
+    assert_eq!((on_test.over, on_test.chosen_on, on_test.notes.len()), (Variant::Image, Split::Test, 1));
+    // On validation the record looks better; test must not be asked.
+    predictions.extend(Simulation { split: Split::Validation, prefix: "v", ..Simulation::new(300, &separations(0.2, 1.5)) }.draw(2));
+    let on_validation = gain(&predictions);
+    assert_eq!((on_validation.over, on_validation.chosen_on, on_validation.notes.len()), (Variant::Record, Split::Validation, 0));
+}
+
+#[test]
+fn only_examples_that_both_predicted_are_compared() {
+    let mut predictions = Simulation::new(200, &[(Variant::Joint, 1.0), (Variant::Image, 1.0)]).draw(1);
+    let both = gain(&predictions);
+    let extra = Simulation { prefix: "x", ..Simulation::new(50, &[(Variant::Joint, -3.0)]) }.draw(2);
+    predictions.extend(extra);
+    let gain = gain(&predictions);
+    assert_eq!((gain.n, gain.difference), (200, both.difference));
+    assert!(gain.notes.iter().any(|note| note.contains("200 of 250")), "{:?}", gain.notes);
+}
+
+#[test]
+fn identical_models_differ_by_nothing() {
+    let mut predictions = Simulation::new(60, &[(Variant::Joint, 1.0)]).draw(1);
+    let image: Vec<Prediction> = predictions.iter().map(|p| Prediction { variant: Variant::Image, ..p.clone() }).collect();
+    predictions.extend(image);
+    let gain = gain(&predictions);
+    assert_eq!((gain.difference, gain.p, gain.verdict), (Some(0.0), Some(1.0), Verdict::NoEvidence));
+}
+
+#[test]
+fn without_positives_there_is_no_p() {
+    let mut predictions = Simulation::new(60, &[(Variant::Joint, 1.0), (Variant::Image, 1.0)]).draw(1);
+    for prediction in &mut predictions {
+        prediction.label = Some(0.0);
+    }
+    let none = gain(&predictions);
+    assert_eq!((none.difference, none.p, none.verdict), (None, None, Verdict::NoEvidence));
+    // One positive: an AUROC, but no idea of its variance.
+    predictions.iter_mut().filter(|p| &*p.patient == "p7").for_each(|p| p.label = Some(1.0));
+    let one = gain(&predictions);
+    assert!(one.difference.is_some() && one.p.is_none() && one.low.is_none(), "{one:?}");
+}
+
+#[test]
+fn a_multiclass_null_is_rejected_as_rarely_as_it_should_be() {
+    let task = stage();
+    let draw = |seed: u64| -> Vec<Prediction> {
+        use rand::SeedableRng;
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mut out = Vec::new();
+        for k in 0..150 {
+            let (id, patient) = (ExampleId::from_digest(&k.to_string()), format!("p{k}").into());
+            for variant in [Variant::Joint, Variant::Image] {
+                let logits: Vec<f32> =
+                    (0..3).map(|c| super::simulated::normal(&mut rng) as f32 + f32::from(u8::from(c == k % 3))).collect();
+                let row = crate::probabilities(&logits, 1.0, &task);
+                out.extend(Prediction::rows(&id, &patient, Split::Test, &task, Some((k % 3) as f32), &row, variant));
+            }
+        }
+        out
+    };
+    let wrong = (0..300)
+        .filter(|&seed| {
+            let metrics = evaluate(&draw(seed), &[stage()], &NO_BOOTSTRAP).unwrap();
+            metrics.tasks["stage"].gain.as_ref().unwrap().verdict != Verdict::NoEvidence
+        })
+        .count();
+    // 5 % of 300 with a standard deviation of 3.8.
+    assert!((3..=27).contains(&wrong), "{wrong} of 300");
+}
