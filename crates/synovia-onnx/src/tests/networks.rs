@@ -1,0 +1,230 @@
+//! Networks like those that are exported, their metadata, and the check of a file against its model.
+
+use burn::module::Module;
+use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderInput};
+use burn::nn::{EmbeddingConfig, LinearConfig};
+use burn::tensor::{Device, Int, Tensor, activation};
+use synovia_encoders::{ConvNormActConfig, FeatureStatistics};
+use synovia_fusion::{
+    FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, apply_state, collect_state,
+};
+
+use super::layers::layer;
+use super::{check, compute, record, views};
+use crate::{InputArray, ModalityInput, OutputArray, RuntimeError, Session, TraceError, VerifyError, trace, verify};
+
+#[test]
+fn a_residual_block() {
+    let unit = |relu| ConvNormActConfig { channels_in: 3, channels_out: 3, kernel: 3, stride: 1, relu };
+    let init = |device: &Device| vec![unit(true).init(device).unwrap(), unit(false).init(device).unwrap()];
+    let trained = init(&Device::flex());
+    check(|pass| {
+        let x: Tensor<4> = pass.input("x", &[3, 8, 6]);
+        let units = layer(pass, init, &trained);
+        pass.output("y", activation::relu(units[1].forward(units[0].forward(x.clone())) + x));
+    });
+}
+
+#[test]
+fn a_transformer_of_events() {
+    for norm_first in [true, false] {
+        let embedding = |device: &Device| EmbeddingConfig::new(11, 8).init(device);
+        let encoder = |device: &Device| TransformerEncoderConfig::new(8, 16, 2, 2).with_norm_first(norm_first).init(device);
+        let head = |device: &Device| LinearConfig::new(8, 3).init(device);
+        let trained = (embedding(&Device::flex()), encoder(&Device::flex()), head(&Device::flex()));
+        check(|pass| {
+            let codes: Tensor<2, Int> = pass.input_int("codes", &[6], 11);
+            let device = pass.device();
+            let position = pass.weight([1, 6, 8]);
+            let embedded = layer(pass, embedding, &trained.0).forward(codes.clone()) + position;
+            let pad = codes.equal_elem(0).bool_and(Tensor::<1, Int>::arange(0..6, &device).greater_elem(0).unsqueeze());
+            let hidden = layer(pass, encoder, &trained.1).forward(TransformerEncoderInput::new(embedded).mask_pad(pad));
+            let [batch, _, width] = hidden.dims();
+            let pooled = hidden.mean_dim(1).reshape([batch, width]);
+            pass.output("y", activation::softmax(layer(pass, head, &trained.2).forward(pooled), 1));
+        });
+    }
+}
+
+const IMAGE: [usize; 3] = [1, 33, 40];
+const N_FEATURES: usize = 3;
+
+fn config(fusion: FusionKind) -> JointModelConfig {
+    JointModelConfig {
+        image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
+        record: Some(RecordTower::Table { n_features: N_FEATURES, width: 8, dropout: 0.1 }),
+        fusion,
+        embedding: 6,
+        dropout: 0.1,
+        heads: vec![Head { task: "malignant".into(), n_logits: 1 }, Head { task: "stage".into(), n_logits: 4 }],
+    }
+}
+
+fn statistics() -> FeatureStatistics {
+    FeatureStatistics { log: vec![0.0, 1.0, 0.0], floor: vec![1.0, 0.1, 1.0], mean: vec![0.5, -1.0, 0.0], std: vec![2.0, 0.5, 1.0] }
+}
+
+/// A model one step into training, so that its running statistics are not the initial ones.
+fn trained(fusion: FusionKind) -> JointModel {
+    let device = Device::flex().autodiff();
+    device.seed(3);
+    let model = config(fusion).init(Some(&statistics()), &device).unwrap();
+    let image = Tensor::random([8, IMAGE[0], IMAGE[1], IMAGE[2]], burn::tensor::Distribution::Uniform(0.0, 1.0), &device);
+    let record = Tensor::random([8, N_FEATURES], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
+    let present = Tensor::ones([8, 1], &device);
+    let inputs = Inputs {
+        image: Some(Modality { values: image, present: present.clone(), rows: None }),
+        record: Some(Modality { values: record, present, rows: None }),
+    };
+    model.forward(inputs, 8, &device);
+    model.valid()
+}
+
+fn outputs(model: &JointModel, image: [Tensor<4>; 1], record: Tensor<2>, present: [Tensor<2>; 2], batch: usize) -> Vec<Tensor<2>> {
+    let [image] = image;
+    let device = image.device();
+    let [image_present, record_present] = present;
+    let inputs = Inputs {
+        image: Some(Modality { values: image, present: image_present, rows: None }),
+        record: Some(Modality { values: record, present: record_present, rows: None }),
+    };
+    let outputs = model.forward(inputs, batch, &device);
+    let mut all = JointModel::probabilities(outputs.logits, &[1.3, 0.8]);
+    all.push(outputs.embedding);
+    all
+}
+
+const OUTPUTS: [&str; 3] = ["malignant", "stage", "embedding"];
+
+fn export(model: &JointModel, fusion: FusionKind) -> Vec<u8> {
+    let state = collect_state(model);
+    let graph = trace(|tracer| {
+        let blank = config(fusion).init(None, tracer.device()).map_err(TraceError::forward)?;
+        let model = apply_state(blank, &state).map_err(TraceError::forward)?;
+        let image = tracer.input::<4>("image", IMAGE);
+        let image_present = tracer.input::<2>("image_present", [1]);
+        let record = tracer.input::<2>("record", [N_FEATURES]);
+        let record_present = tracer.input::<2>("record_present", [1]);
+        let batch = tracer.batch();
+        for (name, output) in OUTPUTS.iter().zip(outputs(&model, [image], record, [image_present, record_present], batch)) {
+            tracer.output(name, output);
+        }
+        Ok(())
+    });
+    graph.unwrap().to_bytes(&[("seed".into(), "3".into())])
+}
+
+fn predict(model: &JointModel, inputs: &[InputArray<'_>]) -> Vec<OutputArray> {
+    let device = Device::flex();
+    let tensor = |name: &str| {
+        let (_, shape, values) = inputs.iter().find(|input| input.0 == name).unwrap();
+        burn::tensor::TensorData::new(values.to_vec(), shape.to_vec())
+    };
+    let present = ["image_present", "record_present"].map(|name| Tensor::<2>::from_data(tensor(name), &device));
+    let image = Tensor::<4>::from_data(tensor("image"), &device);
+    let batch = image.dims()[0];
+    let outputs = outputs(model, [image], Tensor::from_data(tensor("record"), &device), present, batch);
+    OUTPUTS
+        .iter()
+        .zip(outputs)
+        .map(|(name, output)| ((*name).into(), output.dims().to_vec(), output.into_data().iter::<f32>().collect()))
+        .collect()
+}
+
+fn examples() -> [ModalityInput; 2] {
+    let image = super::numbers(1, 5 * IMAGE.iter().product::<usize>()).iter().map(|value| value.abs()).collect();
+    let record = super::numbers(2, 5 * N_FEATURES).iter().map(|&value| if value > 0.5 { f32::NAN } else { 3.0 * value }).collect();
+    [
+        ModalityInput { modality: "image".into(), shape: IMAGE.to_vec(), values: image },
+        ModalityInput { modality: "record".into(), shape: vec![N_FEATURES], values: record },
+    ]
+}
+
+#[test]
+fn the_joint_model_over_all_patterns() {
+    for fusion in [FusionKind::Gated, FusionKind::Concat] {
+        let model = trained(fusion);
+        let before = collect_state(&model);
+        let bytes = export(&model, fusion);
+        assert_eq!(collect_state(&model), before, "the exported model is left as it was");
+        let verification = verify(&bytes, |inputs| Ok::<_, RuntimeError>(predict(&model, inputs)), &examples()).unwrap();
+        assert_eq!(verification.n_patterns, 3);
+        assert_eq!(verification.outputs.iter().map(|output| output.output.as_str()).collect::<Vec<_>>(), OUTPUTS);
+        // Equal models give equal bytes.
+        assert_eq!(export(&model, fusion), bytes);
+    }
+}
+
+#[test]
+fn another_model_does_not_pass_for_this_one() {
+    let model = trained(FusionKind::Gated);
+    let bytes = export(&model, FusionKind::Gated);
+    // The answer for an absent record, whatever is given.
+    let deaf = |inputs: &[InputArray<'_>]| {
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|&(name, shape, values)| (name, shape, if name == "record_present" { &[0.0; 7][..values.len()] } else { values }))
+            .collect();
+        Ok::<_, RuntimeError>(predict(&model, &inputs))
+    };
+    let error = verify(&bytes, deaf, &examples()).unwrap_err();
+    assert!(matches!(&error, VerifyError::Differs { present, batch: 1, .. } if present == "record"), "{error}");
+    let nan = |inputs: &[InputArray<'_>]| {
+        let mut outputs = predict(&model, inputs);
+        outputs[1].2[0] = f32::NAN;
+        Ok::<_, RuntimeError>(outputs)
+    };
+    let error = verify(&bytes, nan, &examples()).unwrap_err();
+    assert!(matches!(&error, VerifyError::Differs { output, .. } if output == "stage"), "{error}");
+    let fewer = |inputs: &[InputArray<'_>]| Ok::<_, RuntimeError>(predict(&model, inputs)[..2].to_vec());
+    assert!(matches!(verify(&bytes, fewer, &examples()), Err(VerifyError::Outputs { .. })));
+}
+
+#[test]
+fn metadata_and_boundaries() {
+    let graph = record(&|pass: &mut super::Pass<'_>| {
+        let x: Tensor<2> = pass.input("x", &[3]);
+        let _unused: Tensor<2> = pass.input("y", &[1]);
+        // An output that is an input, one that is a constant, and one value under two names.
+        let double = x.clone() * 2.0;
+        let constant = pass.weight([2, 2]);
+        pass.output("same", x);
+        pass.output("constant", constant);
+        pass.output("double", double.clone());
+        pass.output("again", double);
+    })
+    .unwrap();
+    let metadata = [("a".to_owned(), "1".to_owned()), ("µ".to_owned(), "{\"unit\": \"mg/dL\"}\n".to_owned())];
+    let mut session = Session::from_bytes(&graph.to_bytes(&metadata), None).unwrap();
+    assert_eq!(session.metadata().unwrap(), metadata);
+    let inputs: Vec<_> = session.inputs().iter().map(|input| (input.name.as_str(), input.shape.clone())).collect();
+    assert_eq!(inputs, [("x", vec![None, Some(3)]), ("y", vec![None, Some(1)])]);
+    assert_eq!(session.outputs(), ["same", "constant", "double", "again"]);
+    let outputs = session.run(&[("y", &[1, 1], &[0.0]), ("x", &[1, 3], &[1.0, 2.0, 3.0])]).unwrap();
+    assert_eq!(outputs[0].2, [1.0, 2.0, 3.0]);
+    assert_eq!(outputs[2].2, [2.0, 4.0, 6.0]);
+    assert_eq!(outputs[2].2, outputs[3].2);
+}
+
+#[test]
+fn inputs_that_do_not_fit() {
+    let forward = |pass: &mut super::Pass<'_>| {
+        let x: Tensor<2> = pass.input("x", &[3]);
+        let y: Tensor<2> = pass.input("y", &[3]);
+        pass.output("z", x + y);
+    };
+    let bytes = record(&forward).unwrap().to_bytes(&[]);
+    let mut session = Session::from_bytes(&bytes, Some(2)).unwrap();
+    let mut check = |inputs: &[InputArray<'_>], expected: &str| {
+        let error = session.run(inputs).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(&[("x", &[1, 3], &[0.0; 3])], "the model's inputs are x, y, got x");
+    check(&[("x", &[1, 3], &[0.0; 3]), ("w", &[1, 3], &[0.0; 3])], "got x, w");
+    check(&[("x", &[1, 3], &[0.0; 3]), ("y", &[1, 3], &[0.0; 2])], "2 values for the shape [1, 3]");
+    check(&[("x", &[2, 3], &[0.0; 6]), ("y", &[1, 3], &[0.0; 3])], "a batch of 1, the inputs before it 2");
+    check(&[("x", &[1, 4], &[0.0; 4]), ("y", &[1, 3], &[0.0; 3])], "ONNX Runtime");
+    assert!(matches!(Session::from_bytes(b"no model", None), Err(RuntimeError::Ort(_))));
+    let (inputs, expected) = compute(4, &forward);
+    assert_eq!(session.run(&views(&inputs)).unwrap(), expected);
+}
