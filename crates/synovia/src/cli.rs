@@ -1,0 +1,232 @@
+//! What a user types.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+use crate::pipeline::{Pipeline, PipelineError};
+
+/// Joint learning for medical images and health records
+#[derive(Debug, Parser)]
+#[command(
+    name = "synovia",
+    version,
+    max_term_width = 110,
+    after_help = "Example: synovia simulate --out data --patients 300 --seed 1 && synovia run pipelines/lung.toml"
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Print results and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// For machines: progress and errors as JSON lines on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Threads to use; results do not depend on it [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub threads: Option<usize>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a paired DICOM and FHIR cohort whose best possible AUROC is known
+    #[command(after_help = "Example: synovia simulate --out data --patients 3000 --seed 1 --missing-image 0.1")]
+    Simulate(SimulateArgs),
+    /// Run all stages of a pipeline, skipping those whose inputs, settings and code are unchanged
+    #[command(after_help = "Example: synovia run pipelines/lung.toml --run runs/short --set training.epochs=3")]
+    Run(PipelineArgs),
+    /// Read images and records; list what was not taken and why
+    #[command(after_help = "Example: synovia ingest pipelines/lung.toml")]
+    Ingest(PipelineArgs),
+    /// Align patients, images and records into examples, and split them by patient
+    #[command(after_help = "Example: synovia cohort pipelines/lung.toml --set cohort.unit=study")]
+    Cohort(PipelineArgs),
+    /// Train the joint model and those of one modality
+    #[command(after_help = "Example: synovia train pipelines/lung.toml --set training.epochs=3 --threads 2")]
+    Train(PipelineArgs),
+    /// Measure the models on the test split and write the report
+    #[command(after_help = "Example: synovia evaluate pipelines/lung.toml")]
+    Evaluate(PipelineArgs),
+    /// Write the joint model as ONNX, and check it with ONNX Runtime
+    #[command(after_help = "Example: synovia export pipelines/lung.toml")]
+    Export(PipelineArgs),
+    /// Look for leaks in a run: patients, images or labels that training should not have seen
+    #[command(after_help = "Example: synovia audit runs/lung")]
+    Audit(AuditArgs),
+    /// Predict with an exported model; a JSON line an example
+    #[command(after_help = "Example: synovia predict --model runs/lung/model.onnx --images new/dicom --records new/fhir")]
+    Predict(PredictArgs),
+    /// Fetch the ONNX Runtime library that export and predict need, checked by its hash
+    #[command(after_help = "Example: synovia install-onnxruntime --to .onnxruntime")]
+    InstallOnnxruntime(InstallOnnxruntimeArgs),
+}
+
+/// `synovia simulate`
+#[derive(Args, Clone, Debug)]
+pub struct SimulateArgs {
+    /// Folder to write; it must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number of patients
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000_000))]
+    pub patients: usize,
+    /// Seed: the same cohort, byte for byte, for the same seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Share of studies without an image
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    pub missing_image: f64,
+    /// Share of studies without a record
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    pub missing_record: f64,
+}
+
+/// A pipeline, and what to change in it.
+#[derive(Args, Clone, Debug)]
+pub struct PipelineArgs {
+    /// Pipeline file
+    #[arg(value_name = "PIPELINE.toml")]
+    pub pipeline: PathBuf,
+    /// Run folder [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Override a setting, such as training.epochs=3 or task.0.name=cancer; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Override the pipeline's seed
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub seed: Option<u64>,
+}
+
+impl PipelineArgs {
+    /// Reads and checks the pipeline with the overrides.
+    pub fn read(&self) -> Result<Pipeline, PipelineError> {
+        Pipeline::read(&self.pipeline, &self.set, self.seed)
+    }
+
+    /// The run folder: as given, or `runs/NAME`.
+    pub fn run_folder(&self, pipeline: &Pipeline) -> PathBuf {
+        self.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&pipeline.name))
+    }
+}
+
+/// `synovia audit`
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    /// Run folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+}
+
+/// `synovia predict`
+#[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("input").args(["images", "records"]).required(true).multiple(true))]
+pub struct PredictArgs {
+    /// Exported model
+    #[arg(long, value_name = "FILE.onnx")]
+    pub model: PathBuf,
+    /// Image, or folder of images
+    #[arg(long, value_name = "PATH")]
+    pub images: Option<PathBuf>,
+    /// FHIR file, or folder of them
+    #[arg(long, value_name = "PATH")]
+    pub records: Option<PathBuf>,
+}
+
+/// `synovia install-onnxruntime`
+#[derive(Args, Clone, Debug)]
+pub struct InstallOnnxruntimeArgs {
+    /// Folder to put it in
+    #[arg(long, value_name = "DIR", default_value = ".onnxruntime")]
+    pub to: PathBuf,
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(p) if (0.0..=1.0).contains(&p) => Ok(p),
+        _ => Err("a probability is a number from 0 to 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_parses() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.strip_prefix("Example: ").unwrap_or_else(|| panic!("{} has no example", command.get_name()));
+            assert!(example.starts_with(&format!("synovia {}", command.get_name())), "{example}");
+            Cli::try_parse_from(example.split_whitespace()).unwrap();
+            assert!(command.get_about().is_some());
+        }
+    }
+
+    /// What a line parses to, or the first line of the error and the exit code.
+    #[track_caller]
+    fn check(line: &str, expect: &Expect) {
+        let text = match Cli::try_parse_from(line.split_whitespace()) {
+            Ok(cli) => format!("{:?}", cli.command),
+            Err(error) => format!("{} (exit {})", error.to_string().lines().next().unwrap_or_default(), error.exit_code()),
+        };
+        expect.assert_eq(&text);
+    }
+
+    #[test]
+    fn arguments() {
+        check(
+            "synovia simulate --out d --patients 3",
+            &expect![[r#"Simulate(SimulateArgs { out: "d", patients: 3, seed: 0, missing_image: 0.0, missing_record: 0.0 })"#]],
+        );
+        check(
+            "synovia run p.toml --set a=1 --set b=2 --seed 7 --run r --quiet",
+            &expect![[r#"Run(PipelineArgs { pipeline: "p.toml", run: Some("r"), set: ["a=1", "b=2"], seed: Some(7) })"#]],
+        );
+        check(
+            "synovia predict --model m.onnx --records r",
+            &expect![[r#"Predict(PredictArgs { model: "m.onnx", images: None, records: Some("r") })"#]],
+        );
+        check("synovia predict --model m.onnx", &expect!["error: the following required arguments were not provided: (exit 2)"]);
+        check(
+            "synovia simulate --out d --patients 3 --missing-image 1.5",
+            &expect!["error: invalid value '1.5' for '--missing-image <P>': a probability is a number from 0 to 1 (exit 2)"],
+        );
+        check(
+            "synovia simulate --out d --patients 0",
+            &expect!["error: invalid value '0' for '--patients <N>': 0 is not in 1..=100000000 (exit 2)"],
+        );
+        check("synovia run p.toml --seed -1", &expect!["error: unexpected argument '-1' found (exit 2)"]);
+        check("synovia run", &expect!["error: the following required arguments were not provided: (exit 2)"]);
+        check("synovia trian p.toml", &expect!["error: unrecognized subcommand 'trian' (exit 2)"]);
+        check("synovia train p.toml --threads 0", &expect!["error: invalid value '0' for '--threads <N>': 0 is not in 1..=1024 (exit 2)"]);
+    }
+
+    #[test]
+    fn help_is_no_error() {
+        let error = Cli::try_parse_from(["synovia", "run", "--help"]).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
+        assert!(error.to_string().contains("Example: synovia run"));
+    }
+}

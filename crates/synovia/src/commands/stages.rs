@@ -1,0 +1,51 @@
+//! The commands that run a pipeline's stages, up to one of them.
+
+use super::{Context, Work};
+use crate::cli::PipelineArgs;
+use crate::stages::place::Place;
+use crate::stages::{cohort, evaluate, export, ingest, train};
+
+/// The last stage to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// Files to studies and records.
+    Ingest,
+    /// To aligned examples.
+    Cohort,
+    /// To trained models.
+    Train,
+    /// To metrics and the report.
+    Evaluate,
+    /// To an ONNX file.
+    Export,
+}
+
+/// Runs the pipeline's stages up to `until`; those that are fresh are skipped.
+pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Result<()> {
+    let work = Work::open(args, context)?;
+    let ingested = ingest::run(&work)?;
+    let hashes: Vec<(&str, String)> = ingested.inputs().iter().map(|(name, hash)| (name.as_str(), hash.clone())).collect();
+    work.write_pipeline(&hashes)?;
+    let places = Place::all(work.pipeline.cohort.folds);
+    let mut trained = Vec::new();
+    for place in &places {
+        if until >= Until::Cohort {
+            let aligned = cohort::run(&work, &ingested, place)?;
+            if until >= Until::Train {
+                trained.push(train::run(&work, &aligned, place)?);
+            }
+        }
+    }
+    if until >= Until::Evaluate {
+        let evaluated = evaluate::run(&work, &trained, &places)?;
+        if until >= Until::Export {
+            for (place, trained) in places.iter().zip(&trained) {
+                export::run(&work, trained, &evaluated, place)?;
+            }
+        }
+        if !context.global.quiet {
+            println!("{}", work.run.join("report.html").display());
+        }
+    }
+    Ok(())
+}

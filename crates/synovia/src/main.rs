@@ -1,0 +1,40 @@
+//! `synovia`: parse, dispatch, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use synovia::cli::{Cli, Command};
+use synovia::commands::stages::Until;
+use synovia::commands::{Context, audit, predict, simulate, stages};
+use synovia::failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.global.json;
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print(json);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    let context = Context::new(&cli.global);
+    match &cli.command {
+        Command::Simulate(args) => simulate::simulate(args, &context)?,
+        Command::Audit(args) => audit::audit(args, &context)?,
+        Command::Ingest(args) => stages::run(args, &context, Until::Ingest)?,
+        Command::Cohort(args) => stages::run(args, &context, Until::Cohort)?,
+        Command::Train(args) => stages::run(args, &context, Until::Train)?,
+        Command::Evaluate(args) => stages::run(args, &context, Until::Evaluate)?,
+        Command::Run(args) | Command::Export(args) => stages::run(args, &context, Until::Export)?,
+        Command::Predict(args) => predict::predict(args, &context)?,
+        Command::InstallOnnxruntime(args) => {
+            let path = synovia_onnx::install_runtime(&args.to)?;
+            println!("{}", path.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,397 @@
+//! Section by section, a document becomes a [`Pipeline`].
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use synovia_cohort::Fractions;
+
+use super::PROVENANCE;
+use super::problem::{Place, Problem, nearest, quoted};
+use super::reader_task::{self, Source};
+use super::section::{Problems, Section};
+use super::settings::{
+    Augmentation, Cohort, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
+    RecordFormat, Records, Sampling, Training, Unit,
+};
+use super::span::{TimeSpan, TimeUnit};
+use super::tree::{Table, Value};
+
+const TOP: [&str; 9] = ["name", "seed", "images", "records", "cohort", "task", "model", "training", PROVENANCE];
+
+/// All that is wrong, or the pipeline.
+pub(super) fn read(document: &Table) -> Result<Pipeline, Vec<Problem>> {
+    let problems = Problems::default();
+    let pipeline = read_into(document, &problems);
+    let problems = problems.into_sorted();
+    match pipeline {
+        Some(pipeline) if problems.is_empty() => Ok(pipeline),
+        _ if problems.is_empty() => Err(vec![Problem::new(Place::File, "an incomplete pipeline".to_owned())]),
+        _ => Err(problems),
+    }
+}
+
+/// `None` only after a problem was noted; a value with problems noted is thrown away by the caller.
+fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
+    let top = Section::new("", Place::File, Some(document), &TOP, problems);
+    let name = top.word("name");
+    match &name {
+        Some(name) if !is_file_name(name) => {
+            top.wrong("name", format!("`name` is \"{name}\"; it names the run folder, so write letters, digits, `.`, `_` or `-`"));
+        }
+        None if !top.has("name") => top.missing("name", "write one such as name = \"lung\""),
+        _ => {}
+    }
+    let seed = top.integer("seed", 0..=i64::MAX).unwrap_or(0).cast_unsigned();
+
+    let images = top.has("images").then(|| read_images(&open(&top, "images", &["path", "kind", "size"])));
+    let records = if top.has("records") {
+        let known = ["path", "format", "history", "features", "categories", "id", "image", "time"];
+        Some(read_records(&open(&top, "records", &known)))
+    } else {
+        let advice = if images.is_some() {
+            "labels come from the records: add it, and record = \"none\" in [model] to train on images alone"
+        } else {
+            "add [records], [images] or both"
+        };
+        top.missing("records", advice);
+        None
+    };
+    let cohort = read_cohort(&open(&top, "cohort", &["unit", "split", "folds"]), images.is_some());
+    let source = match records.as_ref().and_then(|records| records.as_ref()) {
+        Some(Records { format: RecordFormat::Csv { features, .. }, path }) => Source::Csv { features, columns: header(path) },
+        Some(Records { format: RecordFormat::Fhir { .. }, .. }) => Source::Fhir,
+        None => Source::Unknown,
+    };
+    let tasks = reader_task::read_tasks(&top, &source);
+    let model_keys = ["image", "width", "record", "fusion", "embedding", "dropout", "modality_dropout"];
+    let model = read_model(&open(&top, "model", &model_keys), images.is_some());
+    let training = read_training(&open(
+        &top,
+        "training",
+        &[
+            "epochs",
+            "batch",
+            "learning_rate",
+            "weight_decay",
+            "warmup_epochs",
+            "clip",
+            "patience",
+            "sampling",
+            "augmentation",
+            "device",
+            "threads",
+        ],
+    ));
+    let images = match images {
+        Some(images) => Some(images?),
+        None => None,
+    };
+    Some(Pipeline { name: name?, seed, images, records: records??, cohort, tasks: tasks?, model, training })
+}
+
+/// A section by its key; an absent one reads as an empty one.
+fn open<'a>(top: &Section<'a>, key: &str, known: &[&str]) -> Section<'a> {
+    let (table, place) = match top.table(key) {
+        Some((table, place)) => (Some(table), place),
+        None => (None, top.place.clone()),
+    };
+    Section::new(&format!("[{key}]"), place, table, known, top.problems)
+}
+
+fn is_file_name(name: &str) -> bool {
+    !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+fn read_images(section: &Section<'_>) -> Option<Images> {
+    let path = read_path(section, true);
+    let kind = section.choice(
+        "kind",
+        &[("dicom", ImageKind::Dicom), ("picture", ImageKind::Picture)],
+        &[("nifti", "is not read by this version; kinds that are")],
+    );
+    if !section.has("kind") {
+        section.missing("kind", "write kind = \"dicom\" or kind = \"picture\"");
+    }
+    let size = section.count("size", 16..=1024).unwrap_or(224);
+    Some(Images { path: path?, kind: kind?, size })
+}
+
+/// A path that can be read: a folder that is not empty or, unless `folder`, a file.
+fn read_path(section: &Section<'_>, folder: bool) -> Option<PathBuf> {
+    if !section.has("path") {
+        section.missing("path", "write path = \"…\", relative to the current directory");
+        return None;
+    }
+    let text = section.word("path")?;
+    if text.starts_with("http://") || text.starts_with("https://") {
+        section.wrong("path", format!("{} is an address; this version reads folders only", section.name("path")));
+        return None;
+    }
+    let path = PathBuf::from(&text);
+    let reason = match readable(&path) {
+        Ok(Readable::File) if folder => "is not a folder; give the folder that the images are in",
+        Ok(Readable::EmptyFolder) => "is an empty folder; put data there or give another path",
+        Ok(_) => return Some(path),
+        Err(error) => {
+            section.wrong(
+                "path",
+                format!("{}: \"{text}\" cannot be read: {error}; give another path, or make it first", section.name("path")),
+            );
+            return None;
+        }
+    };
+    section.wrong("path", format!("{}: \"{text}\" {reason}", section.name("path")));
+    None
+}
+
+enum Readable {
+    File,
+    Folder,
+    EmptyFolder,
+}
+
+fn readable(path: &Path) -> std::io::Result<Readable> {
+    if std::fs::metadata(path)?.is_dir() {
+        let first = std::fs::read_dir(path)?.next().transpose()?;
+        return Ok(if first.is_some() { Readable::Folder } else { Readable::EmptyFolder });
+    }
+    File::open(path).map(|_| Readable::File)
+}
+
+/// No header is longer: what is, is no table, and reading on would cost its size in memory.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
+
+/// The columns of a table; `None` for a folder, a compressed file, or one whose header cannot be read: ingest says why.
+fn header(path: &Path) -> Option<Vec<String>> {
+    let delimiter = match path.extension()?.to_str()?.to_lowercase().as_str() {
+        "csv" => b',',
+        "tsv" => b'\t',
+        _ => return None,
+    };
+    let start = File::open(path).ok()?.take(MAX_HEADER_BYTES);
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).from_reader(start);
+    let columns = reader.headers().ok()?.iter().map(|column| column.trim_start_matches('\u{feff}').to_owned()).collect();
+    Some(columns)
+}
+
+fn read_records(section: &Section<'_>) -> Option<Records> {
+    let path = read_path(section, false);
+    let later = "is not read by this version; formats that are";
+    let csv = section.choice("format", &[("fhir", false), ("csv", true)], &[("meds", later), ("omop", later)]);
+    if !section.has("format") {
+        section.missing("format", "write format = \"fhir\" or format = \"csv\"");
+    }
+    let format = if csv? { read_csv(section, path.as_deref()) } else { read_fhir(section) };
+    Some(Records { path: path?, format: format? })
+}
+
+/// `None` where nothing is written, or nothing right.
+fn read_history(section: &Section<'_>) -> Option<History> {
+    if matches!(section.get("history").map(|node| &node.value), Some(Value::Text(text)) if text == "all") {
+        return Some(History::All);
+    }
+    section.span("history").map(History::Last)
+}
+
+fn read_fhir(section: &Section<'_>) -> Option<RecordFormat> {
+    for key in ["id", "image", "time", "categories"] {
+        if section.has(key) {
+            section.wrong(key, format!("{} is for format = \"csv\"; FHIR says itself who, what and when: remove it", section.name(key)));
+        }
+    }
+    let features = match section.get("features").map(|node| &node.value) {
+        None => Features::default(),
+        Some(Value::Array(_)) => {
+            let listed = section.texts("features")?;
+            for name in listed.iter().filter(|name| !(is_token(name) || matches!(name.as_str(), "age" | "sex"))) {
+                let advice = "write system|code such as \"http://loinc.org|2339-0\", \"age\" or \"sex\"";
+                section.wrong("features", format!("{} has \"{name}\"; {advice}", section.name("features")));
+            }
+            Features::Listed(listed)
+        }
+        Some(_) => {
+            let (table, place) = section.table("features")?;
+            let inner = Section::new("records.features", place, Some(table), &["cap", "min_share"], section.problems);
+            let Features::Frequent { cap, min_share } = Features::default() else { return None };
+            Features::Frequent {
+                cap: inner.count("cap", 1..=4096).unwrap_or(cap),
+                min_share: inner.number("min_share", 0.0..=1.0).unwrap_or(min_share),
+            }
+        }
+    };
+    let history = read_history(section).or_else(|| TimeSpan::new(365, TimeUnit::Day).ok().map(History::Last))?;
+    Some(RecordFormat::Fhir { history, features })
+}
+
+/// `system|code`, as FHIR search tokens are written.
+pub(super) fn is_token(text: &str) -> bool {
+    text.split_once('|').is_some_and(|(system, code)| !system.trim().is_empty() && !code.trim().is_empty() && !code.contains('|'))
+}
+
+fn read_csv(section: &Section<'_>, path: Option<&Path>) -> Option<RecordFormat> {
+    let id = section.word("id");
+    if !section.has("id") {
+        section.missing("id", "name the column that identifies the patient");
+    }
+    let image = section.word("image").and_then(|text| {
+        let link = ImageLink::parse(&text);
+        if link.is_none() {
+            let advice = "write a column, or one in braces with a text around it, such as \"{ID}_axial\"";
+            section.wrong("image", format!("{} is \"{text}\"; {advice}", section.name("image")));
+        }
+        link
+    });
+    for key in ["time", "history"].into_iter().filter(|key| section.has(key)) {
+        let advice = "its facts hold at any time: remove it, or bring the data as FHIR";
+        section.wrong(key, format!("{} is not read of a table by this version; {advice}", section.name(key)));
+    }
+    let features = section.texts("features");
+    if !section.has("features") {
+        section.missing("features", "list the columns that are inputs; no other column becomes one");
+    }
+    let categories = section.texts("categories").unwrap_or_default();
+    for column in categories.iter().filter(|column| features.as_ref().is_some_and(|features| !features.contains(column))) {
+        section.wrong("categories", format!("`categories` has `{column}`, which is not among `features`: add it there or remove it here"));
+    }
+    if let (Some(id), Some(features)) = (&id, &features)
+        && features.contains(id)
+    {
+        section.wrong("features", format!("`{id}` identifies the patient, so it cannot be a feature: remove it"));
+    }
+    if let Some(columns) = path.and_then(header) {
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let named = [("id", id.as_ref()), ("image", image.as_ref().map(|link| &link.column))];
+        let single = named.into_iter().filter_map(|(key, column)| column.map(|column| (key, column)));
+        for (key, column) in single.chain(features.iter().flatten().map(|column| ("features", column))) {
+            check_column(section, key, column, &columns);
+        }
+    }
+    Some(RecordFormat::Csv { id: id?, image, features: features?, categories })
+}
+
+/// A problem when the table has no such column.
+pub(super) fn check_column(section: &Section<'_>, key: &str, column: &str, columns: &[&str]) {
+    if columns.contains(&column) {
+        return;
+    }
+    let advice = match nearest(column, columns) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("it has {}", quoted(columns)),
+    };
+    section.wrong(key, format!("{}: the table has no column `{column}`; {advice}", section.name(key)));
+}
+
+fn read_cohort(section: &Section<'_>, images: bool) -> Cohort {
+    let later = [("encounter", "is not built by this version; units that are")];
+    let unit = section.choice("unit", &[("study", Unit::Study), ("patient", Unit::Patient)], &later);
+    let unit = unit.unwrap_or(if images { Unit::Study } else { Unit::Patient });
+    let folds = section.count("folds", 2..=50);
+    let default = match folds {
+        Some(_) => Fractions { train: 0.85, validation: 0.15, test: 0.0 },
+        None => Fractions { train: 0.7, validation: 0.1, test: 0.2 },
+    };
+    Cohort { unit, folds, split: read_split(section, folds.is_some(), default) }
+}
+
+fn read_split(section: &Section<'_>, folds: bool, default: Fractions) -> Fractions {
+    let Some((table, place)) = section.table("split") else { return default };
+    let split = Section::new("cohort.split", place, Some(table), &["train", "validation", "test"], section.problems);
+    let share = |key: &str| split.number(key, 0.0..=1.0);
+    let required = if folds { &["train", "validation"][..] } else { &["train", "validation", "test"] };
+    for key in required.iter().filter(|key| !split.has(key)) {
+        split.missing(key, "write all shares; they sum to 1");
+    }
+    let (Some(train), Some(validation)) = (share("train"), share("validation")) else { return default };
+    let test = share("test");
+    if folds && test.is_some_and(|test| test > 0.0) {
+        split.wrong("test", "with `folds` each fold is the test set once: remove `test`, and let train and validation sum to 1");
+        return default;
+    }
+    let Some(test) = test.or(folds.then_some(0.0)) else { return default };
+    let fractions = Fractions { train, validation, test };
+    if validation == 0.0 {
+        split.wrong("validation", "validation is 0; early stopping and calibration are fitted on it: give it a share such as 0.1");
+    }
+    if !folds && test == 0.0 {
+        split.wrong("test", "test is 0, so that nothing could be measured; give it a share such as 0.2, or use `folds`");
+    }
+    fractions.checked().unwrap_or_else(|_| {
+        let sum = train + validation + test;
+        let advice = if train > 0.0 { "they must sum to 1" } else { "train must be more than 0, and all sum to 1" };
+        split.problems.push(&split.place, format!("the shares of {} sum to {}; {advice}", split.label, (sum * 1e6).round() / 1e6));
+        default
+    })
+}
+
+fn read_model(section: &Section<'_>, images: bool) -> Model {
+    let later = "is not built by this version; encoders that are";
+    let image = section.choice(
+        "image",
+        &[("resnet18", ImageEncoder::Resnet18), ("none", ImageEncoder::None)],
+        &[("resnet34", later), ("resnet50", later), ("vit", later)],
+    );
+    if !images && image == Some(ImageEncoder::Resnet18) {
+        section.wrong("image", "`image` in [model] needs an [images] section; add one, or write image = \"none\"");
+    }
+    let image = image.unwrap_or(if images { ImageEncoder::Resnet18 } else { ImageEncoder::None });
+    let record = section.choice(
+        "record",
+        &[("table", RecordEncoder::Table), ("none", RecordEncoder::None)],
+        &[("sequence", later), ("transformer", later)],
+    );
+    let record = record.unwrap_or(RecordEncoder::Table);
+    if image == ImageEncoder::None && record == RecordEncoder::None {
+        section.wrong("record", "neither images nor records are an input; write record = \"table\", or image = \"resnet18\" with [images]");
+    }
+    Model {
+        image,
+        width: section.count("width", 4..=128).unwrap_or(16),
+        record,
+        fusion: section.choice("fusion", &[("gated", Fusion::Gated), ("concat", Fusion::Concat)], &[]).unwrap_or(Fusion::Gated),
+        embedding: section.count("embedding", 4..=2048).unwrap_or(128),
+        dropout: section.number("dropout", 0.0..1.0).unwrap_or(0.1),
+        modality_dropout: section.number("modality_dropout", 0.0..1.0).unwrap_or(0.2),
+    }
+}
+
+fn read_training(section: &Section<'_>) -> Training {
+    let epochs = section.count("epochs", 1..=10_000).unwrap_or(20);
+    let warmup_epochs = section.number("warmup_epochs", 0.0..=10_000.0);
+    if let Some(warmup) = warmup_epochs.filter(|warmup| *warmup >= epochs as f64) {
+        section.wrong(
+            "warmup_epochs",
+            format!("`warmup_epochs` is {warmup} of {epochs} epochs; the learning rate must have some left to fall in"),
+        );
+    }
+    let no_device = "is not in this build; devices that are";
+    let sampling = section.choice("sampling", &[("plain", Sampling::Plain), ("balanced", Sampling::Balanced)], &[]);
+    Training {
+        epochs,
+        batch: section.count("batch", 2..=4096).unwrap_or(32),
+        learning_rate: section.number("learning_rate", (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1.0))).unwrap_or(1e-3),
+        weight_decay: section.number("weight_decay", 0.0..=1.0).unwrap_or(0.01),
+        warmup_epochs: warmup_epochs.unwrap_or_else(|| (epochs as f64 / 5.0).min(1.0)),
+        clip: section.number("clip", (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1000.0))).unwrap_or(1.0),
+        patience: section.count("patience", 0..=10_000).unwrap_or(5),
+        sampling: sampling.unwrap_or(Sampling::Plain),
+        device: section.choice("device", &[("cpu", Device::Cpu)], &[("cuda", no_device), ("wgpu", no_device)]).unwrap_or(Device::Cpu),
+        threads: section.count("threads", 1..=1024),
+        augmentation: read_augmentation(section),
+    }
+}
+
+fn read_augmentation(training: &Section<'_>) -> Augmentation {
+    let default = Augmentation::default();
+    let Some((table, place)) = training.table("augmentation") else { return default };
+    let known = ["shift", "rotate", "scale", "noise", "brightness", "flip"];
+    let section = Section::new("training.augmentation", place, Some(table), &known, training.problems);
+    Augmentation {
+        shift: section.number("shift", 0.0..=0.5).unwrap_or(default.shift),
+        rotate: section.number("rotate", 0.0..=180.0).unwrap_or(default.rotate),
+        scale: section.number("scale", 0.0..=0.5).unwrap_or(default.scale),
+        noise: section.number("noise", 0.0..=1.0).unwrap_or(default.noise),
+        brightness: section.number("brightness", 0.0..=1.0).unwrap_or(default.brightness),
+        flip: section.flag("flip").unwrap_or(default.flip),
+    }
+}

@@ -1,0 +1,232 @@
+//! `[[task]]`: what is predicted, and where its label comes from.
+
+use synovia_cohort::TaskKind;
+
+use super::reader::{check_column, is_token};
+use super::section::Section;
+use super::settings::{Classes, ColumnRule, Label, TaskSettings};
+use super::tree::Value;
+
+/// What labels can come from.
+pub(super) enum Source<'a> {
+    Fhir,
+    Csv {
+        features: &'a [String],
+        /// The table's columns, where its header could be read.
+        columns: Option<Vec<String>>,
+    },
+    /// The records section is wrong itself: what follows from it is not checked.
+    Unknown,
+}
+
+/// Columns of the cohort's and the predictions' tables, and outputs of the exported model, that a task's would collide with.
+const RESERVED: [&str; 15] = [
+    "example_id",
+    "patient_id",
+    "split",
+    "prediction_time",
+    "prediction_seconds",
+    "has_image",
+    "has_record",
+    "image_row",
+    "record_row",
+    "embedding",
+    "image",
+    "record",
+    "image_present",
+    "record_present",
+    "batch",
+];
+
+pub(super) fn read_tasks(top: &Section<'_>, source: &Source<'_>) -> Option<Vec<TaskSettings>> {
+    let advice = "add [[task]] with name, kind and label";
+    let Some(node) = top.get("task") else {
+        top.missing("task", advice);
+        return None;
+    };
+    let Value::Array(items) = &node.value else {
+        top.problems.push(&node.place, "`task` must be a list: write [[task]], in two pairs of brackets");
+        return None;
+    };
+    if items.is_empty() {
+        top.problems.push(&node.place, format!("`task` is empty; {advice}"));
+    }
+    let mut tasks: Vec<TaskSettings> = Vec::new();
+    for item in items {
+        let Value::Table(table) = &item.value else {
+            top.problems.push(&item.place, "each `task` must be a table: write [[task]]");
+            continue;
+        };
+        let section = Section::new("[[task]]", item.place.clone(), Some(table), &["name", "kind", "label"], top.problems);
+        if let Some(task) = read_task(&section, source) {
+            if tasks.iter().any(|other| other.name == task.name) {
+                section.wrong("name", format!("two tasks are named \"{}\"; give each its own name", task.name));
+            }
+            tasks.push(task);
+        }
+    }
+    Some(tasks)
+}
+
+fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<TaskSettings> {
+    let name = read_name(section);
+    let reason = "can be simulated and ingested but not trained by this version; trainable kinds";
+    let later = ["multilabel", "regression", "survival", "treatment"].map(|kind| (kind, reason));
+    let kind = section.choice("kind", &[("binary", TaskKind::Binary), ("multiclass", TaskKind::Multiclass)], &later);
+    if !section.has("kind") {
+        section.missing("kind", "write kind = \"binary\" or kind = \"multiclass\"");
+    }
+    if !section.has("label") {
+        section.missing("label", "write label = { condition = \"system|code\", within = \"180d\" }");
+        return None;
+    }
+    let (table, place) = section.table("label")?;
+    let known = ["condition", "observation", "column", "within", "classes", "names", "above", "equals"];
+    let label = Section::new("label", place, Some(table), &known, section.problems);
+    let label = read_label(&label, kind?, source);
+    Some(TaskSettings { name: name?, kind: kind?, label: label? })
+}
+
+fn read_name(section: &Section<'_>) -> Option<String> {
+    if !section.has("name") {
+        section.missing("name", "write one such as name = \"malignant\"");
+    }
+    let name = section.word("name")?;
+    let sound =
+        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if !sound {
+        let advice = "it names a column and a model's output, so write a letter, then letters, digits, `_` or `-`";
+        section.wrong("name", format!("{} is \"{name}\"; {advice}", section.name("name")));
+        return None;
+    }
+    if RESERVED.contains(&name.as_str()) {
+        section.wrong(
+            "name",
+            format!("{} is \"{name}\", which names a column or a model's tensor already; choose another", section.name("name")),
+        );
+        return None;
+    }
+    Some(name)
+}
+
+fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
+    let of = ["condition", "observation", "column"];
+    let given: Vec<&str> = of.into_iter().filter(|key| label.has(key)).collect();
+    let [key] = given[..] else {
+        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
+        label.problems.push(&label.place, format!("a label comes from one of condition, observation and column; found {found}"));
+        return None;
+    };
+    match (key, source) {
+        ("column", Source::Fhir) => {
+            label.wrong(key, "`column` is for format = \"csv\"; of FHIR a label is a condition or an observation");
+            return None;
+        }
+        ("condition" | "observation", Source::Csv { .. }) => {
+            label.wrong(key, format!("`{key}` is for format = \"fhir\"; of a table a label is a column"));
+            return None;
+        }
+        _ => {}
+    }
+    let allowed: &[&str] = match key {
+        "condition" => &["within"],
+        "observation" => &["within", "classes", "names"],
+        _ => &["classes", "names", "above", "equals"],
+    };
+    for other in ["within", "classes", "names", "above", "equals"] {
+        if label.has(other) && !allowed.contains(&other) {
+            label.wrong(other, format!("`{other}` does not go with `{key}`, which takes {}", allowed.join(", ")));
+        }
+    }
+    match key {
+        "column" => read_column(label, kind, source),
+        "condition" => {
+            let (code, within) = (read_code(label, key), read_within(label));
+            if kind != TaskKind::Binary {
+                label.wrong(key, "a condition is there or not: write kind = \"binary\", or an observation with classes");
+            }
+            Some(Label::Condition { condition: code?, within: within? })
+        }
+        _ => {
+            let (code, within, answers) = (read_code(label, key), read_within(label), read_classes(label, kind));
+            for answer in answers.iter().flat_map(|answers| &answers.classes).filter(|answer| !is_token(answer)) {
+                let advice = "write each answer as system|code, such as \"http://snomed.info/sct|258215001\"";
+                label.wrong("classes", format!("`classes` has \"{answer}\"; {advice}"));
+            }
+            Some(Label::Observation { observation: code?, within: within?, answers: answers? })
+        }
+    }
+}
+
+fn read_code(label: &Section<'_>, key: &str) -> Option<String> {
+    let code = label.word(key)?;
+    if is_token(&code) {
+        return Some(code);
+    }
+    label.wrong(key, format!("`{key}` is \"{code}\"; write system|code, such as \"http://snomed.info/sct|363358000\""));
+    None
+}
+
+fn read_within(label: &Section<'_>) -> Option<super::TimeSpan> {
+    if !label.has("within") {
+        label.missing("within", "say how long after the prediction time it counts, such as within = \"180d\"");
+    }
+    label.span("within")
+}
+
+fn read_classes(label: &Section<'_>, kind: TaskKind) -> Option<Classes> {
+    if !label.has("classes") {
+        label.missing("classes", "list the answers in the order of the classes");
+        return None;
+    }
+    let classes = label.texts("classes")?;
+    let names = label.texts("names");
+    if let Some(names) = names.as_ref().filter(|names| names.len() != classes.len()) {
+        label.wrong(
+            "names",
+            format!("`names` has {} texts for {} classes; write a name for each, in the same order", names.len(), classes.len()),
+        );
+    }
+    match kind {
+        TaskKind::Binary if classes.len() != 2 => {
+            let advice = "a binary task takes two, the negative one first; more are kind = \"multiclass\"";
+            label.wrong("classes", format!("`classes` has {}; {advice}", classes.len()));
+        }
+        TaskKind::Multiclass if classes.len() < 2 || classes.len() > 1000 => {
+            label.wrong("classes", format!("`classes` has {}; allowed: 2 to 1000", classes.len()));
+        }
+        _ => {}
+    }
+    Some(Classes { classes, names })
+}
+
+fn read_column(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
+    let column = label.word("column")?;
+    if let Source::Csv { features, columns } = source {
+        if features.contains(&column) {
+            label.wrong("column", format!("`{column}` is a feature too, so that the answer would be an input: remove it from `features`"));
+        }
+        if let Some(columns) = columns {
+            check_column(label, "column", &column, &columns.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+    let rules: Vec<&str> = ["above", "equals", "classes"].into_iter().filter(|key| label.has(key)).collect();
+    let rule = match (rules.as_slice(), kind) {
+        (["classes"], _) => ColumnRule::Classes(read_classes(label, kind)?),
+        (["above"], TaskKind::Binary) => ColumnRule::Above { above: label.number("above", ..)? },
+        (["equals"], TaskKind::Binary) => ColumnRule::Equals { equals: label.word("equals")? },
+        ([key @ ("above" | "equals")], TaskKind::Multiclass) => {
+            label.wrong(key, format!("`{key}` makes a binary label; a multiclass task takes `classes`"));
+            return None;
+        }
+        (found, _) => {
+            let found = if found.is_empty() { "none".to_owned() } else { found.join(" and ") };
+            label.problems.push(&label.place, format!("a column becomes a label by one of above, equals and classes; found {found}"));
+            return None;
+        }
+    };
+    if label.has("names") && !label.has("classes") {
+        label.wrong("names", "`names` are those of `classes`: write these, or remove `names`");
+    }
+    Some(Label::Column { column, rule })
+}

@@ -1,0 +1,438 @@
+//! The settings of a pipeline, checked: what a stage is given.
+//!
+//! Serialising a [`Pipeline`] gives the layout of the file it was read from, with every default written out.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize, Serializer};
+use synovia_cohort::{Fractions, Task, TaskKind};
+
+use super::span::TimeSpan;
+
+/// A pipeline that can be run: every key known, every value in its range, every path readable.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pipeline {
+    /// Its name: the run folder is `runs/NAME` unless another is given.
+    pub name: String,
+    /// Every random choice follows from it.
+    pub seed: u64,
+    /// Where the images are; `None` for a pipeline of records alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<Images>,
+    /// Where the records are. Labels come from them, so that a pipeline of images alone has them too, with
+    /// [`RecordEncoder::None`].
+    pub records: Records,
+    /// How patients become examples, and which of them train.
+    pub cohort: Cohort,
+    /// What is predicted: at least one.
+    #[serde(rename = "task")]
+    pub tasks: Vec<TaskSettings>,
+    /// The network.
+    pub model: Model,
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// `[images]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Images {
+    /// Folder; relative to the current directory.
+    pub path: PathBuf,
+    /// What its files are.
+    pub kind: ImageKind,
+    /// Side of the square that every image becomes, in pixels: 16 to 1024. Default 224.
+    pub size: usize,
+}
+
+/// What the files of an image folder are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageKind {
+    /// DICOM Part 10 files, grouped into studies.
+    Dicom,
+    /// PNG and JPEG, each file a study named by its stem.
+    Picture,
+}
+
+/// `[records]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Records {
+    /// File or folder; relative to the current directory.
+    pub path: PathBuf,
+    /// What it holds, with the settings that only this format has.
+    #[serde(flatten)]
+    pub format: RecordFormat,
+}
+
+/// What the records are written in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "format", rename_all = "lowercase")]
+pub enum RecordFormat {
+    /// FHIR R4: NDJSON (bulk export), plain or gzip, and Bundles.
+    Fhir {
+        /// How far back from the prediction time events count. Default 365d.
+        history: History,
+        /// Which of the record becomes features. Default [`Features::default`].
+        features: Features,
+    },
+    /// A table with a header, a row a patient. Its facts have no times: that they were known at the prediction time is
+    /// what listing them as features says.
+    Csv {
+        /// Column that identifies the patient.
+        id: String,
+        /// How a row names its image: by the image file's stem, or its Study Instance UID.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        image: Option<ImageLink>,
+        /// Columns that are inputs, and no others.
+        features: Vec<String>,
+        /// Those of them whose numbers are names (`1` for one hospital, `2` for another). Columns of texts need no mention.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        categories: Vec<String>,
+    },
+}
+
+/// How far back from the prediction time events count. Written `all`, or as a [`TimeSpan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Without a limit.
+    All,
+    /// So far.
+    Last(TimeSpan),
+}
+
+impl Serialize for History {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Last(span) => serializer.collect_str(span),
+        }
+    }
+}
+
+impl Records {
+    /// How many days before the prediction time count; `None` for no limit.
+    pub fn history_days(&self) -> Option<f64> {
+        match self.format {
+            RecordFormat::Fhir { history: History::Last(span), .. } => Some(span.days()),
+            RecordFormat::Fhir { history: History::All, .. } | RecordFormat::Csv { .. } => None,
+        }
+    }
+}
+
+/// Which facts of a FHIR record become features.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Features {
+    /// The most frequent ones of the training patients.
+    Frequent {
+        /// At most so many features. Default 128.
+        cap: usize,
+        /// Only those that at least this share of the training patients have, 0 to 1. Default 0.05.
+        min_share: f64,
+    },
+    /// These, as `system|code`, `age` or `sex`.
+    Listed(Vec<String>),
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self::Frequent { cap: 128, min_share: 0.05 }
+    }
+}
+
+/// The name of a row's image, from one of its columns: `ID`, or `{ID}_a` where a text stands around the column's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageLink {
+    /// Text before.
+    pub prefix: String,
+    /// The column.
+    pub column: String,
+    /// Text after.
+    pub suffix: String,
+}
+
+impl ImageLink {
+    /// Reads `COLUMN` or `prefix{COLUMN}suffix`; `None` when the braces do not name one column.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = |prefix: &str, column: &str, suffix: &str| {
+            let sound = !column.trim().is_empty() && ![prefix, column, suffix].iter().any(|part| part.contains(['{', '}']));
+            sound.then(|| Self { prefix: prefix.to_owned(), column: column.to_owned(), suffix: suffix.to_owned() })
+        };
+        match text.split_once('{') {
+            None => plain("", text, ""),
+            Some((prefix, rest)) => rest.split_once('}').and_then(|(column, suffix)| plain(prefix, column, suffix)),
+        }
+    }
+
+    /// The image's name for a row whose column holds `cell`.
+    pub fn name(&self, cell: &str) -> String {
+        format!("{}{}{}", self.prefix, cell, self.suffix)
+    }
+}
+
+impl Serialize for ImageLink {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.prefix.is_empty() && self.suffix.is_empty() {
+            serializer.serialize_str(&self.column)
+        } else {
+            serializer.collect_str(&format_args!("{}{{{}}}{}", self.prefix, self.column, self.suffix))
+        }
+    }
+}
+
+/// `[cohort]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cohort {
+    /// What one example is. Default `study` with images, `patient` without.
+    pub unit: Unit,
+    /// Folds of a cross-validation, each the test set once; `None` for one split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<usize>,
+    /// Shares of the patients. With [`Cohort::folds`], shares of the patients outside the fold that is tested on, and
+    /// `test` is 0. Default 0.7, 0.1, 0.2; with folds 0.85, 0.15.
+    pub split: Fractions,
+}
+
+/// What one example is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// An imaging study, at the time of its image.
+    Study,
+    /// A patient.
+    Patient,
+}
+
+/// `[[task]]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskSettings {
+    /// A column, an output of the exported model, a key in the metrics: letters, digits, `_` and `-`.
+    pub name: String,
+    /// What kind.
+    pub kind: TaskKind,
+    /// Where its label comes from.
+    pub label: Label,
+}
+
+/// Where a label comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Label {
+    /// Whether a condition is first seen in a window after the prediction time. Binary.
+    Condition {
+        /// `system|code`
+        condition: String,
+        /// The window's length.
+        within: TimeSpan,
+    },
+    /// The coded answer of the first observation in a window after the prediction time.
+    Observation {
+        /// `system|code`
+        observation: String,
+        /// The window's length.
+        within: TimeSpan,
+        /// Answers and what they are called.
+        #[serde(flatten)]
+        answers: Classes,
+    },
+    /// A column of a CSV.
+    Column {
+        /// Its name.
+        column: String,
+        /// How its cells become labels.
+        #[serde(flatten)]
+        rule: ColumnRule,
+    },
+}
+
+/// How a cell becomes a label.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ColumnRule {
+    /// 1 where the number is above this, 0 otherwise. Binary.
+    Above {
+        /// The bound, itself not above.
+        above: f64,
+    },
+    /// 1 where the text is this, 0 otherwise. Binary.
+    Equals {
+        /// The text.
+        equals: String,
+    },
+    /// The position of the text among these.
+    Classes(Classes),
+}
+
+/// Coded answers or texts, in the order of the classes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Classes {
+    /// As the source has them: two for a binary task (negative, positive), two or more otherwise.
+    pub classes: Vec<String>,
+    /// What reports and the exported model call them; as the source does when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<String>>,
+}
+
+impl Classes {
+    fn names(&self) -> &[String] {
+        self.names.as_deref().unwrap_or(&self.classes)
+    }
+}
+
+impl TaskSettings {
+    /// The task with its classes settled. A binary task's class is its positive one.
+    pub fn task(&self) -> Task {
+        let names: Vec<String> = match &self.label {
+            Label::Condition { .. } => vec![self.name.clone()],
+            Label::Column { column, rule: ColumnRule::Above { above } } => vec![format!("{column} > {above}")],
+            Label::Column { column, rule: ColumnRule::Equals { equals } } => vec![format!("{column} = {equals}")],
+            Label::Observation { answers: classes, .. } | Label::Column { rule: ColumnRule::Classes(classes), .. } => {
+                classes.names().to_vec()
+            }
+        };
+        let classes = match self.kind {
+            TaskKind::Binary => names.last().cloned().into_iter().collect(),
+            TaskKind::Multiclass => names,
+        };
+        Task { name: self.name.clone(), kind: self.kind, classes }
+    }
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Model {
+    /// Encoder of the images. Default `resnet18` where there are images.
+    pub image: ImageEncoder,
+    /// Channels of its first block: 4 to 128. Default 16; 64 is the ResNet-18 of the literature.
+    pub width: usize,
+    /// Encoder of the records. Default `table`.
+    pub record: RecordEncoder,
+    /// How the two embeddings become one. Default `gated`.
+    pub fusion: Fusion,
+    /// Width of each embedding: 4 to 2048. Default 128.
+    pub embedding: usize,
+    /// Share of activations dropped in training before the heads, in [0, 1). Default 0.1.
+    pub dropout: f64,
+    /// Probability that one of two modalities is hidden from the model in training, in [0, 1). Default 0.2.
+    pub modality_dropout: f64,
+}
+
+/// Encoders of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageEncoder {
+    /// A residual network of 18 layers (He et al. 2015).
+    Resnet18,
+    /// Images are no input.
+    None,
+}
+
+/// Encoders of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordEncoder {
+    /// Features of the history as one row.
+    Table,
+    /// Records give labels, but are no input.
+    None,
+}
+
+/// How embeddings of modalities become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fusion {
+    /// A learnt gate for each modality, closed where it is absent.
+    Gated,
+    /// Side by side.
+    Concat,
+}
+
+impl Pipeline {
+    /// Whether images are an input.
+    pub fn uses_images(&self) -> bool {
+        self.images.is_some() && self.model.image != ImageEncoder::None
+    }
+
+    /// Whether records are an input, and not only where labels come from.
+    pub fn uses_records(&self) -> bool {
+        self.model.record != RecordEncoder::None
+    }
+}
+
+/// `[training]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Training {
+    /// Passes over the training examples, at most: 1 to 10,000. Default 20.
+    pub epochs: usize,
+    /// Examples a step: 2 to 4096. Default 32.
+    pub batch: usize,
+    /// Peak learning rate of AdamW, in (0, 1]. Default 0.001.
+    pub learning_rate: f64,
+    /// Decoupled weight decay, in [0, 1]. Default 0.01.
+    pub weight_decay: f64,
+    /// Epochs, perhaps a fraction, over which the learning rate rises linearly before its cosine decay; less than `epochs`.
+    /// Default: 1, or a fifth of `epochs` where that is less.
+    pub warmup_epochs: f64,
+    /// Norm that a gradient is clipped to, in (0, 1000]. Default 1.
+    pub clip: f64,
+    /// Epochs without a better validation loss after which training stops; 0 for never. Default 5.
+    pub patience: usize,
+    /// How examples are drawn. Default `plain`.
+    pub sampling: Sampling,
+    /// Where it runs: `cpu`. Default `cpu`.
+    pub device: Device,
+    /// Threads, 1 to 1024; `None` for all cores. Results do not depend on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Random changes of the training images.
+    pub augmentation: Augmentation,
+}
+
+impl Training {
+    /// The same with what does not change the result taken out: what a stage's key is made of.
+    pub fn for_key(&self) -> Self {
+        Self { threads: None, ..self.clone() }
+    }
+}
+
+/// How training examples are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampling {
+    /// Each example once an epoch.
+    Plain,
+    /// Each class of the first task as often as another.
+    Balanced,
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The processor's cores.
+    Cpu,
+}
+
+/// `[training] augmentation`: the largest change, each drawn uniformly from ± that.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Augmentation {
+    /// Shift in each direction, as a share of the side: 0 to 0.5. Default 0.05.
+    pub shift: f64,
+    /// Rotation in degrees: 0 to 180. Default 5.
+    pub rotate: f64,
+    /// Relative change of scale: 0 to 0.5. Default 0.05.
+    pub scale: f64,
+    /// Standard deviation of added Gaussian noise, of pixels in [0, 1]: 0 to 1. Default 0.01.
+    pub noise: f64,
+    /// Change of brightness, of pixels in [0, 1]: 0 to 1. Default 0.05.
+    pub brightness: f64,
+    /// Whether left and right are exchanged at random. Default false: the side of an organ or a lesion matters in most
+    /// medical images.
+    pub flip: bool,
+}
+
+impl Default for Augmentation {
+    fn default() -> Self {
+        Self { shift: 0.05, rotate: 5.0, scale: 0.05, noise: 0.01, brightness: 0.05, flip: false }
+    }
+}

@@ -1,0 +1,166 @@
+//! A pipeline's settings in the words of the crates that do the work.
+
+use synovia_cohort::TaskKind;
+use synovia_images::Preparation;
+use synovia_records::{CsvLayout, FeatureConfig, FormatConfig, LabelSpec};
+
+use super::settings::{ColumnRule, Features, ImageKind, Images, Label, Pipeline, RecordFormat, TaskSettings};
+
+impl From<ImageKind> for synovia_images::ImageKind {
+    fn from(kind: ImageKind) -> Self {
+        match kind {
+            ImageKind::Dicom => Self::Dicom,
+            ImageKind::Picture => Self::Picture,
+        }
+    }
+}
+
+impl Images {
+    /// How every image is prepared.
+    pub fn preparation(&self) -> Preparation {
+        Preparation { size: self.size, ..Preparation::default() }
+    }
+}
+
+impl Pipeline {
+    /// How the records are read. Columns that labels come from are read besides those that are inputs.
+    pub fn format_config(&self) -> FormatConfig {
+        match &self.records.format {
+            RecordFormat::Fhir { .. } => FormatConfig::fhir(),
+            RecordFormat::Csv { id, image, features, categories } => FormatConfig::csv(CsvLayout {
+                id: id.clone(),
+                image: image.as_ref().map(|link| link.column.clone()),
+                image_names: image.iter().map(|link| link.name("{}")).collect(),
+                features: features.clone(),
+                labels: self.tasks.iter().filter_map(TaskSettings::column).map(str::to_owned).collect(),
+                categories: categories.iter().cloned().chain(self.label_categories()).collect(),
+                ..CsvLayout::default()
+            }),
+        }
+    }
+
+    /// Columns of labels that are compared as texts, so that `1` stays `1` and does not become a number.
+    fn label_categories(&self) -> impl Iterator<Item = String> {
+        self.tasks.iter().filter_map(|task| match &task.label {
+            Label::Column { column, rule: ColumnRule::Equals { .. } | ColumnRule::Classes(_) } => Some(column.clone()),
+            _ => None,
+        })
+    }
+
+    /// Which facts and codes become features.
+    pub fn feature_config(&self) -> FeatureConfig {
+        let none = FeatureConfig { age: false, sex: false, codes: Some(Vec::new()), ..FeatureConfig::default() };
+        match &self.records.format {
+            RecordFormat::Fhir { features: Features::Frequent { cap, min_share }, .. } => {
+                FeatureConfig { max_features: *cap, min_share: *min_share, ..FeatureConfig::default() }
+            }
+            RecordFormat::Fhir { features: Features::Listed(listed), .. } => {
+                let has = |name: &str| listed.iter().any(|listed| listed == name);
+                let codes: Vec<String> = listed.iter().filter(|name| name.contains('|')).cloned().collect();
+                // A code with several coded answers is several features, so that no cap goes with a list.
+                FeatureConfig { age: has("age"), sex: has("sex"), max_features: usize::MAX, codes: Some(codes), ..none }
+            }
+            RecordFormat::Csv { features, .. } => FeatureConfig { facts: features.clone(), ..none },
+        }
+    }
+}
+
+impl TaskSettings {
+    fn column(&self) -> Option<&str> {
+        match &self.label {
+            Label::Column { column, .. } => Some(column),
+            Label::Condition { .. } | Label::Observation { .. } => None,
+        }
+    }
+
+    /// How the label is read from a record.
+    pub fn label_spec(&self) -> LabelSpec {
+        match &self.label {
+            Label::Condition { condition, within } => LabelSpec::Condition { code: condition.clone(), within_days: within.days() },
+            Label::Observation { observation, within, answers } => {
+                LabelSpec::Observation { code: observation.clone(), within_days: within.days(), classes: answers.classes.clone() }
+            }
+            Label::Column { column, rule } => match rule {
+                ColumnRule::Above { above } => LabelSpec::Column { name: column.clone(), above: Some(*above), equals: None },
+                ColumnRule::Equals { equals } => LabelSpec::Column { name: column.clone(), above: None, equals: Some(equals.clone()) },
+                ColumnRule::Classes(classes) => LabelSpec::Category { name: column.clone(), classes: classes.classes.clone() },
+            },
+        }
+    }
+
+    /// How many classes a label may have: its value is less than this.
+    pub fn n_classes(&self) -> usize {
+        match self.kind {
+            TaskKind::Binary => 2,
+            TaskKind::Multiclass => self.task().classes.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use synovia_cohort::{RejectedLog, Time};
+    use synovia_records::LabelOutcome;
+
+    use super::*;
+
+    const TABLE: &str = "Subject,Weight,Site,CDR\na,70.5,1,0\nb,,2,0.5\nc,81,1,\nd,64,2,1\n";
+
+    /// The labels of the table's patients a to d, read by the records crate as the pipeline tells it to.
+    #[track_caller]
+    fn check(rule: &str, expected: [Option<f32>; 4]) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.csv");
+        std::fs::write(&path, TABLE).unwrap();
+        let toml = format!(
+            "name = \"p\"\n[records]\npath = {path:?}\nformat = \"csv\"\nid = \"Subject\"\nfeatures = [\"Weight\", \"Site\"]\ncategories = [\"Site\"]\n\
+             [[task]]\nname = \"t\"\nlabel = {{ column = \"CDR\", {rule} }}\nkind = \"binary\"\n",
+        );
+        let kind = if rule.matches(',').count() > 1 { "multiclass" } else { "binary" };
+        let pipeline = Pipeline::parse(&toml.replace("binary", kind), &[], None).unwrap();
+        let rejected = RejectedLog::counting();
+        let spill = dir.path().join("spill");
+        let store = synovia_records::ingest(&path, &pipeline.format_config(), &spill, &rejected, &|_| ()).unwrap();
+        assert_eq!(rejected.total(), 0);
+        let mut records: Vec<_> = (0..store.n_partitions()).flat_map(|k| store.load(k).unwrap()).collect();
+        records.sort_by(|a, b| a.id.cmp(&b.id));
+        let label = pipeline.tasks[0].label_spec();
+        let labels: Vec<Option<f32>> = records
+            .iter()
+            .map(|record| match label.label(record, Time::from_seconds(0)) {
+                LabelOutcome::Known(label) => Some(label),
+                LabelOutcome::Unknown(_) => None,
+            })
+            .collect();
+        assert_eq!(labels, expected, "{rule}");
+        assert!(labels.iter().flatten().all(|label| (*label as usize) < pipeline.tasks[0].n_classes()));
+        assert_eq!(pipeline.feature_config().facts, ["Weight", "Site"], "a label is no feature");
+    }
+
+    #[test]
+    fn labels_of_a_table() {
+        check("above = 0", [Some(0.0), Some(1.0), None, Some(1.0)]);
+        check("equals = \"0.5\"", [Some(0.0), Some(1.0), None, Some(0.0)]);
+        check("classes = [\"0\", \"0.5\", \"1\"]", [Some(0.0), Some(1.0), None, Some(2.0)]);
+        check("classes = [\"0\", \"1\"]", [Some(0.0), None, None, Some(1.0)]);
+    }
+
+    #[test]
+    fn listed_features_are_all_and_only_those() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = |features: &str| {
+            let toml = format!(
+                "name = \"p\"\n[records]\npath = {:?}\nformat = \"fhir\"\n{features}\n[[task]]\nname = \"t\"\nkind = \"binary\"\n\
+                 label = {{ condition = \"s|c\", within = \"1d\" }}\n",
+                dir.path()
+            );
+            Pipeline::parse(&toml, &[], None).unwrap().feature_config()
+        };
+        std::fs::write(dir.path().join("x.ndjson"), "").unwrap();
+        assert_eq!(config(""), FeatureConfig::default());
+        let some = FeatureConfig { max_features: 9, min_share: 0.5, ..FeatureConfig::default() };
+        assert_eq!(config("features = { cap = 9, min_share = 0.5 }"), some);
+        let listed = config("features = [\"s|a\", \"age\"]");
+        assert_eq!((listed.age, listed.sex, listed.codes), (true, false, Some(vec!["s|a".to_owned()])));
+    }
+}

@@ -1,0 +1,228 @@
+//! Trained models to predictions, metrics, the report and the model card.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use polars::prelude::{Column, DataFrame, ParquetWriter};
+use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train};
+use synovia_evaluation::{
+    Curve, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, LogisticBaseline, LogisticOptions, Metrics, Prediction, Report,
+    SplitSummary, TemperatureRow, Variant, evaluate, model_card, pool_folds, probabilities, report_html,
+};
+use synovia_training::{Presence, predict};
+
+use super::atomic::atomic_file;
+use super::cache::Stage;
+use super::cohort::CohortReport;
+use super::ingest::{read_json, write_json};
+use super::place::Place;
+use super::train::{ModelSettings, open_model};
+use super::{StageError, run_stage};
+use crate::commands::Work;
+
+/// Raised when the stage gives other outputs for the same inputs.
+const VERSION: u32 = 1;
+
+/// Runs the stage unless it is fresh; `trained` are the train stages of all folds.
+pub fn run(work: &Work, trained: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
+    let mut stage = Stage::new("evaluate", VERSION, &serde_json::json!({ "seed": work.pipeline.seed }))?;
+    for train in trained {
+        stage = stage.after(train);
+    }
+    let outputs = ["predictions.parquet", "metrics.json", "report.html", "model-card.md"];
+    run_stage(&stage, &work.run, &work.progress, &outputs, || evaluate_all(work, places))?;
+    Ok(stage)
+}
+
+/// What one place contributes to the report.
+struct Evaluated {
+    predictions: Vec<Prediction>,
+    settings: ModelSettings,
+    report: CohortReport,
+    reader: CohortReader,
+}
+
+fn evaluate_all(work: &Work, places: &[Place]) -> anyhow::Result<()> {
+    let bar = work.progress.start("evaluate", None, "predictions");
+    let mut all = Vec::new();
+    for place in places {
+        let evaluated = predict_all(work, place)?;
+        bar.add(evaluated.predictions.len() as u64);
+        if place.fold().is_some() {
+            write_predictions(&place.path(&work.run, "predictions.parquet"), &evaluated.predictions)?;
+        }
+        all.push(evaluated);
+    }
+    let options = EvaluationOptions { seed: work.pipeline.seed, ..EvaluationOptions::default() };
+    let tasks = all[0].reader.manifest().tasks.clone();
+    let (metrics, folds, predictions) = if places.len() == 1 {
+        let predictions = std::mem::take(&mut all[0].predictions);
+        (evaluate(&predictions, &tasks, &options)?, Vec::new(), predictions)
+    } else {
+        let of_folds: Vec<Vec<Prediction>> = all.iter_mut().map(|e| std::mem::take(&mut e.predictions)).collect();
+        let pooled = pool_folds(&of_folds, &tasks, &options)?;
+        let out_of_fold = of_folds.into_iter().flatten().filter(|p| p.split == Split::Test).collect();
+        (pooled.pooled, pooled.folds, out_of_fold)
+    };
+    write_predictions(&work.run.join("predictions.parquet"), &predictions)?;
+    write_json(&work.run.join("metrics.json"), &metrics)?;
+    let report = report(work, &all, &tasks, &metrics, &folds, &predictions)?;
+    write_text(work, "report.html", &report_html(&report))?;
+    write_text(work, "model-card.md", &model_card(&report))?;
+    bar.finish("");
+    Ok(())
+}
+
+fn write_text(work: &Work, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = work.run.join(name);
+    atomic_file(&path, |out| out.write_all(text.as_bytes()).map_err(|source| StageError::Io { path: path.clone(), source }))?;
+    Ok(())
+}
+
+fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
+    let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
+    let (settings, weights) = open_model(work, place)?;
+    let rows: Vec<&ExampleRow> = reader.rows().iter().collect();
+    let patients: Vec<Arc<str>> = rows.iter().map(|row| row.patient.as_str().into()).collect();
+    let tasks = &reader.manifest().tasks;
+    let mut predictions = Vec::new();
+    for (variant, of_variant) in &settings.variants {
+        let own = Presence::of(&of_variant.model);
+        let mut shown = vec![(*variant, own)];
+        if *variant == Variant::Joint {
+            shown.push((Variant::JointImage, Presence { image: true, record: false }));
+            shown.push((Variant::JointRecord, Presence { image: false, record: true }));
+        }
+        for (variant, presence) in shown {
+            for predicted in predict(
+                &of_variant.model,
+                &weights[&if own.image && own.record { Variant::Joint } else { variant }],
+                &reader,
+                &rows,
+                presence,
+            )? {
+                let row = rows[predicted.row];
+                for (k, task) in tasks.iter().enumerate() {
+                    let p = probabilities(&predicted.logits[k], of_variant.temperatures[k].value, task);
+                    predictions.extend(Prediction::rows(&row.id, &patients[predicted.row], row.split, task, row.labels[k], &p, variant));
+                }
+            }
+        }
+    }
+    if !reader.manifest().features.is_empty() {
+        predictions.extend(baseline(work, &reader, &rows, &patients)?);
+    }
+    let report = read_json(&place.path(&work.run, "cohort").join("report.json"))?;
+    Ok(Evaluated { predictions, settings, report, reader })
+}
+
+/// Logistic regression on the record, fitted on the train split.
+fn baseline(work: &Work, reader: &CohortReader, rows: &[&ExampleRow], patients: &[Arc<str>]) -> anyhow::Result<Vec<Prediction>> {
+    let n = reader.manifest().features.len();
+    let (mut features, mut train_labels) = (Vec::new(), Vec::new());
+    reader.view::<Train>().for_each_record(|row, values| {
+        features.extend_from_slice(values);
+        train_labels.push(row.labels.clone());
+    })?;
+    let (mut all, mut seen, mut values) = (Vec::new(), Vec::new(), vec![0.0; n]);
+    for (k, row) in rows.iter().enumerate() {
+        if reader.read_record(row, &mut values)? {
+            all.extend_from_slice(&values);
+            seen.push(k);
+        }
+    }
+    let mut out = Vec::new();
+    for (k, task) in reader.manifest().tasks.iter().enumerate() {
+        let labels: Vec<Option<f32>> = train_labels.iter().map(|labels| labels[k]).collect();
+        let fitted = match LogisticBaseline::fit(&features, n, &labels, task, &LogisticOptions::default()) {
+            Ok(fitted) => fitted,
+            Err(error) => {
+                work.progress.note("evaluate", &format!("no logistic baseline for `{}`: {error}", task.name));
+                continue;
+            }
+        };
+        let p = fitted.probabilities(&all)?;
+        let width = task.n_outputs();
+        for (i, &row) in seen.iter().enumerate() {
+            let of_row = &p[i * width..(i + 1) * width];
+            let row_of = rows[row];
+            out.extend(Prediction::rows(&row_of.id, &patients[row], row_of.split, task, row_of.labels[k], of_row, Variant::LogisticRecord));
+        }
+    }
+    Ok(out)
+}
+
+fn write_predictions(path: &std::path::Path, predictions: &[Prediction]) -> anyhow::Result<()> {
+    let column = |name: &str, f: &dyn Fn(&Prediction) -> &str| Column::new(name.into(), predictions.iter().map(f).collect::<Vec<&str>>());
+    let columns = vec![
+        column("example_id", &|p| p.example.as_str()),
+        column("patient_id", &|p| &p.patient),
+        column("split", &|p| p.split.as_str()),
+        column("task", &|p| &p.task),
+        column("class", &|p| &p.class),
+        Column::new("label".into(), predictions.iter().map(|p| p.label).collect::<Vec<_>>()),
+        Column::new("probability".into(), predictions.iter().map(|p| p.probability).collect::<Vec<_>>()),
+        column("variant", &|p| p.variant.as_str()),
+    ];
+    let mut frame = DataFrame::new(predictions.len(), columns)?;
+    let partial = path.with_extension("parquet.partial");
+    let file = File::create(&partial).with_context(|| path.display().to_string())?;
+    ParquetWriter::new(&file).finish(&mut frame).with_context(|| path.display().to_string())?;
+    file.sync_all().with_context(|| path.display().to_string())?;
+    std::fs::rename(&partial, path).with_context(|| path.display().to_string())
+}
+
+fn report<'a>(
+    work: &'a Work,
+    all: &'a [Evaluated],
+    tasks: &'a [Task],
+    metrics: &'a Metrics,
+    folds: &'a [Metrics],
+    predictions: &'a [Prediction],
+) -> anyhow::Result<Report<'a>> {
+    let first = &all[0];
+    let mut report = Report::new(&work.pipeline.name, metrics, tasks, predictions);
+    report.folds = folds;
+    report.intended_use = Some(
+        "Research on predicting the tasks above from an image and the record before it, in patients like those of the cohort. Not a medical device."
+            .to_owned(),
+    );
+    report.limits = vec![
+        "Measured on held-out patients of the same source; nothing is known of other hospitals, scanners or populations.".to_owned(),
+        "A probability is calibrated for the prevalence of this cohort.".to_owned(),
+    ];
+    let steps = first.report.steps.iter().map(|(name, count)| FlowStep { name: name.clone(), count: *count, note: None });
+    report.flow = Some(Flow {
+        steps: steps.collect(),
+        failed_links: first.report.failed_links.iter().map(|(reason, n)| (reason.clone(), *n)).collect(),
+    });
+    report.rejected = Some(first.report.rejected.clone());
+    report.refused = Some(first.report.refused);
+    if all.len() == 1 {
+        report.splits = SplitSummary::of_rows(first.reader.rows(), tasks);
+    }
+    for (fold, evaluated) in all.iter().enumerate() {
+        for (variant, settings) in &evaluated.settings.variants {
+            let name = if all.len() == 1 { variant.to_string() } else { format!("{variant}, fold {}", fold + 1) };
+            let epochs = settings.history.iter().map(|e| Epoch {
+                epoch: e.epoch,
+                train_loss: e.train_loss,
+                validation_loss: Some(e.validation_loss),
+            });
+            report.training.push(Curve { name, epochs: epochs.collect(), best_epoch: Some(settings.best_epoch) });
+            if all.len() == 1 {
+                report.temperatures.extend(tasks.iter().zip(&settings.temperatures).map(|(task, temperature)| TemperatureRow {
+                    task: task.name.clone(),
+                    variant: *variant,
+                    temperature: temperature.clone(),
+                }));
+            }
+        }
+    }
+    let features = first.reader.manifest().features.iter().zip(&first.report.coverage);
+    report.features = features.map(|(spec, coverage)| FeatureRow { spec: spec.clone(), coverage: *coverage }).collect();
+    report.settings = Some(work.pipeline.resolved_toml(&[])?);
+    report.seed = Some(work.pipeline.seed);
+    Ok(report)
+}

@@ -1,0 +1,204 @@
+//! The trained model to `model.onnx`, held against it before it is written.
+
+use anyhow::Context as _;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use synovia_cohort::{CohortReader, ExampleRow, Geometry, Task};
+use synovia_evaluation::Variant;
+use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
+use synovia_images::Preparation;
+use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
+use synovia_records::FeaturePlan;
+use synovia_training::{Weights, encode_weights};
+
+use super::atomic::atomic_file;
+use super::cache::Stage;
+use super::ingest::read_json;
+use super::place::Place;
+use super::train::open_model;
+use super::{StageError, run_stage};
+use crate::commands::Work;
+use crate::pipeline::ImageKind;
+
+/// Raised when the stage gives other outputs for the same inputs.
+const VERSION: u32 = 1;
+/// Key of the file's metadata under which [`Exported`] stands.
+pub const METADATA: &str = "synovia";
+/// Examples that the file and the model are compared on.
+const N_CHECKED: usize = 16;
+
+/// What the exported file says of itself: all that prediction needs besides the graph.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exported {
+    /// The pipeline's name.
+    pub name: String,
+    /// Version of the program that wrote it.
+    pub version: String,
+    /// Seed of the training.
+    pub seed: u64,
+    /// SHA-256 of the weights.
+    pub weights: String,
+    /// What the model was trained on: the key of its cohort.
+    pub cohort: String,
+    /// The tasks, in the order of the outputs.
+    pub tasks: Vec<Task>,
+    /// How an image is prepared; `None` for a model without images.
+    pub preparation: Option<Preparation>,
+    /// What the images are.
+    pub image_kind: Option<ImageKind>,
+    /// How a record becomes features; `None` for a model without records.
+    pub features: Option<FeaturePlan>,
+    /// How far back the record counts, days.
+    pub history_days: Option<f64>,
+    /// Temperatures, a task each; they are in the graph.
+    pub temperatures: Vec<f32>,
+    /// Measures on the test split.
+    pub metrics: serde_json::Value,
+    /// What it is for.
+    pub intended_use: String,
+}
+
+/// Runs the stage unless it is fresh.
+pub fn run(work: &Work, trained: &Stage, evaluated: &Stage, place: &Place) -> anyhow::Result<Stage> {
+    let stage = Stage::new(&place.stage("export"), VERSION, &())?.after(trained).after(evaluated);
+    let output = place.relative("model.onnx");
+    run_stage(&stage, &work.run, &work.progress, &[&output], || export(work, trained, place))?;
+    Ok(stage)
+}
+
+/// A model on the device of real numbers. Each call makes a new one: a model that is moved to the capture device is spoilt,
+/// clones included.
+fn fresh(config: &JointModelConfig, weights: &Weights) -> anyhow::Result<JointModel> {
+    Ok(apply_state(config.init(None, &Device::flex())?, weights)?.valid())
+}
+
+fn forward(model: &JointModel, inputs: Inputs, batch: usize, device: &Device, temperatures: &[f32]) -> (Vec<Tensor<2>>, Tensor<2>) {
+    let outputs = model.forward(inputs, batch, device);
+    (JointModel::probabilities(outputs.logits, temperatures), outputs.embedding)
+}
+
+fn export(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<()> {
+    let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
+    let (settings, mut weights) = open_model(work, place)?;
+    let (variant, of_variant) =
+        settings.variants.get_key_value(&Variant::Joint).or_else(|| settings.variants.iter().next()).context("no trained model")?;
+    let weights = weights.remove(variant).context("no weights")?;
+    let config = &of_variant.model;
+    let temperatures: Vec<f32> = of_variant.temperatures.iter().map(|t| t.value).collect();
+    let manifest = reader.manifest();
+    let tasks = &manifest.tasks;
+    let geometry = manifest.geometry.filter(|_| config.image.is_some());
+    let n_features = config.record.map(|_| manifest.features.len());
+
+    let graph = trace(|tracer: &mut Tracer| {
+        let model = fresh(config, &weights).map_err(|error| TraceError::Forward(error.into()))?.to_device(tracer.device());
+        let (batch, device) = (tracer.batch(), tracer.device().clone());
+        let mut inputs = Inputs::default();
+        if let Some(Geometry { channels, height, width }) = geometry {
+            let values = tracer.input::<4>("image", [channels, height, width]);
+            inputs.image = Some(Modality { values, present: tracer.input::<2>(&presence_input("image"), [1]), rows: None });
+        }
+        if let Some(n) = n_features {
+            let values = tracer.input::<2>("record", [n]);
+            inputs.record = Some(Modality { values, present: tracer.input::<2>(&presence_input("record"), [1]), rows: None });
+        }
+        let (probabilities, embedding) = forward(&model, inputs, batch, &device, &temperatures);
+        for (task, probability) in tasks.iter().zip(probabilities) {
+            tracer.output(&task.name, probability);
+        }
+        tracer.output("embedding", embedding);
+        Ok(())
+    })?;
+
+    let features: FeaturePlan = read_json(&place.path(&work.run, "model").join("features.json"))?;
+    let exported = Exported {
+        name: work.pipeline.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        seed: work.pipeline.seed,
+        weights: hex::encode(Sha256::digest(encode_weights(&weights, variant.as_str())?)),
+        cohort: trained.key().to_string(),
+        tasks: tasks.clone(),
+        preparation: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(crate::pipeline::Images::preparation),
+        image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind),
+        features: n_features.map(|_| features),
+        history_days: work.pipeline.records.history_days(),
+        temperatures: temperatures.clone(),
+        metrics: read_json(&work.run.join("metrics.json"))?,
+        intended_use: "Research. Not a medical device.".to_owned(),
+    };
+    let bytes = graph.to_bytes(&[(METADATA.to_owned(), serde_json::to_string(&exported)?)]);
+    let verification = check(&bytes, config, &weights, &temperatures, &reader, geometry, n_features)?;
+    let path = place.path(&work.run, "model.onnx");
+    atomic_file(&path, |out| out.write_all(&bytes).map_err(|source| StageError::Io { path: path.clone(), source }))?;
+    let worst = verification.outputs.iter().map(|o| o.difference).fold(0.0, f32::max);
+    work.progress.note(
+        &place.stage("export"),
+        &format!(
+            "model.onnx differs from the trained model by {worst:.1e} at most, over {} sets of modalities (allowed {TOLERANCE:.0e})",
+            verification.n_patterns
+        ),
+    );
+    Ok(())
+}
+
+/// The file against the model on real examples of the cohort.
+fn check(
+    bytes: &[u8],
+    config: &JointModelConfig,
+    weights: &Weights,
+    temperatures: &[f32],
+    reader: &CohortReader,
+    geometry: Option<Geometry>,
+    n_features: Option<usize>,
+) -> anyhow::Result<Verification> {
+    let (mut images, mut records) = (Vec::new(), Vec::new());
+    let complete =
+        |row: &&ExampleRow| (geometry.is_none() || row.image_row.is_some()) && (n_features.is_none() || row.record_row.is_some());
+    for row in reader.rows().iter().filter(complete).take(N_CHECKED) {
+        if let Some(geometry) = geometry {
+            let mut image = vec![0.0; geometry.len()];
+            reader.read_image(row, &mut image)?;
+            images.extend(image);
+        }
+        if let Some(n) = n_features {
+            let mut record = vec![0.0; n];
+            reader.read_record(row, &mut record)?;
+            records.extend(record);
+        }
+    }
+    let mut examples = Vec::new();
+    if let Some(Geometry { channels, height, width }) = geometry {
+        examples.push(ModalityInput { modality: "image".to_owned(), shape: vec![channels, height, width], values: images });
+    }
+    if let Some(n) = n_features {
+        examples.push(ModalityInput { modality: "record".to_owned(), shape: vec![n], values: records });
+    }
+    let model = fresh(config, weights)?;
+    let device = Device::flex();
+    let tasks = &reader.manifest().tasks;
+    let expected = |arrays: &[InputArray<'_>]| -> Result<Vec<OutputArray>, anyhow::Error> {
+        let find = |name: &str| arrays.iter().find(|array| array.0 == name);
+        let table = |name: &str| find(name).map(|a| Tensor::<2>::from_data(TensorData::new(a.2.to_vec(), a.1.to_vec()), &device));
+        let mut inputs = Inputs::default();
+        if let (Some(a), Some(present)) = (find("image"), table(&presence_input("image"))) {
+            let values = Tensor::<4>::from_data(TensorData::new(a.2.to_vec(), a.1.to_vec()), &device);
+            inputs.image = Some(Modality { values, present, rows: None });
+        }
+        if let (Some(values), Some(present)) = (table("record"), table(&presence_input("record"))) {
+            inputs.record = Some(Modality { values, present, rows: None });
+        }
+        let batch = arrays.first().map_or(0, |a| a.1[0]);
+        let (probabilities, embedding) = forward(&model, inputs, batch, &device, temperatures);
+        let names = tasks.iter().map(|task| task.name.clone()).chain(["embedding".to_owned()]);
+        names
+            .zip(probabilities.into_iter().chain([embedding]))
+            .map(|(name, tensor)| {
+                let shape = tensor.dims().to_vec();
+                Ok((name, shape, tensor.into_data().convert::<f32>().try_to_vec().map_err(|error| anyhow::anyhow!("{error:?}"))?))
+            })
+            .collect()
+    };
+    Ok(verify(bytes, expected, &examples)?)
+}

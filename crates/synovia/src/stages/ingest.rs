@@ -1,0 +1,80 @@
+//! Files to an index of studies and a store of records.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use synovia_cohort::RejectedLog;
+use synovia_images::StudyIndex;
+
+use super::atomic::{atomic_dir, atomic_file};
+use super::cache::Stage;
+use super::{StageError, run_stage};
+use crate::commands::Work;
+
+/// Raised when the stage gives other outputs for the same inputs.
+const VERSION: u32 = 1;
+/// Folder of its outputs.
+pub const FOLDER: &str = "ingest";
+
+/// The stage as it would run now.
+pub fn stage(work: &Work) -> anyhow::Result<Stage> {
+    let pipeline = &work.pipeline;
+    let images = pipeline.images.as_ref().map(|images| (&images.path, images.kind));
+    let mut stage = Stage::new("ingest", VERSION, &serde_json::json!({ "images": images, "records": work.pipeline.format_config() }))?;
+    if let Some((path, _)) = images {
+        stage = stage.reads("images", path)?;
+    }
+    Ok(stage.reads("records", &pipeline.records.path)?)
+}
+
+/// Runs the stage unless it is fresh.
+pub fn run(work: &Work) -> anyhow::Result<Stage> {
+    let stage = stage(work)?;
+    run_stage(&stage, &work.run, &work.progress, &[FOLDER], || ingest(work))?;
+    Ok(stage)
+}
+
+fn ingest(work: &Work) -> anyhow::Result<()> {
+    let dir = atomic_dir(&work.run.join(FOLDER))?;
+    let log_path = dir.path().join("rejected.jsonl");
+    let log = RejectedLog::create(&log_path).with_context(|| log_path.display().to_string())?;
+    let index = match &work.pipeline.images {
+        None => StudyIndex::default(),
+        Some(images) => {
+            let kind = images.kind.into();
+            let bar = work.progress.start("images", None, "files");
+            let index = synovia_images::scan(&images.path, kind, &log, &|n| bar.set(n))?;
+            bar.finish(&format!("{} studies", index.studies.len()));
+            index
+        }
+    };
+    write_json(&dir.path().join("studies.json"), &index)?;
+
+    let format = work.pipeline.format_config();
+    let records = &work.pipeline.records.path;
+    let bar = work.progress.start("records", Some(synovia_records::input_bytes(records, &format)?), "bytes");
+    let spill = dir.path().join("records");
+    std::fs::create_dir_all(&spill).with_context(|| spill.display().to_string())?;
+    let store = synovia_records::ingest(records, &format, &spill, &log, &|n| bar.add(n))?;
+    bar.finish(&format!("{} patients, {} events", store.summary().n_patients, store.summary().n_events));
+    let counts = log.finish().with_context(|| log_path.display().to_string())?;
+    let total: u64 = counts.values().sum();
+    work.progress.note("ingest", &format!("{total} things were not taken; see rejected.jsonl for each"));
+    write_json(&dir.path().join("rejected.json"), &counts)?;
+    std::fs::copy(&log_path, work.run.join("rejected.jsonl")).with_context(|| "rejected.jsonl".to_owned())?;
+    dir.commit()?;
+    Ok(())
+}
+
+/// Writes a value as indented JSON, whole.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_vec_pretty(value)?;
+    atomic_file(path, |out| out.write_all(&text).map_err(|source| StageError::Io { path: path.to_owned(), source }))?;
+    Ok(())
+}
+
+/// Reads JSON of ours.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+    serde_json::from_slice(&text).with_context(|| format!("{}: not as it was written; run the stage again", path.display()))
+}

@@ -1,0 +1,211 @@
+//! The cohort to three trained and calibrated models: joint, image alone, record alone, each with the same budget.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train, Validation};
+use synovia_encoders::FeatureStatistics;
+use synovia_evaluation::{Temperature, Variant, fit_temperature};
+use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
+use synovia_training::{
+    Augmentation, EpochReport, Fit, Presence, Progress as Told, Sampling, TrainingSettings, Weights, decode_weights, encode_weights, fit,
+    fit_statistics, predict,
+};
+
+use super::atomic::{atomic_dir, atomic_file};
+use super::cache::Stage;
+use super::ingest::{read_json, write_json};
+use super::place::Place;
+use super::{StageError, run_stage};
+use crate::commands::Work;
+use crate::pipeline;
+
+/// Raised when the stage gives other outputs for the same inputs.
+const VERSION: u32 = 1;
+
+/// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelSettings {
+    /// Statistics of the features, fitted on the train split.
+    pub statistics: FeatureStatistics,
+    /// The models.
+    pub variants: BTreeMap<Variant, VariantSettings>,
+}
+
+/// One trained model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VariantSettings {
+    /// What it is made of.
+    pub model: JointModelConfig,
+    /// How it was trained.
+    pub training: TrainingSettings,
+    /// The epoch whose weights were kept, from 1.
+    pub best_epoch: usize,
+    /// A line an epoch.
+    pub history: Vec<EpochReport>,
+    /// A temperature a task, fitted on the validation split.
+    pub temperatures: Vec<Temperature>,
+}
+
+/// Runs the stage unless it is fresh.
+pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> {
+    let p = &work.pipeline;
+    let settings = serde_json::json!({ "seed": p.seed, "model": p.model, "training": p.training.for_key() });
+    let stage = Stage::new(&place.stage("train"), VERSION, &settings)?.after(cohort);
+    let outputs = [place.relative("model"), place.relative("history.jsonl")];
+    run_stage(&stage, &work.run, &work.progress, &[&outputs[0], &outputs[1]], || train(work, cohort, place))?;
+    Ok(stage)
+}
+
+/// The models that the pipeline has towers for, the joint one first.
+fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelConfig)> {
+    let model = &work.pipeline.model;
+    let manifest = reader.manifest();
+    let image = manifest.geometry.map(|g| ImageTower::ResNet18 { channels: g.channels, width: model.width });
+    let n_features = manifest.features.len();
+    let record = (n_features > 0).then_some(RecordTower::Table { n_features, width: model.embedding, dropout: model.dropout });
+    let config = |image, record| JointModelConfig {
+        image,
+        record,
+        fusion: match model.fusion {
+            pipeline::Fusion::Gated => FusionKind::Gated,
+            pipeline::Fusion::Concat => FusionKind::Concat,
+        },
+        embedding: model.embedding,
+        dropout: model.dropout,
+        heads: manifest.tasks.iter().map(|t| Head { task: t.name.clone(), n_logits: t.n_logits() }).collect(),
+    };
+    match (image, record) {
+        (Some(_), Some(_)) => {
+            vec![(Variant::Joint, config(image, record)), (Variant::Image, config(image, None)), (Variant::Record, config(None, record))]
+        }
+        (Some(_), None) => vec![(Variant::Image, config(image, None))],
+        _ => vec![(Variant::Record, config(None, record))],
+    }
+}
+
+fn training_settings(work: &Work) -> TrainingSettings {
+    let t = &work.pipeline.training;
+    let a = &t.augmentation;
+    TrainingSettings {
+        epochs: t.epochs,
+        batch: t.batch,
+        learning_rate: t.learning_rate,
+        weight_decay: t.weight_decay,
+        warmup_epochs: t.warmup_epochs,
+        clip: t.clip,
+        patience: if t.patience == 0 { t.epochs } else { t.patience },
+        sampling: match t.sampling {
+            pipeline::Sampling::Plain => Sampling::Plain,
+            pipeline::Sampling::Balanced => Sampling::Balanced,
+        },
+        modality_dropout: work.pipeline.model.modality_dropout,
+        augmentation: Augmentation {
+            shift: a.shift as f32,
+            rotate: a.rotate as f32,
+            scale: a.scale as f32,
+            noise: a.noise as f32,
+            brightness: a.brightness as f32,
+            flip: a.flip,
+        },
+        seed: work.pipeline.seed,
+    }
+}
+
+fn train(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<()> {
+    let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
+    let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
+    let statistics = fit_statistics(&train)?;
+    let training = training_settings(work);
+    let data_key = cohort.key();
+    let mut settings = ModelSettings { statistics, variants: BTreeMap::new() };
+    let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
+    for (variant, model) in variants(work, &reader) {
+        let checkpoints = work.run.join(format!(".training/{}", place.relative(variant.as_str())));
+        let job = Fit {
+            model: &model,
+            statistics: &settings.statistics,
+            settings: &training,
+            checkpoints: &checkpoints,
+            data_key: data_key.as_str(),
+        };
+        let name = place.stage(&format!("train-{variant}"));
+        let bar = work.progress.start(&name, None, "steps");
+        let (mut steps, mut validated) = (0, String::new());
+        let trained = fit(&job, &train, &validation, &mut |told| match told {
+            Told::Start { done, epochs, steps: of_epoch } => {
+                steps = of_epoch;
+                bar.set_total((epochs * steps) as u64);
+                bar.set((done * steps) as u64);
+            }
+            Told::Step { epoch, step, loss, examples_per_s } => {
+                bar.set(((epoch - 1) * steps + step) as u64);
+                bar.message(format!("epoch {epoch}, loss {loss:.3}, {examples_per_s:.0} examples/s{validated}"));
+            }
+            Told::Epoch(history) => {
+                if let Some(last) = history.last() {
+                    validated = format!(", validation {:.3}", last.validation_loss);
+                }
+            }
+        })?;
+        let best = trained.history.get(trained.best_epoch.wrapping_sub(1));
+        bar.finish(&format!("best epoch {}, validation loss {:.4}", trained.best_epoch, best.map_or(f64::NAN, |b| b.validation_loss)));
+        let temperatures = calibrate(&model, &trained.weights, &reader)?;
+        let of_variant =
+            VariantSettings { model, training: training.clone(), best_epoch: trained.best_epoch, history: trained.history, temperatures };
+        settings.variants.insert(variant, of_variant);
+        weights.insert(variant, trained.weights);
+    }
+    let dir = atomic_dir(&place.path(&work.run, "model"))?;
+    for (variant, weights) in &weights {
+        let path = dir.path().join(format!("{variant}.safetensors"));
+        std::fs::write(&path, encode_weights(weights, variant.as_str())?).with_context(|| path.display().to_string())?;
+    }
+    let copy =
+        |name: &str| std::fs::copy(place.path(&work.run, "cohort").join(name), dir.path().join(name)).with_context(|| name.to_owned());
+    copy("features.json")?;
+    copy("preparation.json")?;
+    write_json(&dir.path().join("settings.json"), &settings)?;
+    let history_path = place.path(&work.run, "history.jsonl");
+    atomic_file(&history_path, |out| -> anyhow::Result<()> {
+        for (variant, of_variant) in &settings.variants {
+            for epoch in &of_variant.history {
+                let mut line = serde_json::to_value(epoch)?;
+                line["variant"] = variant.as_str().into();
+                writeln!(out, "{line}").map_err(|source| StageError::Io { path: history_path.clone(), source })?;
+            }
+        }
+        Ok(())
+    })?;
+    dir.commit()?;
+    // The checkpoints have served: the model is in place.
+    let checkpoints = work.run.join(format!(".training/{}", place.relative("")));
+    std::fs::remove_dir_all(&checkpoints).with_context(|| checkpoints.display().to_string())?;
+    Ok(())
+}
+
+/// A temperature a task, on the validation split.
+fn calibrate(model: &JointModelConfig, weights: &Weights, reader: &CohortReader) -> anyhow::Result<Vec<Temperature>> {
+    let rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == Split::Validation).collect();
+    let predicted = predict(model, weights, reader, &rows, Presence::of(model))?;
+    let of_task = |(k, task): (usize, &Task)| {
+        let logits: Vec<f32> = predicted.iter().flat_map(|p| p.logits[k].iter().copied()).collect();
+        let labels: Vec<Option<f32>> = predicted.iter().map(|p| rows[p.row].labels[k]).collect();
+        fit_temperature(&logits, &labels, task)
+    };
+    Ok(reader.manifest().tasks.iter().enumerate().map(of_task).collect::<Result<_, _>>()?)
+}
+
+/// The settings and weights that a finished train stage left.
+pub fn open_model(work: &Work, place: &Place) -> anyhow::Result<(ModelSettings, BTreeMap<Variant, Weights>)> {
+    let dir = place.path(&work.run, "model");
+    let settings: ModelSettings = read_json(&dir.join("settings.json"))?;
+    let mut weights = BTreeMap::new();
+    for variant in settings.variants.keys() {
+        let path = dir.join(format!("{variant}.safetensors"));
+        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        weights.insert(*variant, decode_weights(&bytes).with_context(|| path.display().to_string())?.0);
+    }
+    Ok((settings, weights))
+}

@@ -1,0 +1,6 @@
+//! What holds for the project as a whole: through the binary, as a user would.
+
+mod architecture;
+mod real_data;
+mod runs;
+mod synovia;

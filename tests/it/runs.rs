@@ -1,0 +1,166 @@
+//! From files to the report and the exported model, and what must hold of every run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::synovia::{command, root, run, simulate, small, succeed};
+
+fn files(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, out) } else { out.push(path) }
+    }
+}
+
+/// Weights by file name.
+fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let read = |name: &str| (name.to_owned(), std::fs::read(run.join("model").join(name)).unwrap());
+    ["joint.safetensors", "image.safetensors", "record.safetensors"].into_iter().map(read).collect()
+}
+
+#[test]
+fn the_whole_way_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulate(dir.path(), 150, "--missing-image 0.1 --missing-record 0.1");
+    let to = dir.path().join("run");
+    succeed(&format!("run {}", small(&data, &to)));
+    for name in ["pipeline.toml", "rejected.jsonl", "cohort/examples.parquet", "cohort/report.json", "history.jsonl", "predictions.parquet"]
+    {
+        assert!(to.join(name).is_file(), "{name}");
+    }
+    let metrics: serde_json::Value = serde_json::from_slice(&std::fs::read(to.join("metrics.json")).unwrap()).unwrap();
+    for task in ["malignant", "stage"] {
+        for variant in ["joint", "image", "record", "joint-image", "joint-record", "logistic-record"] {
+            let auroc = metrics["tasks"][task]["variants"][variant]["auroc"]["value"].as_f64().unwrap();
+            assert!((0.0..=1.0).contains(&auroc), "{task} {variant}");
+        }
+        assert!(metrics["tasks"][task]["gain"]["verdict"].is_string());
+    }
+    succeed(&format!("audit {}", to.display()));
+
+    // The exported file is enough to predict from, with either modality left out.
+    let model = to.join("model.onnx");
+    for (inputs, image, record) in [
+        (format!("--images {0}/dicom --records {0}/fhir", data.display()), true, true),
+        (format!("--images {}/dicom", data.display()), true, false),
+        (format!("--records {}/fhir", data.display()), false, true),
+    ] {
+        let out = succeed(&format!("predict --quiet --model {} {inputs}", model.display()));
+        let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().any(|l| l["present"]["image"] == image && l["present"]["record"] == record), "{inputs}");
+        for line in &lines {
+            let p = line["probabilities"]["malignant"]["malignant"].as_f64().unwrap();
+            let stages = line["probabilities"]["stage"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum::<f64>();
+            assert!((0.0..=1.0).contains(&p) && (stages - 1.0).abs() < 1e-5, "{line}");
+        }
+    }
+
+    // Invariant: no identifier of a patient in anything that leaves the run. The store of records is what they are read
+    // into, and stays where the data are.
+    let patients = std::fs::read_to_string(data.join("fhir/Patient.ndjson")).unwrap();
+    let mut identifiers = Vec::new();
+    for patient in patients.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+        identifiers.push(patient["id"].as_str().unwrap().to_owned());
+        identifiers.extend(patient["identifier"].as_array().into_iter().flatten().filter_map(|i| i["value"].as_str()).map(str::to_owned));
+        identifiers.extend(patient["name"].as_array().into_iter().flatten().filter_map(|n| n["family"].as_str()).map(str::to_owned));
+    }
+    let mut written = Vec::new();
+    files(&to, &mut written);
+    for path in written.iter().filter(|path| !path.starts_with(to.join("ingest"))) {
+        let bytes = std::fs::read(path).unwrap();
+        // Parquet, weights and pixels are searched as bytes; so is text.
+        let text = String::from_utf8_lossy(&bytes);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.extension().is_some_and(|ending| ending == "u16" || ending == "f32") {
+            continue;
+        }
+        for identifier in identifiers.iter().filter(|i| i.len() > 5) {
+            assert!(!text.contains(identifier.as_str()), "{name} holds an identifier");
+        }
+    }
+
+    // Nothing changed: nothing runs.
+    let started = Instant::now();
+    let again = run(&format!("run {}", small(&data, &to).replace("--quiet", "")));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.success() && said.matches("unchanged, skipped").count() == 5, "{said}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn same_bits_for_any_number_of_threads_and_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulate(dir.path(), 120, "");
+    let train = |name: &str, threads: usize| {
+        let to = dir.path().join(name);
+        succeed(&format!("train {} --threads {threads}", small(&data, &to)));
+        weights(&to)
+    };
+    let undisturbed = train("two", 2);
+    assert_eq!(undisturbed, train("one", 1), "one and two threads");
+
+    // Killed at moments that fall into different epochs and models, then run again until it is done.
+    let to = dir.path().join("killed");
+    let arguments = format!("train {} --threads 2", small(&data, &to));
+    for milliseconds in [300, 700, 1100, 500, 900] {
+        let mut child = command().args(arguments.split_whitespace()).current_dir(root()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    succeed(&arguments);
+    assert_eq!(undisturbed, weights(&to), "killed and resumed");
+}
+
+#[test]
+fn wrong_use_says_what_and_where() {
+    let check = |arguments: &str, code: i32, words: &[&str]| {
+        let output = run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "synovia {arguments}\n{said}");
+        for word in words {
+            assert!(said.contains(word), "synovia {arguments}\nno `{word}` in: {said}");
+        }
+    };
+    check("", 2, &["Usage"]);
+    check("run nowhere.toml", 2, &["nowhere.toml"]);
+    check("run pipelines/lung.toml --set model.fussion=gated", 2, &["fussion", "fusion"]);
+    check("run pipelines/lung.toml --set images.path=nowhere", 2, &["nowhere"]);
+    check("predict --model nowhere.onnx --records fixtures", 1, &["nowhere.onnx"]);
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulate(dir.path(), 20, "");
+    check(&format!("simulate --out {} --patients 3", data.display()), 1, &["not empty"]);
+    // A run folder below a file can't be made, by whoever asks.
+    let below = data.join("truth.parquet/run");
+    check(&format!("cohort {}", small(&data, &below)), 1, &["truth.parquet"]);
+}
+
+#[test]
+fn hostile_files_beside_good_ones_cost_only_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulate(dir.path(), 60, "");
+    for (from, to) in [("dicom", "dicom"), ("fhir", "fhir")] {
+        let bad = root().join("fixtures/bad").join(from);
+        for entry in std::fs::read_dir(&bad).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), data.join(to).join(format!("bad-{}", entry.file_name().to_string_lossy()))).unwrap();
+        }
+    }
+    let to = dir.path().join("run");
+    succeed(&format!("cohort {}", small(&data, &to)));
+    let rejected = std::fs::read_to_string(to.join("rejected.jsonl")).unwrap();
+    for name in ["truncated", "absurd", "no-pixel-data", "broken.ndjson", "nan.ndjson"] {
+        assert!(rejected.contains(name), "no rejection names {name}");
+    }
+    let clean = dir.path().join("clean");
+    let other = tempfile::tempdir().unwrap();
+    let good = simulate(other.path(), 60, "");
+    succeed(&format!("cohort {}", small(&good, &clean)));
+    let count = |run: &Path| {
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("cohort/report.json")).unwrap()).unwrap();
+        let steps = report["steps"].as_array().unwrap();
+        steps.iter().find(|s| s[0] == "examples with both").unwrap()[1].as_u64().unwrap()
+    };
+    assert_eq!(count(&to), count(&clean), "good input beside bad input is all taken");
+}
