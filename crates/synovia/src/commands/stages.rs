@@ -1,7 +1,10 @@
 //! The commands that run a pipeline's stages, up to one of them.
 
+use synovia_evaluation::{Metrics, Variant};
+
 use super::{Context, Work};
 use crate::cli::PipelineArgs;
+use crate::stages::ingest::read_json;
 use crate::stages::place::Place;
 use crate::stages::{cohort, evaluate, export, ingest, train};
 
@@ -44,7 +47,27 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
             }
         }
         if !context.global.quiet {
+            print_table(&work)?;
             println!("{}", work.run.join("report.html").display());
+        }
+    }
+    Ok(())
+}
+
+/// Joint against single, as the report's headline has it.
+fn print_table(work: &Work) -> anyhow::Result<()> {
+    let metrics: Metrics = read_json(&work.run.join("metrics.json"))?;
+    let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+    println!("{:<16}{:<18}{:<26}AUPRC", "task", "model", "AUROC (95 %)");
+    for (task, measured) in &metrics.tasks {
+        for variant in Variant::ALL {
+            if let Some(m) = measured.variants.get(&variant) {
+                let auroc = format!("{} ({} to {})", shown(m.auroc.value), shown(m.auroc.low), shown(m.auroc.high));
+                println!("{task:<16}{:<18}{auroc:<26}{}", variant.as_str(), shown(m.auprc.value));
+            }
+        }
+        if let Some(gain) = &measured.gain {
+            println!("{task:<16}{}", gain.sentence);
         }
     }
     Ok(())
