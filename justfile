@@ -12,7 +12,7 @@ demo: onnxruntime
     rm -rf data/demo
     {{synovia}} simulate --out data/demo --patients 1500 --seed 1
     {{synovia}} run pipelines/lung.toml --run runs/demo --set name=demo --set images.path=data/demo/dicom --set records.path=data/demo/fhir --set training.epochs=20
-    {{synovia}} predict --quiet --model runs/demo/model.onnx --images data/demo/dicom --records data/demo/fhir 2>/dev/null | head -n 1
+    {{synovia}} predict --quiet --model runs/demo/model.onnx --images data/demo/dicom --records data/demo/fhir | head -n 1
 
 # All stages up to trained models
 train PIPELINE *ARGS:

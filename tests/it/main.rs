@@ -3,4 +3,5 @@
 mod architecture;
 mod real_data;
 mod runs;
+mod standards;
 mod synovia;

@@ -1,7 +1,9 @@
 //! From files to the report and the exported model, and what must hold of every run.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::synovia::{command, root, run, simulate, small, succeed};
@@ -56,6 +58,14 @@ fn the_whole_way_once() {
         }
     }
 
+    // Whoever reads the answers may have enough of them.
+    let arguments = format!("predict --quiet --model {} --images {}/dicom", model.display(), data.display());
+    let mut child =
+        command().args(arguments.split_whitespace()).current_dir(root()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+
     // Invariant: no identifier of a patient in anything that leaves the run. The store of records is what they are read
     // into, and stays where the data are.
     let patients = std::fs::read_to_string(data.join("fhir/Patient.ndjson")).unwrap();
@@ -89,6 +99,69 @@ fn the_whole_way_once() {
 }
 
 #[test]
+fn a_table_and_its_pictures() {
+    const SIDE: u32 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let pictures = dir.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    let mut table = "Subject,Age,Sex,Ill\n".to_owned();
+    for k in 0..80u32 {
+        let ill = k % 3 == 0;
+        let age = if k % 7 == 0 { String::new() } else { (40 + k % 40).to_string() };
+        writeln!(table, "s{k:03},{age},{},{}", ["F", "M"][k as usize % 2], u8::from(ill)).unwrap();
+        let shade = |x: u32, y: u32| image::Luma([(if ill { 150 } else { 90 } + 7 * ((x + k) % 5) + 3 * (y % 4)) as u8]);
+        image::GrayImage::from_fn(SIDE, SIDE, shade).save(pictures.join(format!("s{k:03}_a.png"))).unwrap();
+    }
+    std::fs::write(dir.path().join("table.csv"), &table).unwrap();
+    let pipeline = dir.path().join("p.toml");
+    let text = format!(
+        r#"
+name = "table"
+seed = 3
+[images]
+path = {pictures:?}
+kind = "picture"
+size = 16
+[records]
+path = {:?}
+format = "csv"
+id = "Subject"
+image = "{{Subject}}_a"
+features = ["Age", "Sex"]
+[cohort]
+unit = "patient"
+[[task]]
+name = "ill"
+kind = "binary"
+label = {{ column = "Ill", equals = "1" }}
+[model]
+width = 4
+embedding = 8
+[training]
+epochs = 2
+batch = 8
+"#,
+        dir.path().join("table.csv")
+    );
+    std::fs::write(&pipeline, text).unwrap();
+    let run = dir.path().join("run");
+    succeed(&format!("run {} --quiet --run {}", pipeline.display(), run.display()));
+
+    // To predict from, a table needs neither the label nor, where no pictures are given, their names.
+    let unlabelled: String = table.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned() + "\n").collect();
+    std::fs::write(dir.path().join("new.csv"), unlabelled).unwrap();
+    let records = format!("--records {}", dir.path().join("new.csv").display());
+    let images = format!("--images {}", pictures.display());
+    for (inputs, image, record) in [(format!("{images} {records}"), true, true), (images, true, false), (records, false, true)] {
+        let out = succeed(&format!("predict --quiet --model {} {inputs}", run.join("model.onnx").display()));
+        assert_eq!(out.lines().count(), 80, "{inputs}");
+        for line in out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+            assert_eq!(line["present"], serde_json::json!({ "image": image, "record": record }));
+        }
+    }
+}
+
+#[test]
 fn same_bits_for_any_number_of_threads_and_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let data = simulate(dir.path(), 120, "");
@@ -100,14 +173,28 @@ fn same_bits_for_any_number_of_threads_and_after_a_kill() {
     let undisturbed = train("two", 2);
     assert_eq!(undisturbed, train("one", 1), "one and two threads");
 
-    // Killed at moments that fall into different epochs and models, then run again until it is done.
+    // Killed in each of the three trainings: before its first checkpoint, and some time after one; then run again to the end.
     let to = dir.path().join("killed");
     let arguments = format!("train {} --threads 2", small(&data, &to));
-    for milliseconds in [300, 700, 1100, 500, 900] {
+    for (model, after, milliseconds) in [
+        ("joint", "", 0),
+        ("joint", "", 60),
+        ("joint", "checkpoint.safetensors", 0),
+        ("joint", "checkpoint.safetensors", 90),
+        ("image", "", 30),
+        ("image", "checkpoint.safetensors", 40),
+        ("record", "", 0),
+    ] {
         let mut child = command().args(arguments.split_whitespace()).current_dir(root()).spawn().unwrap();
+        let sign = to.join(".training").join(model).join(after);
+        while !sign.exists() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before {} was there", sign.display());
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(Duration::from_millis(milliseconds));
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(!to.join("model").exists(), "killed before the stage was done");
     }
     succeed(&arguments);
     assert_eq!(undisturbed, weights(&to), "killed and resumed");

@@ -164,6 +164,7 @@ fn object(patient: &Patient, visit: &Visit, view: &View, k: usize, canvas: &Canv
     text(tags::IMAGER_PIXEL_SPACING, VR::DS, &spacing);
     text(tags::PIXEL_SPACING, VR::DS, &spacing);
     text(tags::DETECTOR_TYPE, VR::CS, "SCINTILLATOR");
+    text(tags::POSITIONER_TYPE, VR::CS, "COLUMN");
     text(tags::VIEW_POSITION, VR::CS, view.position);
     let mut number = |tag: Tag, value: u16| {
         object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(value)));

@@ -55,7 +55,9 @@ pub struct Checkpoint {
     pub progress: CheckpointProgress,
     /// The model.
     pub model: Weights,
-    /// The best model so far.
+    /// The moving average of the model.
+    pub average: Weights,
+    /// The best average so far.
     pub best: Weights,
     /// The optimizer's moments.
     pub moments: Weights,
@@ -86,7 +88,8 @@ impl Checkpoint {
         let named = |prefix: &str, weights: &Weights| -> Vec<(String, NamedTensor)> {
             weights.iter().map(|(name, t)| (format!("{prefix}/{name}"), t.clone())).collect()
         };
-        let all = [named("model", &self.model), named("best", &self.best), named("moments", &self.moments)];
+        let all =
+            [named("model", &self.model), named("average", &self.average), named("best", &self.best), named("moments", &self.moments)];
         let metadata = serde_json::to_string(&self.progress).map_err(|e| TrainingError::Weights(e.to_string()))?;
         let bytes = encode_weights(&all.into_iter().flatten().collect(), &metadata)?;
         let (path, partial) = (file(dir), dir.join("checkpoint.partial"));
@@ -108,6 +111,7 @@ impl Checkpoint {
             let (prefix, name) = name.split_once('/')?;
             let target = match prefix {
                 "model" => &mut checkpoint.model,
+                "average" => &mut checkpoint.average,
                 "best" => &mut checkpoint.best,
                 "moments" => &mut checkpoint.moments,
                 _ => return None,
@@ -127,7 +131,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let weights = Weights::from([("w".to_owned(), NamedTensor { shape: vec![2, 1], values: vec![1.5, f32::MIN_POSITIVE] })]);
         let progress = CheckpointProgress { key: "k".into(), epochs: 3, ..Default::default() };
-        let checkpoint = Checkpoint { progress, model: weights.clone(), best: weights.clone(), moments: Weights::new() };
+        let checkpoint = Checkpoint { progress, model: weights.clone(), best: weights.clone(), ..Default::default() };
         checkpoint.save(dir.path()).unwrap();
         let back = Checkpoint::load(dir.path(), "k").unwrap();
         assert_eq!((back.progress.epochs, &back.model, &back.best), (3, &weights, &weights));

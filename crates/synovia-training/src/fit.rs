@@ -14,7 +14,7 @@ use synovia_fusion::{JointModel, JointModelConfig, apply_state, binary_loss, col
 use crate::batch::{Batch, HostBatch, TrainingChanges};
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::optimizer::{AdamW, AdamWSettings};
-use crate::{Presence, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
+use crate::{Average, Presence, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
 
 /// One model to be trained.
 pub struct Fit<'a> {
@@ -35,9 +35,10 @@ pub struct Fit<'a> {
 pub struct EpochReport {
     /// Epoch, from 1.
     pub epoch: usize,
-    /// Mean training loss, summed over the tasks.
+    /// Training loss: the mean over the tasks of their loss in units of that of an uninformed guess, so that a task of many
+    /// classes does not outweigh one of two.
     pub train_loss: f64,
-    /// Validation loss, summed over the tasks.
+    /// Validation loss in the same units, of the averaged weights; the epoch where it is lowest is kept.
     pub validation_loss: f64,
     /// Training and validation loss by task.
     pub tasks: Vec<TaskLosses>,
@@ -130,16 +131,20 @@ pub fn fit(
     let steps = (train_rows.len() + batch / 2) / batch;
     let (n_steps, n_warmup) = (steps * settings.epochs, (settings.warmup_epochs * steps as f64).round() as usize);
     let mut state = CheckpointProgress { key: key(job), ..Default::default() };
+    let mut average = Average::new(settings.ema);
     let mut best = Weights::new();
     std::fs::create_dir_all(job.checkpoints).map_err(|source| TrainingError::Io { path: job.checkpoints.to_owned(), source })?;
     if let Some(checkpoint) = Checkpoint::load(job.checkpoints, &state.key) {
         model = apply_state(model, &checkpoint.model)?;
         optimizer = optimizer.with_state(checkpoint.progress.steps, &checkpoint.moments, &Device::flex());
+        average = average.with_weights(&checkpoint.average, &Device::flex());
         state = checkpoint.progress;
         best = checkpoint.best;
     }
     progress(Progress::Start { done: state.epochs, epochs: settings.epochs, steps });
 
+    // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
+    let uninformed: Vec<f64> = (0..tasks.len()).map(|k| entropy(train_rows.iter().filter_map(|row| row.labels[k]))).collect();
     let labels: Vec<Option<f32>> = train_rows.iter().map(|r| r.labels.first().copied().flatten()).collect();
     while state.epochs < settings.epochs && !patience_is_over(&state, settings.patience) {
         let epoch = state.epochs;
@@ -168,15 +173,17 @@ pub fn fit(
                 let batch = host?.into_tensors(tasks, &device);
                 let (n, losses) = (batch.n, task_losses(&model, batch, tasks, &device));
                 let values: Vec<f32> = losses.iter().map(|l| l.clone().into_scalar::<f32>()).collect();
-                let loss: f32 = values.iter().sum();
+                let loss = relative(values.iter().map(|&value| f64::from(value)), &uninformed) as f32;
                 if !loss.is_finite() {
                     return Err(TrainingError::Diverged { epoch: epoch + 1, step: step + 1, loss });
                 }
                 rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
-                let total = losses.into_iter().reduce(|a, b| a + b).ok_or(TrainingError::EmptySplit("train"))?;
+                let parts = losses.into_iter().zip(&uninformed).map(|(loss, base)| loss.div_scalar(base * tasks.len() as f64));
+                let total = parts.reduce(|a, b| a + b).ok_or(TrainingError::EmptySplit("train"))?;
                 let (stepped, norm) = optimizer.step(model.clone(), total.backward(), rate);
                 model = stepped;
                 state.steps += 1;
+                average.add(&model, state.steps);
                 sums.add(&values, n, norm);
                 let examples_per_s = sums.n / started.elapsed().as_secs_f64();
                 progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
@@ -185,8 +192,10 @@ pub fn fit(
         });
         stepped?;
         let examples_per_s = sums.n / started.elapsed().as_secs_f64();
-        let validated = validation_losses(&model, validation, &validation_rows, presence, batch)?;
-        let validation_loss: f64 = validated.iter().sum();
+        let averaged = average.weights();
+        let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();
+        let validated = validation_losses(&candidate, validation, &validation_rows, presence, batch)?;
+        let validation_loss = relative(validated.iter().copied(), &uninformed);
         state.epochs += 1;
         let task_lines = tasks.iter().enumerate().map(|(k, task)| TaskLosses {
             task: task.name.clone(),
@@ -195,7 +204,7 @@ pub fn fit(
         });
         state.history.push(EpochReport {
             epoch: state.epochs,
-            train_loss: sums.tasks.iter().sum::<f64>() / sums.n,
+            train_loss: relative(sums.tasks.iter().map(|sum| sum / sums.n), &uninformed),
             validation_loss,
             tasks: task_lines.collect(),
             learning_rate: rate,
@@ -203,13 +212,13 @@ pub fn fit(
             seconds: started.elapsed().as_secs_f64(),
             examples_per_s,
         });
-        let weights = collect_state(&model);
         if state.best.is_none_or(|(loss, _)| validation_loss < loss) {
             state.best = Some((validation_loss, state.epochs));
-            best.clone_from(&weights);
+            best.clone_from(&averaged);
         }
         let moments = optimizer.state().1;
-        Checkpoint { progress: state.clone(), model: weights, best: best.clone(), moments }.save(job.checkpoints)?;
+        let model_now = collect_state(&model);
+        Checkpoint { progress: state.clone(), model: model_now, average: averaged, best: best.clone(), moments }.save(job.checkpoints)?;
         progress(Progress::Epoch(&state.history));
     }
     let best_epoch = state.best.map_or(0, |(_, epoch)| epoch);
@@ -219,6 +228,20 @@ pub fn fit(
 /// Examples that the model can see anything of and that have a label of some task.
 fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence) -> Vec<&'a ExampleRow> {
     view.rows().filter(|row| presence.sees(row) && row.labels.iter().any(Option::is_some)).collect()
+}
+
+/// Cross-entropy, in nats, of guessing each class by its share of these labels; 1 where that is 0, so that it can be divided by.
+fn entropy(labels: impl Iterator<Item = f32>) -> f64 {
+    let mut counts: std::collections::BTreeMap<i64, f64> = std::collections::BTreeMap::new();
+    labels.for_each(|label| *counts.entry(label as i64).or_default() += 1.0);
+    let n: f64 = counts.values().sum();
+    let nats: f64 = counts.values().map(|count| -count / n * (count / n).ln()).sum();
+    if nats > 0.0 { nats } else { 1.0 }
+}
+
+/// Mean over the tasks of their loss in units of that of an uninformed guess.
+fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
+    losses.zip(uninformed).map(|(loss, base)| loss / base).sum::<f64>() / uninformed.len() as f64
 }
 
 fn patience_is_over(state: &CheckpointProgress, patience: usize) -> bool {
@@ -263,7 +286,7 @@ fn validation_losses(
     batch: usize,
 ) -> Result<Vec<f64>, TrainingError> {
     let device = Device::flex();
-    let (model, tasks) = (model.valid(), &validation.manifest().tasks);
+    let tasks = &validation.manifest().tasks;
     let (mut sums, mut counts) = (vec![0.0; tasks.len()], vec![0.0f64; tasks.len()]);
     for rows in rows.chunks(batch) {
         let host = HostBatch::read(validation.reader(), rows, presence, None)?;

@@ -5,6 +5,7 @@
 //! be fitted on.
 
 mod augment;
+mod average;
 mod batch;
 mod checkpoint;
 mod error;
@@ -15,6 +16,7 @@ mod settings;
 mod statistics;
 
 pub use augment::Augmentation;
+pub use average::Average;
 pub use batch::{Presence, epoch_order};
 pub use checkpoint::{decode_weights, encode_weights};
 pub use error::TrainingError;

@@ -29,6 +29,8 @@ pub struct TrainingSettings {
     pub warmup_epochs: f64,
     /// Largest global norm of the gradient.
     pub clip: f64,
+    /// Decay a step of the weights' moving average, which is what is validated and kept; 0 for the weights themselves.
+    pub ema: f64,
     /// Epochs without a better validation loss after which training stops.
     pub patience: usize,
     /// How examples are drawn.

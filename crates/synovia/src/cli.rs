@@ -140,7 +140,7 @@ pub struct PredictArgs {
     /// Image, or folder of images
     #[arg(long, value_name = "PATH")]
     pub images: Option<PathBuf>,
-    /// FHIR file, or folder of them
+    /// Records in the format that the model was trained on: a file, or a folder of them
     #[arg(long, value_name = "PATH")]
     pub records: Option<PathBuf>,
 }

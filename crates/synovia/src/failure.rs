@@ -1,5 +1,6 @@
 //! How the program ends when it does not succeed: one line a problem, and the exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::pipeline::PipelineError;
@@ -13,6 +14,22 @@ pub struct Failure(anyhow::Error);
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// Whoever read standard output has gone, as `head` does when it has enough: nothing is left to do, and nothing is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+pub struct ClosedOutput;
+
+/// Prints a line to standard output. Unlike `println!`, which panics, it ends the command quietly when nobody reads on.
+///
+/// # Errors
+/// [`ClosedOutput`] when nobody reads; else what the system says.
+pub fn print(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => ClosedOutput.into(),
+        _ => anyhow::Error::new(error).context("writing to standard output"),
+    })
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(error.into())
@@ -20,6 +37,11 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Failure {
+    /// Whether it is no failure at all: see [`ClosedOutput`].
+    pub fn is_closed_output(&self) -> bool {
+        self.0.is::<ClosedOutput>()
+    }
+
     /// 2 for wrong usage or a wrong pipeline, 1 for all else.
     pub fn code(&self) -> u8 {
         let wrong = self.0.chain().any(|cause| cause.is::<PipelineError>() || cause.is::<UsageError>());

@@ -6,13 +6,14 @@ use clap::Parser;
 use synovia::cli::{Cli, Command};
 use synovia::commands::stages::Until;
 use synovia::commands::{Context, audit, predict, simulate, stages};
-use synovia::failure::Failure;
+use synovia::failure::{Failure, print};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.global.json;
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print(json);
             failure.exit_code()
@@ -33,7 +34,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Predict(args) => predict::predict(args, &context)?,
         Command::InstallOnnxruntime(args) => {
             let path = synovia_onnx::install_runtime(&args.to)?;
-            println!("{}", path.display());
+            print(path.display())?;
         }
     }
     Ok(())

@@ -63,22 +63,7 @@ impl Progress {
             (Mode::Bars, None) => ProgressBar::no_length(),
             _ => ProgressBar::hidden(),
         };
-        let (position, rate) = if unit == "bytes" {
-            ("{binary_bytes}/{binary_total_bytes}", "{binary_bytes_per_sec}")
-        } else {
-            ("{human_pos}/{human_len} ", "{per_sec:.1}")
-        };
-        let named = if unit == "bytes" { "" } else { unit };
-        let template = match total {
-            Some(_) => format!("{{prefix:>9}} {{bar:28}} {position}{named}  {rate}  {{eta}} left  {{msg}}"),
-            None => format!(
-                "{{prefix:>9}} {{spinner}} {}{named}  {rate}  {{elapsed}}  {{msg}}",
-                position.split('/').next().unwrap_or_default().to_owned() + " "
-            ),
-        };
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style.progress_chars("━╸─"));
-        }
+        bar.set_style(style(unit, total.is_some()));
         bar.set_prefix(stage.to_owned());
         if self.mode == Mode::Bars {
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -109,6 +94,21 @@ impl Progress {
     }
 }
 
+/// How a bar (where the total is known) or a spinner that counts `unit`s looks.
+fn style(unit: &str, has_total: bool) -> ProgressStyle {
+    let (position, total, rate, named) = if unit == "bytes" {
+        ("{binary_bytes}", "/{binary_total_bytes}", "{binary_bytes_per_sec}", "")
+    } else {
+        ("{human_pos}", "/{human_len} ", "{per_sec:.1}", unit)
+    };
+    let template = if has_total {
+        format!("{{prefix:>9}} {{bar:28}} {position}{total}{named}  {rate}  {{eta}} left  {{msg}}")
+    } else {
+        format!("{{prefix:>9}} {{spinner}} {position} {named}  {rate}  {{elapsed}}  {{msg}}")
+    };
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+}
+
 /// One stage's progress; any thread may move it. Dropped without [`Bar::finish`] (on an error), it leaves no line.
 pub struct Bar {
     progress: Progress,
@@ -132,9 +132,10 @@ impl Bar {
         self.shown.inc(more);
     }
 
-    /// What a stage learns on its way is how much there is.
+    /// What a stage learns on its way is how much there is: a spinner becomes a bar with the time left.
     pub fn set_total(&self, total: u64) {
         self.shown.set_length(total);
+        self.shown.set_style(style(&self.unit, true));
     }
 
     /// Shown at the end of the bar: the loss, say.

@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod export;
 pub mod fingerprint;
 pub mod ingest;
+pub mod link;
 pub mod place;
 pub mod run_folder;
 pub mod train;

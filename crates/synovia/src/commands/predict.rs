@@ -1,7 +1,7 @@
 //! `synovia predict`: an exported file, images and records to a JSON line an example. Uses nothing but the file.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -9,11 +9,14 @@ use sha2::{Digest, Sha256};
 use synovia_cohort::{Example, ExampleId, PatientId, PatientRecord, RejectedLog, Study, Task, Time};
 use synovia_images::{Preparation, scan};
 use synovia_onnx::{Session, presence_input};
-use synovia_records::{FeaturePlan, FormatConfig};
+use synovia_records::{FeaturePlan, Format, FormatConfig, RecordStore};
 
 use super::Context;
 use crate::cli::PredictArgs;
+use crate::failure::print;
+use crate::stages::cohort::AT_ONCE;
 use crate::stages::export::{Exported, METADATA};
+use crate::stages::link::link;
 
 /// One example's inputs.
 struct Prepared {
@@ -35,94 +38,120 @@ pub fn predict(args: &PredictArgs, context: &Context) -> anyhow::Result<()> {
     let exported: Exported = serde_json::from_str(text).with_context(|| format!("{}: metadata `{METADATA}`", args.model.display()))?;
 
     let log = RejectedLog::to_writer(Box::new(std::io::stderr()));
-    let studies = match (&args.images, exported.preparation.as_ref()) {
-        (Some(path), Some(preparation)) => images(path, preparation, &exported, &log)?,
+    let pictures = match (&args.images, exported.preparation.as_ref()) {
+        (Some(path), Some(preparation)) => Pictures::find(path, preparation, &exported, &log)?,
         (Some(_), None) => bail!("this model looks at records only; leave --images out"),
-        _ => Vec::new(),
+        _ => Pictures::default(),
     };
-    let records = match (&args.records, exported.features.as_ref()) {
-        (Some(path), Some(_)) => records(path, &log)?,
+    let spill = tempfile::tempdir().context("a temporary folder")?;
+    let store = match (&args.records, exported.records.as_ref()) {
+        (Some(path), Some(format)) => Some(records(path, format, args.images.is_some(), spill.path(), &log)?),
         (Some(_), None) => bail!("this model looks at images only; leave --records out"),
-        _ => Vec::new(),
+        _ => None,
     };
-    let prepared = prepare(&studies, &records, &exported);
-    if prepared.is_empty() {
+    let mut n_examples = 0;
+    for_each_example(&pictures, store.as_ref(), &exported, &log, context, &mut |example| {
+        n_examples += 1;
+        print(infer(&mut session, &exported, &example, &hash)?)
+    })?;
+    if n_examples == 0 {
         bail!("no image and no record that could be read; the reasons are above");
-    }
-    for example in prepared {
-        let line = infer(&mut session, &exported, &example, &hash)?;
-        println!("{line}");
     }
     Ok(())
 }
 
-fn images(path: &Path, preparation: &Preparation, exported: &Exported, log: &RejectedLog) -> anyhow::Result<Vec<(Study, Vec<f32>)>> {
-    let kind = exported.image_kind.context("the model's metadata does not say what its images are")?.into();
-    if path.is_file() {
-        return Ok(match synovia_images::load_file(path, kind, preparation) {
-            Ok(loaded) => vec![(loaded.study, loaded.pixels)],
+/// The studies to predict on. Their pixels are read one study at a time, unless there is a single file.
+#[derive(Default)]
+struct Pictures<'a> {
+    root: PathBuf,
+    studies: Vec<Study>,
+    single: Option<Vec<f32>>,
+    preparation: Option<&'a Preparation>,
+}
+
+impl<'a> Pictures<'a> {
+    fn find(path: &Path, preparation: &'a Preparation, exported: &Exported, log: &RejectedLog) -> anyhow::Result<Self> {
+        let kind = exported.image_kind.context("the model's metadata does not say what its images are")?.into();
+        let found = Self { root: path.to_owned(), preparation: Some(preparation), ..Self::default() };
+        if !path.is_file() {
+            return Ok(Self { studies: scan(path, kind, log, &|_| ())?.studies, ..found });
+        }
+        match synovia_images::load_file(path, kind, preparation) {
+            Ok(loaded) => Ok(Self { studies: vec![loaded.study], single: Some(loaded.pixels), ..found }),
             Err(rejected) => {
                 log.push(&rejected);
-                Vec::new()
+                Ok(found)
             }
-        });
-    }
-    let index = scan(path, kind, log, &|_| ())?;
-    let mut out = Vec::new();
-    for study in index.studies {
-        match synovia_images::load(path, &study, preparation) {
-            Ok(pixels) => out.push((study, pixels)),
-            Err(rejected) => log.push(&rejected),
         }
     }
-    Ok(out)
+
+    fn load(&self, study: usize, log: &RejectedLog) -> Option<Vec<f32>> {
+        if let Some(pixels) = &self.single {
+            return Some(pixels.clone());
+        }
+        synovia_images::load(&self.root, &self.studies[study], self.preparation?).map_err(|rejected| log.push(&rejected)).ok()
+    }
 }
 
-fn records(path: &Path, log: &RejectedLog) -> anyhow::Result<Vec<PatientRecord>> {
-    let spill = tempfile::tempdir().context("a temporary folder")?;
-    let store = synovia_records::ingest(path, &FormatConfig::fhir(), &spill.path().join("records"), log, &|_| ())?;
-    let mut out = Vec::new();
-    for partition in 0..store.n_partitions() {
-        out.extend(store.load(partition)?);
+/// The records in `path`. A table needs the column that names the pictures only when there are pictures.
+fn records(path: &Path, format: &FormatConfig, with_images: bool, spill: &Path, log: &RejectedLog) -> anyhow::Result<RecordStore> {
+    let mut format = format.clone();
+    if let Some(layout) = format.csv.as_mut().filter(|_| !with_images) {
+        layout.image = None;
     }
-    Ok(out)
+    Ok(synovia_records::ingest(path, &format, &spill.join("records"), log, &|_| ())?)
 }
 
-/// Studies with the records that are theirs, by study UID or identifier; records without a study at their last event.
-fn prepare(studies: &[(Study, Vec<f32>)], records: &[PatientRecord], exported: &Exported) -> Vec<Prepared> {
-    let mut owner: HashMap<&str, usize> = HashMap::new();
-    for (k, record) in records.iter().enumerate() {
-        for link in &record.studies {
-            owner.insert(&link.study_instance_uid, k);
+/// Calls `f` with each study and the record that is its patient's, then with each study alone that no record is of; a
+/// record without a study comes at its last event. Rows of a table have no times: they and their pictures are of one moment.
+fn for_each_example(
+    pictures: &Pictures<'_>,
+    store: Option<&RecordStore>,
+    exported: &Exported,
+    log: &RejectedLog,
+    context: &Context,
+    f: &mut dyn FnMut(Prepared) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut alone: Vec<usize> = (0..pictures.studies.len()).collect();
+    if let Some(store) = store {
+        let links = link(&pictures.studies, store)?;
+        for (reason, n) in &links.failed {
+            context.progress.note("predict", &format!("{n} studies are predicted without a record: {reason}"));
         }
-        for name in record.patient.identifiers.iter().map(String::as_str).chain([record.id.reveal()]) {
-            owner.entry(name).or_insert(k);
+        alone.retain(|&k| links.owners[k].is_none());
+        let by_patient = links.by_patient();
+        let timeless = exported.records.as_ref().is_some_and(|format| format.format == Format::Csv);
+        for partition in 0..store.n_partitions() {
+            for record in store.load(partition)? {
+                let of_patient = by_patient.get(&record.id).map_or(&[][..], Vec::as_slice);
+                for &k in of_patient {
+                    let study = &pictures.studies[k];
+                    let charted = record.studies.iter().find(|link| link.study_instance_uid == study.study_instance_uid);
+                    let time = if timeless { Some(AT_ONCE) } else { study.time.or_else(|| charted.and_then(|link| link.started)) };
+                    let row = time.and_then(|time| features(&record, time, exported));
+                    let id =
+                        if timeless { ExampleId::of_patient(&record.id, AT_ONCE) } else { ExampleId::of_study(&study.study_instance_uid) };
+                    let image = pictures.load(k, log);
+                    if image.is_some() || row.is_some() {
+                        f(Prepared { id, image, record: row })?;
+                    }
+                }
+                let time = if timeless { Some(AT_ONCE) } else { record.events.last().map(|event| event.time) };
+                if of_patient.is_empty()
+                    && let Some(time) = time
+                    && let Some(row) = features(&record, time, exported)
+                {
+                    f(Prepared { id: ExampleId::of_patient(&record.id, time), image: None, record: Some(row) })?;
+                }
+            }
         }
     }
-    let mut used = vec![false; records.len()];
-    let mut out = Vec::new();
-    for (study, pixels) in studies {
-        let record = owner.get(study.study_instance_uid.as_str()).or_else(|| owner.get(study.patient.as_str())).copied();
-        let known = record.map(|k| &records[k]);
-        let charted = known.and_then(|r| r.studies.iter().find(|link| link.study_instance_uid == study.study_instance_uid)?.started);
-        let time = study.time.or(charted);
-        if let Some(k) = record {
-            used[k] = true;
-        }
-        let features = match (known, time) {
-            (Some(record), Some(time)) => features(record, time, exported),
-            _ => None,
-        };
-        out.push(Prepared { id: ExampleId::of_study(&study.study_instance_uid), image: Some(pixels.clone()), record: features });
-    }
-    for (record, _) in records.iter().zip(used).filter(|(_, used)| !used) {
-        if let Some(time) = record.events.last().map(|event| event.time)
-            && let Some(row) = features(record, time, exported)
-        {
-            out.push(Prepared { id: ExampleId::of_patient(&record.id, time), image: None, record: Some(row) });
+    for k in alone {
+        if let Some(image) = pictures.load(k, log) {
+            f(Prepared { id: ExampleId::of_study(&pictures.studies[k].study_instance_uid), image: Some(image), record: None })?;
         }
     }
-    out
+    Ok(())
 }
 
 fn features(record: &PatientRecord, time: Time, exported: &Exported) -> Option<Vec<f32>> {

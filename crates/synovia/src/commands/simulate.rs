@@ -4,6 +4,7 @@ use synovia_simulation::SimulationConfig;
 
 use super::Context;
 use crate::cli::SimulateArgs;
+use crate::failure::print;
 
 /// Writes a simulated cohort and prints what it holds.
 pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
@@ -18,7 +19,7 @@ pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
     let summary = synovia_simulation::simulate(&config, &args.out, &|done| bar.set(done))?;
     bar.finish("");
     if context.global.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        print(serde_json::to_string(&summary)?)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use synovia_evaluation::{Metrics, Variant};
 
 use super::{Context, Work};
 use crate::cli::PipelineArgs;
+use crate::failure::print;
 use crate::stages::ingest::read_json;
 use crate::stages::place::Place;
 use crate::stages::{cohort, evaluate, export, ingest, train};
@@ -48,7 +49,7 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
         }
         if !context.global.quiet {
             print_table(&work)?;
-            println!("{}", work.run.join("report.html").display());
+            print(work.run.join("report.html").display())?;
         }
     }
     Ok(())
@@ -58,16 +59,16 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
 fn print_table(work: &Work) -> anyhow::Result<()> {
     let metrics: Metrics = read_json(&work.run.join("metrics.json"))?;
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
-    println!("{:<16}{:<18}{:<26}AUPRC", "task", "model", "AUROC (95 %)");
+    print(format_args!("{:<16}{:<18}{:<26}AUPRC", "task", "model", "AUROC (95 %)"))?;
     for (task, measured) in &metrics.tasks {
         for variant in Variant::ALL {
             if let Some(m) = measured.variants.get(&variant) {
                 let auroc = format!("{} ({} to {})", shown(m.auroc.value), shown(m.auroc.low), shown(m.auroc.high));
-                println!("{task:<16}{:<18}{auroc:<26}{}", variant.as_str(), shown(m.auprc.value));
+                print(format_args!("{task:<16}{:<18}{auroc:<26}{}", variant.as_str(), shown(m.auprc.value)))?;
             }
         }
         if let Some(gain) = &measured.gain {
-            println!("{task:<16}{}", gain.sentence);
+            print(format_args!("{task:<16}{}", gain.sentence))?;
         }
     }
     Ok(())

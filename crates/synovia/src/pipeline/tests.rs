@@ -178,6 +178,7 @@ fn defaults_are_written_out() {
         weight_decay = 0.01
         warmup_epochs = 1.0
         clip = 1.0
+        ema = 0.99
         patience = 5
         sampling = "plain"
         device = "cpu"
@@ -243,6 +244,7 @@ fn defaults_are_written_out() {
             weight_decay = 0.01
             warmup_epochs = 1.0
             clip = 1.0
+            ema = 0.99
             patience = 5
             sampling = "plain"
             device = "cpu"

@@ -39,6 +39,16 @@ impl Pipeline {
         }
     }
 
+    /// How records are read to predict from: as [`Pipeline::format_config`], but a table need not have the labels' columns.
+    pub fn input_format_config(&self) -> FormatConfig {
+        let mut config = self.format_config();
+        if let Some(layout) = &mut config.csv {
+            layout.labels.clear();
+            layout.categories.retain(|category| layout.features.contains(category));
+        }
+        config
+    }
+
     /// Columns of labels that are compared as texts, so that `1` stays `1` and does not become a number.
     fn label_categories(&self) -> impl Iterator<Item = String> {
         self.tasks.iter().filter_map(|task| match &task.label {

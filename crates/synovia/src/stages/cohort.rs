@@ -17,6 +17,7 @@ use synovia_records::{FeaturePlan, LabelOutcome, LabelSpec, PlanBuilder, RecordS
 
 use super::cache::Stage;
 use super::ingest::{self, read_json, write_json};
+use super::link::{Links, link};
 use super::place::Place;
 use super::{atomic::atomic_dir, run_stage};
 use crate::commands::Work;
@@ -65,8 +66,7 @@ struct Builder<'a> {
     work: &'a Work,
     store: RecordStore,
     index: StudyIndex,
-    /// Owner of each study of the index.
-    owners: Vec<Option<PatientId>>,
+    links: Links,
     by_uid: HashMap<String, usize>,
     labels: Vec<LabelSpec>,
     tasks: Vec<Task>,
@@ -76,7 +76,7 @@ struct Builder<'a> {
 }
 
 /// The one moment of a cohort without times.
-const AT_ONCE: Time = Time::from_seconds(0);
+pub const AT_ONCE: Time = Time::from_seconds(0);
 
 impl<'a> Builder<'a> {
     fn open(work: &'a Work) -> anyhow::Result<Self> {
@@ -101,7 +101,7 @@ impl<'a> Builder<'a> {
         ];
         Ok(Self {
             work,
-            owners: vec![None; index.studies.len()],
+            links: Links { owners: Vec::new(), failed: BTreeMap::new() },
             store,
             index,
             by_uid,
@@ -120,45 +120,10 @@ impl<'a> Builder<'a> {
         self.write(drafts, &plan, place)
     }
 
-    /// Which patient each study is of: by the chart's own word (study UID), else by the identifier in the image.
     fn link(&mut self) -> anyhow::Result<()> {
-        let mut by_patient: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (k, study) in self.index.studies.iter().enumerate().filter(|(_, study)| !study.patient.is_empty()) {
-            by_patient.entry(&study.patient).or_default().push(k);
-        }
-        let n = self.index.studies.len();
-        let (mut by_chart, mut by_image) = (vec![None::<PatientId>; n], vec![None::<PatientId>; n]);
-        let mut ambiguous = vec![false; n];
-        let mut claim = |owners: &mut Vec<Option<PatientId>>, k: usize, patient: &PatientId| match &owners[k] {
-            Some(owner) if owner != patient => ambiguous[k] = true,
-            _ => owners[k] = Some(patient.clone()),
-        };
-        for partition in 0..self.store.n_partitions() {
-            for record in self.store.load(partition)? {
-                for link in &record.studies {
-                    if let Some(&k) = self.by_uid.get(&link.study_instance_uid) {
-                        claim(&mut by_chart, k, &record.id);
-                    }
-                }
-                let names = record.patient.identifiers.iter().map(String::as_str).chain([record.id.reveal()]);
-                for k in names.filter_map(|name| by_patient.get(name)).flatten() {
-                    claim(&mut by_image, *k, &record.id);
-                }
-            }
-        }
-        for k in 0..n {
-            let failed = match (&by_chart[k], &by_image[k]) {
-                _ if ambiguous[k] => Some("two patients claim the study"),
-                (Some(chart), Some(image)) if chart != image => Some("the chart and the image name different patients"),
-                (None, None) => Some("no patient of the records has this study"),
-                _ => None,
-            };
-            match failed {
-                Some(reason) => *self.report.failed_links.entry(reason.to_owned()).or_default() += 1,
-                None => self.owners[k] = by_chart[k].take().or_else(|| by_image[k].take()),
-            }
-        }
-        let linked = self.owners.iter().flatten().count() as u64;
+        self.links = link(&self.index.studies, &self.store)?;
+        self.report.failed_links.clone_from(&self.links.failed);
+        let linked = self.links.owners.iter().flatten().count() as u64;
         self.report.steps.push(("studies linked to a patient".to_owned(), linked));
         Ok(())
     }
@@ -206,19 +171,8 @@ impl<'a> Builder<'a> {
         Example::new(id.clone(), record.id.clone(), time, study, Some(record), self.work.pipeline.records.history_days()).ok()
     }
 
-    /// The studies of each patient.
-    fn studies_by_patient(&self) -> HashMap<PatientId, Vec<usize>> {
-        let mut out: HashMap<PatientId, Vec<usize>> = HashMap::new();
-        for (k, owner) in self.owners.iter().enumerate() {
-            if let Some(owner) = owner {
-                out.entry(owner.clone()).or_default().push(k);
-            }
-        }
-        out
-    }
-
     fn examples(&mut self) -> anyhow::Result<Vec<Draft>> {
-        let studies = self.studies_by_patient();
+        let studies = self.links.by_patient();
         let mut drafts = Vec::new();
         let mut refused = Refused::default();
         let mut unknown: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();

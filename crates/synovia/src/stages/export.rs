@@ -10,7 +10,7 @@ use synovia_evaluation::Variant;
 use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
 use synovia_images::Preparation;
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
-use synovia_records::FeaturePlan;
+use synovia_records::{FeaturePlan, FormatConfig};
 use synovia_training::{Weights, encode_weights};
 
 use super::atomic::atomic_file;
@@ -23,7 +23,7 @@ use crate::commands::Work;
 use crate::pipeline::ImageKind;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Key of the file's metadata under which [`Exported`] stands.
 pub const METADATA: &str = "synovia";
 /// Examples that the file and the model are compared on.
@@ -36,6 +36,8 @@ pub struct Exported {
     pub name: String,
     /// Version of the program that wrote it.
     pub version: String,
+    /// Commit of the program's source, or `unknown`.
+    pub commit: String,
     /// Seed of the training.
     pub seed: u64,
     /// SHA-256 of the weights.
@@ -48,6 +50,8 @@ pub struct Exported {
     pub preparation: Option<Preparation>,
     /// What the images are.
     pub image_kind: Option<ImageKind>,
+    /// How records are read: the format, and the columns of a table less those of the labels.
+    pub records: Option<FormatConfig>,
     /// How a record becomes features; `None` for a model without records.
     pub features: Option<FeaturePlan>,
     /// How far back the record counts, days.
@@ -116,12 +120,14 @@ fn export(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<()> {
     let exported = Exported {
         name: work.pipeline.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("SYNOVIA_COMMIT").to_owned(),
         seed: work.pipeline.seed,
         weights: hex::encode(Sha256::digest(encode_weights(&weights, variant.as_str())?)),
         cohort: trained.key().to_string(),
         tasks: tasks.clone(),
         preparation: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(crate::pipeline::Images::preparation),
         image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind),
+        records: n_features.map(|_| work.pipeline.input_format_config()),
         features: n_features.map(|_| features),
         history_days: work.pipeline.records.history_days(),
         temperatures: temperatures.clone(),

@@ -22,7 +22,7 @@ use crate::commands::Work;
 use crate::pipeline;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +95,7 @@ fn training_settings(work: &Work) -> TrainingSettings {
         weight_decay: t.weight_decay,
         warmup_epochs: t.warmup_epochs,
         clip: t.clip,
+        ema: t.ema,
         patience: if t.patience == 0 { t.epochs } else { t.patience },
         sampling: match t.sampling {
             pipeline::Sampling::Plain => Sampling::Plain,

@@ -1,6 +1,6 @@
 //! Writes the hostile DICOM files of `fixtures/bad/dicom`, byte by byte, so that what is wrong with each is plain to see.
 //!
-//! `cargo run --release --example make_bad_fixtures -p synovia-images -- fixtures/bad/dicom`
+//! `cargo run --release --example make_bad_dicom -p synovia-images -- fixtures/bad/dicom`
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Writes the hostile FHIR files of `fixtures/bad/fhir`: all made up, each wrong in the way that its name says.
 //!
-//! `cargo run -p synovia-records --example make_bad_fixtures -- fixtures/bad/fhir`
+//! `cargo run -p synovia-records --example make_bad_fhir -- fixtures/bad/fhir`
 
 use std::io::Write;
 use std::path::PathBuf;

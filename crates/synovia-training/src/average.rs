@@ -1,0 +1,111 @@
+//! The exponential moving average of a model's weights over the steps of its training.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use synovia_fusion::NamedTensor;
+
+use crate::Weights;
+
+/// Exponential moving average of all numbers of a module, running statistics included (Polyak & Juditsky 1992; with the
+/// decay of Tarvainen & Valpola 2017). It lags behind the weights by about `1 / (1 − decay)` steps and has less of the
+/// noise of the last batches.
+pub struct Average {
+    decay: f64,
+    values: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
+}
+
+struct Add<'a> {
+    path: Vec<String>,
+    decay: f64,
+    values: &'a mut BTreeMap<String, (Vec<usize>, Tensor<1>)>,
+}
+
+impl ModuleVisitor for Add<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let shape = value.dims().to_vec();
+        let value = value.reshape([shape.iter().product::<usize>()]);
+        let name = self.path.join(".");
+        let mean = match self.values.remove(&name) {
+            Some((_, mean)) => mean.mul_scalar(self.decay) + value.mul_scalar(1.0 - self.decay),
+            None => value,
+        };
+        self.values.insert(name, (shape, mean));
+    }
+}
+
+impl Average {
+    /// Of nothing yet; `decay` is in [0, 1), 0 for the last weights alone.
+    pub fn new(decay: f64) -> Self {
+        Self { decay, values: BTreeMap::new() }
+    }
+
+    /// Takes in the module as it is after step `step`, from 1. The decay rises to its value over the first steps, so that
+    /// the initial weights are forgotten at once.
+    pub fn add<M: Module>(&mut self, module: &M, step: u64) {
+        let decay = self.decay.min(step as f64 / (step as f64 + 10.0));
+        let mut add = Add { path: Vec::new(), decay, values: &mut self.values };
+        module.valid().visit(&mut add);
+    }
+
+    /// The average by name, as [`collect_state`](synovia_fusion::collect_state) has the module's own numbers.
+    pub fn weights(&self) -> Weights {
+        let named = |(name, (shape, mean)): (&String, &(Vec<usize>, Tensor<1>))| {
+            let values = mean.clone().into_data().convert::<f32>().try_to_vec().unwrap_or_default();
+            (name.clone(), NamedTensor { shape: shape.clone(), values })
+        };
+        self.values.iter().map(named).collect()
+    }
+
+    /// The average as it was in a checkpoint.
+    pub fn with_weights(mut self, weights: &Weights, device: &Device) -> Self {
+        for (name, tensor) in weights {
+            let mean = Tensor::<1>::from_data(TensorData::new(tensor.values.clone(), [tensor.values.len()]), device);
+            self.values.insert(name.clone(), (tensor.shape.clone(), mean));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use synovia_fusion::{apply_state, collect_state};
+
+    use super::*;
+
+    #[test]
+    fn follows_the_definition_and_survives_a_restart() {
+        let device = Device::flex().autodiff();
+        let linear: Linear = LinearConfig::new(1, 1).with_bias(false).init(&device);
+        let at = |w: f32| {
+            let state = Weights::from([("weight".to_owned(), NamedTensor { shape: vec![1, 1], values: vec![w] })]);
+            apply_state(linear.clone(), &state).unwrap()
+        };
+        let (decay, steps) = (0.25, [3.0f32, -1.0, 2.0, 5.0]);
+        let by_hand = steps.iter().enumerate().fold(None, |mean: Option<f64>, (k, &w)| {
+            let step = (k + 1) as f64;
+            let d = decay.min(step / (step + 10.0));
+            Some(mean.map_or(f64::from(w), |mean| d * mean + (1.0 - d) * f64::from(w)))
+        });
+        let mut average = Average::new(decay);
+        for (k, &w) in steps.iter().enumerate() {
+            average.add(&at(w), k as u64 + 1);
+            average = Average::new(decay).with_weights(&average.weights(), &Device::flex());
+        }
+        let weights = average.weights();
+        assert!((f64::from(weights["weight"].values[0]) - by_hand.unwrap()).abs() < 1e-6);
+        assert_eq!(weights.keys().collect::<Vec<_>>(), collect_state(&linear).keys().collect::<Vec<_>>());
+        assert_eq!(weights["weight"].shape, [1, 1]);
+    }
+}

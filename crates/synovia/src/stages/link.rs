@@ -1,0 +1,74 @@
+//! Which patient of the records each study of the images is of.
+
+use std::collections::{BTreeMap, HashMap};
+
+use synovia_cohort::{PatientId, Study};
+use synovia_records::RecordStore;
+
+/// What linking found.
+pub struct Links {
+    /// Owner of each study, in the order in which they were given.
+    pub owners: Vec<Option<PatientId>>,
+    /// Studies without one, by reason.
+    pub failed: BTreeMap<String, u64>,
+}
+
+impl Links {
+    /// The studies of each patient.
+    pub fn by_patient(&self) -> HashMap<PatientId, Vec<usize>> {
+        let mut out: HashMap<PatientId, Vec<usize>> = HashMap::new();
+        for (k, owner) in self.owners.iter().enumerate() {
+            if let Some(owner) = owner {
+                out.entry(owner.clone()).or_default().push(k);
+            }
+        }
+        out
+    }
+}
+
+/// Links by the chart's own word (study UID), else by the identifier in the image. A study that two patients claim, or
+/// whose chart and image disagree, is nobody's.
+///
+/// # Errors
+/// That of reading the store.
+pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
+    let by_uid: HashMap<&str, usize> = studies.iter().enumerate().map(|(k, s)| (s.study_instance_uid.as_str(), k)).collect();
+    let mut by_patient: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (k, study) in studies.iter().enumerate().filter(|(_, study)| !study.patient.is_empty()) {
+        by_patient.entry(&study.patient).or_default().push(k);
+    }
+    let n = studies.len();
+    let (mut by_chart, mut by_image) = (vec![None::<PatientId>; n], vec![None::<PatientId>; n]);
+    let mut ambiguous = vec![false; n];
+    let mut claim = |owners: &mut Vec<Option<PatientId>>, k: usize, patient: &PatientId| match &owners[k] {
+        Some(owner) if owner != patient => ambiguous[k] = true,
+        _ => owners[k] = Some(patient.clone()),
+    };
+    for partition in 0..store.n_partitions() {
+        for record in store.load(partition)? {
+            for link in &record.studies {
+                if let Some(&k) = by_uid.get(link.study_instance_uid.as_str()) {
+                    claim(&mut by_chart, k, &record.id);
+                }
+            }
+            let names = record.patient.identifiers.iter().map(String::as_str).chain([record.id.reveal()]);
+            for k in names.filter_map(|name| by_patient.get(name)).flatten() {
+                claim(&mut by_image, *k, &record.id);
+            }
+        }
+    }
+    let mut links = Links { owners: vec![None; n], failed: BTreeMap::new() };
+    for k in 0..n {
+        let failed = match (&by_chart[k], &by_image[k]) {
+            _ if ambiguous[k] => Some("two patients claim the study"),
+            (Some(chart), Some(image)) if chart != image => Some("the chart and the image name different patients"),
+            (None, None) => Some("no patient of the records has this study"),
+            _ => None,
+        };
+        match failed {
+            Some(reason) => *links.failed.entry(reason.to_owned()).or_default() += 1,
+            None => links.owners[k] = by_chart[k].take().or_else(|| by_image[k].take()),
+        }
+    }
+    Ok(links)
+}
