@@ -161,7 +161,9 @@ pub fn fit(
         };
         let mut sums = Sums::new(tasks.len());
         let mut rate = 0.0;
+        // The model goes in and comes out again: with one owner, the optimizer writes in place.
         let stepped = std::thread::scope(|scope| {
+            let mut model = model;
             let (sender, receiver) = crossbeam_channel::bounded(3);
             scope.spawn(move || (0..steps).try_for_each(|step| sender.send(read(step)).map_err(|_| ())));
             for (step, host) in receiver.iter().enumerate() {
@@ -174,16 +176,16 @@ pub fn fit(
                 }
                 rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
                 let total = losses.into_iter().reduce(|a, b| a + b).ok_or(TrainingError::EmptySplit("train"))?;
-                let (stepped, norm) = optimizer.step(model.clone(), total.backward(), rate);
+                let (stepped, norm) = optimizer.step(model, total.backward(), rate);
                 model = stepped;
                 state.steps += 1;
                 sums.add(&values, n, norm);
                 let examples_per_s = sums.n / started.elapsed().as_secs_f64();
                 progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
             }
-            Ok(())
+            Ok(model)
         });
-        stepped?;
+        model = stepped?;
         let examples_per_s = sums.n / started.elapsed().as_secs_f64();
         let validated = validation_losses(&model, validation, &validation_rows, presence, batch)?;
         let validation_loss: f64 = validated.iter().sum();

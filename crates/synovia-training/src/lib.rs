@@ -6,6 +6,7 @@
 
 mod augment;
 mod batch;
+mod bench;
 mod checkpoint;
 mod error;
 mod fit;
@@ -16,6 +17,7 @@ mod statistics;
 
 pub use augment::Augmentation;
 pub use batch::{Presence, epoch_order};
+pub use bench::{BenchSettings, BenchTimes, bench};
 pub use checkpoint::{decode_weights, encode_weights};
 pub use error::TrainingError;
 pub use fit::{EpochReport, Fit, Progress, Trained, fit};
