@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use synovia_kernels::{Parameters, UnitShape, UnitStatistics};
 
 use crate::EncoderError;
 
@@ -22,13 +23,16 @@ pub struct ConvNormActConfig {
     pub relu: bool,
 }
 
-/// `relu(batch_norm(conv(x)))`: the one unit that image towers are built of, so that a fused kernel can take its place.
+/// `relu(batch_norm(conv(x)))`: the one unit that image towers are built of.
+///
+/// [`ConvNormAct::forward`] is burn's own operations. A tower whose units are on the CPU is computed as a whole by
+/// `synovia-kernels`, from the same parameters.
 ///
 /// The convolution has no bias (batch normalisation has one) and starts from He et al. (2015), normal, by fan out.
 #[derive(Module, Debug)]
 pub struct ConvNormAct {
     conv: Conv2d,
-    norm: BatchNorm,
+    pub(crate) norm: BatchNorm,
     relu: bool,
 }
 
@@ -63,5 +67,40 @@ impl ConvNormAct {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.norm.forward(self.conv.forward(x));
         if self.relu { activation::relu(x) } else { x }
+    }
+
+    /// Its sizes.
+    pub(crate) fn shape(&self) -> UnitShape {
+        let [channels_out, channels_in, kernel, _] = self.conv.weight.dims();
+        UnitShape { channels_in, channels_out, kernel, stride: self.conv.stride[0] }
+    }
+
+    /// Its tensors.
+    pub(crate) fn parameters(&self) -> Parameters {
+        let BatchNorm { gamma, beta, epsilon, .. } = &self.norm;
+        Parameters { weight: self.conv.weight.val(), gamma: gamma.val(), beta: beta.val(), epsilon: *epsilon }
+    }
+
+    /// Whether it takes part in training, and so normalises by the batch.
+    pub(crate) fn is_trained(&self) -> bool {
+        self.norm.training.is_enabled()
+    }
+
+    /// Running mean and variance.
+    pub(crate) fn running(&self) -> [Tensor<1>; 2] {
+        [self.norm.running_mean.value(), self.norm.running_var.value()]
+    }
+
+    /// Moves the running statistics towards a batch's, as [`BatchNorm::forward`] does.
+    pub(crate) fn update_running(&self, batch: &UnitStatistics, device: &Device) {
+        let momentum = self.norm.momentum as f32;
+        for (state, batch) in [(&self.norm.running_mean, &batch.mean), (&self.norm.running_var, &batch.variance)] {
+            let mut values = state.value_sync().into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
+            for (value, batch) in values.iter_mut().zip(batch) {
+                *value = *value * (1.0 - momentum) + batch * momentum;
+            }
+            let shape = [values.len()];
+            state.update(Tensor::from_data(TensorData::new(values, shape), device));
+        }
     }
 }

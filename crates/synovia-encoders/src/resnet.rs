@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Device, Tensor, activation};
+use synovia_kernels::{BlockShape, TowerShape, run_tower, train_tower};
 
 use crate::{ConvNormAct, ConvNormActConfig, EncoderError};
 
@@ -36,6 +37,14 @@ impl ResNet18Config {
     /// Width of the embedding.
     pub const fn embedding(&self) -> usize {
         self.width * 8
+    }
+
+    /// Its convolutions, for measurements.
+    ///
+    /// # Errors
+    /// [`EncoderError`] for a size that no tower can have.
+    pub fn tower(&self) -> Result<TowerShape, EncoderError> {
+        self.init(&Device::flex())?.shape().ok_or(EncoderError::Zero { what: "a size" })
     }
 
     /// Makes the tower on `device`.
@@ -80,15 +89,66 @@ impl ResNet18 {
     /// - returns `[batch, 8 × width]`
     pub fn forward(&self, image: Tensor<4>) -> Tensor<2> {
         // Pixels in [0, 1] are centred; the stem's batch normalisation takes care of the scale.
-        let x = self.pool.forward(self.stem.forward(image.sub_scalar(0.5)));
+        let x = image.sub_scalar(0.5);
+        self.fused(&x).unwrap_or_else(|| self.composed(x))
+    }
+
+    /// By burn's own operations.
+    fn composed(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(self.stem.forward(x));
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let [batch, channels, height, width] = x.dims();
         x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
+    }
+
+    /// Units in the order of [`ResNet18::shape`].
+    fn units(&self) -> Vec<&ConvNormAct> {
+        let mut units = vec![&self.stem];
+        for block in &self.blocks {
+            units.extend([&block.first, &block.second]);
+            units.extend(&block.shortcut);
+        }
+        units
+    }
+
+    /// What the kernels know of it; `None` where they are not made for its sizes.
+    fn shape(&self) -> Option<TowerShape> {
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        let mut first = 1;
+        for block in &self.blocks {
+            blocks.push(BlockShape { first, second: first + 1, shortcut: block.shortcut.as_ref().map(|_| first + 2) });
+            first += 2 + usize::from(block.shortcut.is_some());
+        }
+        TowerShape::new(self.units().into_iter().map(ConvNormAct::shape).collect(), blocks).ok()
+    }
+
+    /// As one operation, where the tensors are on the CPU.
+    fn fused(&self, x: &Tensor<4>) -> Option<Tensor<2>> {
+        let (units, shape) = (self.units(), self.shape()?);
+        let parameters: Vec<_> = units.iter().map(|unit| unit.parameters()).collect();
+        let device = x.device();
+        if !device.is_autodiff() {
+            let running: Vec<_> = units.iter().map(|unit| unit.running()).collect();
+            return run_tower(&shape, x, &parameters, &running);
+        }
+        if units.iter().any(|unit| !unit.is_trained()) {
+            return None;
+        }
+        let (embedding, statistics) = train_tower(&shape, x, &parameters)?;
+        for (unit, statistics) in units.iter().zip(&statistics) {
+            unit.update_running(statistics, &device);
+        }
+        Some(embedding)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use burn::module::{ModuleVisitor, Param};
+    use burn::tensor::Distribution;
+
     use super::*;
 
     #[test]
@@ -98,6 +158,98 @@ mod tests {
         // buffers there and visited as parameters here.
         let model = ResNet18Config { channels: 1, width: 64 }.init(&Device::flex()).unwrap();
         assert_eq!(model.num_params(), 11_170_240 + 9_600);
+    }
+
+    type Step = (Vec<f32>, f32, BTreeMap<String, Vec<f32>>);
+
+    struct Gradients<'a> {
+        path: Vec<String>,
+        of: &'a burn::tensor::Gradients,
+        out: BTreeMap<String, Vec<f32>>,
+    }
+
+    impl ModuleVisitor for Gradients<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = param.val().grad(self.of) {
+                self.out.insert(self.path.join("."), grad.into_data().try_to_vec().unwrap());
+            }
+        }
+    }
+
+    /// Embedding, and gradients of a random linear function of it.
+    fn step(model: &ResNet18, image: &Tensor<4>, toward: &Tensor<2>, fused: bool) -> Step {
+        let x = image.clone().sub_scalar(0.5);
+        let embedding = if fused { model.fused(&x).unwrap() } else { model.composed(x) };
+        let loss = (embedding.clone() * toward.clone()).sum();
+        let value = loss.clone().into_scalar::<f32>();
+        let grads = loss.backward();
+        let mut visitor = Gradients { path: Vec::new(), of: &grads, out: BTreeMap::new() };
+        model.visit(&mut visitor);
+        (embedding.into_data().try_to_vec().unwrap(), value, visitor.out)
+    }
+
+    fn distance(a: &[f32], b: &[f32]) -> f64 {
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied()).max(1e-12)
+    }
+
+    /// The fused tower against burn's own operations: embedding, gradients, running statistics, evaluation.
+    #[track_caller]
+    fn check(width: usize, [batch, channels, height, side]: [usize; 4]) {
+        let device = Device::flex().autodiff();
+        device.seed(11);
+        let config = ResNet18Config { channels, width };
+        let (one, other) = (config.init(&device).unwrap(), config.init(&device).unwrap());
+        let other = other.load_record(one.clone().into_record());
+        let image = Tensor::<4>::random([batch, channels, height, side], Distribution::Default, &device);
+        let toward = Tensor::<2>::random([batch, config.embedding()], Distribution::Default, &device);
+        let (a, _, grads) = step(&one, &image, &toward, true);
+        let (b, _, expected) = step(&other, &image, &toward, false);
+        assert!(distance(&a, &b) < 1e-4, "embedding {}", distance(&a, &b));
+        assert_eq!(grads.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        assert_eq!(grads.len(), 60);
+        for (name, grad) in &grads {
+            let distance = distance(grad, &expected[name]);
+            // Rounding opens or closes a few of the ReLUs of twenty layers; the kernels' own tests are strict.
+            assert!(distance < 2e-2, "{name} {distance}");
+        }
+        let running = |model: &ResNet18| {
+            let unit = &model.valid().blocks[7].second.norm;
+            [unit.running_mean.value(), unit.running_var.value()].map(|t| t.into_data().try_to_vec::<f32>().unwrap())
+        };
+        for (a, b) in running(&one).iter().zip(running(&other)) {
+            assert!(distance(a, &b) < 1e-4, "running statistics {}", distance(a, &b));
+        }
+        let (valid, image) = (one.valid(), image.inner().sub_scalar(0.5));
+        let fused = valid.fused(&image).unwrap().into_data().try_to_vec::<f32>().unwrap();
+        let composed = valid.composed(image).into_data().try_to_vec::<f32>().unwrap();
+        assert!(distance(&fused, &composed) < 1e-4, "evaluation {}", distance(&fused, &composed));
+    }
+
+    #[test]
+    fn fused_is_what_the_operations_are() {
+        check(16, [6, 1, 64, 64]);
+        check(8, [5, 3, 67, 45]);
+        check(20, [9, 2, 33, 70]);
+    }
+
+    #[test]
+    fn elsewhere_it_falls_back() {
+        let device = Device::flex().autodiff();
+        let model = ResNet18Config { channels: 1, width: 4 }.init(&device).unwrap();
+        let image = Tensor::<4>::zeros([2, 1, 32, 32], &device);
+        assert!(model.fused(&image).is_some());
+        assert!(model.fused(&image.clone().require_grad()).is_none(), "an image whose gradient is wanted");
+        assert!(model.clone().freeze().fused(&image).is_none(), "frozen: statistics are the running ones");
+        assert!(model.fused(&image.inner()).is_none(), "a model under autodiff, an image that is not");
     }
 
     #[test]

@@ -166,7 +166,9 @@ pub fn fit(
         };
         let mut sums = Sums::new(tasks.len());
         let mut rate = 0.0;
+        // The model goes in and comes out again: with one owner, the optimizer writes in place.
         let stepped = std::thread::scope(|scope| {
+            let mut model = model;
             let (sender, receiver) = crossbeam_channel::bounded(3);
             scope.spawn(move || (0..steps).try_for_each(|step| sender.send(read(step)).map_err(|_| ())));
             for (step, host) in receiver.iter().enumerate() {
@@ -180,7 +182,7 @@ pub fn fit(
                 rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
                 let parts = losses.into_iter().zip(&uninformed).map(|(loss, base)| loss.div_scalar(base * tasks.len() as f64));
                 let total = parts.reduce(|a, b| a + b).ok_or(TrainingError::EmptySplit("train"))?;
-                let (stepped, norm) = optimizer.step(model.clone(), total.backward(), rate);
+                let (stepped, norm) = optimizer.step(model, total.backward(), rate);
                 model = stepped;
                 state.steps += 1;
                 average.add(&model, state.steps);
@@ -188,9 +190,9 @@ pub fn fit(
                 let examples_per_s = sums.n / started.elapsed().as_secs_f64();
                 progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
             }
-            Ok(())
+            Ok(model)
         });
-        stepped?;
+        model = stepped?;
         let examples_per_s = sums.n / started.elapsed().as_secs_f64();
         let averaged = average.weights();
         let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();

@@ -7,6 +7,7 @@
 mod augment;
 mod average;
 mod batch;
+mod bench;
 mod checkpoint;
 mod error;
 mod fit;
@@ -18,6 +19,7 @@ mod statistics;
 pub use augment::Augmentation;
 pub use average::Average;
 pub use batch::{Presence, epoch_order};
+pub use bench::{BenchSettings, BenchTimes, bench};
 pub use checkpoint::{decode_weights, encode_weights};
 pub use error::TrainingError;
 pub use fit::{EpochReport, Fit, Progress, Trained, fit};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use synovia_fusion::NamedTensor;
+use synovia_kernels::{AdamWStep, adamw, sum_of_squares};
 
 use crate::Weights;
 
@@ -84,9 +85,8 @@ impl ModuleMapper for Update<'_> {
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.shape();
         let decay = if D >= 2 { self.optimizer.settings.weight_decay } else { 0.0 };
-        let grad = if self.scale < 1.0 { grad.mul_scalar(self.scale) } else { grad };
         let value = tensor.inner().reshape([shape.num_elements()]);
-        let value = self.optimizer.update(name, value, grad, self.rate, decay);
+        let value = self.optimizer.update(name, value, grad, self.scale, self.rate, decay);
         let tensor = Tensor::from_inner(value.reshape(shape)).require_grad();
         Param::from_mapped_value(id, tensor, mapper)
     }
@@ -104,26 +104,28 @@ impl AdamW {
         module.visit(&mut collect);
         let grads = collect.out;
         // In order of the names, in double precision: the same for any number of threads.
-        let norm = grads.values().map(|g| f64::from(g.clone().square().sum().into_scalar::<f32>())).sum::<f64>().sqrt();
+        let squares = |g: &Tensor<1>| sum_of_squares(g).unwrap_or_else(|| f64::from(g.clone().square().sum().into_scalar::<f32>()));
+        let norm = grads.values().map(squares).sum::<f64>().sqrt();
         let scale = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
         self.step += 1;
         let mut update = Update { path: Vec::new(), optimizer: self, grads, scale, rate };
         (module.map(&mut update), norm)
     }
 
-    fn update(&mut self, name: String, value: Tensor<1>, grad: Tensor<1>, rate: f64, decay: f64) -> Tensor<1> {
+    fn update(&mut self, name: String, mut value: Tensor<1>, grad: Tensor<1>, scale: f64, rate: f64, decay: f64) -> Tensor<1> {
         let AdamWSettings { beta_1, beta_2, epsilon, .. } = self.settings;
-        let squared = grad.clone().square().mul_scalar(1.0 - beta_2);
-        let grad = grad.mul_scalar(1.0 - beta_1);
-        let (mean, square) = match self.moments.remove(&name) {
-            Some((mean, square)) => (mean.mul_scalar(beta_1) + grad, square.mul_scalar(beta_2) + squared),
-            None => (grad, squared),
-        };
-        let (correct_1, correct_2) = (1.0 - beta_1.powf(self.step as f64), 1.0 - beta_2.powf(self.step as f64));
-        let denominator = square.clone().div_scalar(correct_2).sqrt().add_scalar(epsilon);
-        let change = mean.clone().div_scalar(correct_1) / denominator;
+        let (mut mean, mut square) = self.moments.remove(&name).unwrap_or_else(|| (grad.zeros_like(), grad.zeros_like()));
+        let by = AdamWStep { scale, beta_1, beta_2, epsilon, rate, decay, step: self.step };
+        if !adamw(by, &mut value, &grad, &mut mean, &mut square) {
+            let grad = if scale < 1.0 { grad.mul_scalar(scale) } else { grad };
+            square = square.mul_scalar(beta_2) + grad.clone().square().mul_scalar(1.0 - beta_2);
+            mean = mean.mul_scalar(beta_1) + grad.mul_scalar(1.0 - beta_1);
+            let (correct_1, correct_2) = (1.0 - beta_1.powf(self.step as f64), 1.0 - beta_2.powf(self.step as f64));
+            let denominator = square.clone().div_scalar(correct_2).sqrt().add_scalar(epsilon);
+            value = value.mul_scalar(1.0 - rate * decay) - mean.clone().div_scalar(correct_1).mul_scalar(rate) / denominator;
+        }
         self.moments.insert(name, (mean, square));
-        value.mul_scalar(1.0 - rate * decay) - change.mul_scalar(rate)
+        value
     }
 
     /// Its history: the number of steps, and `mean.<name>` and `square.<name>` for each parameter.

@@ -71,6 +71,9 @@ pub enum Command {
     /// Fetch the ONNX Runtime library that export and predict need, checked by its hash
     #[command(after_help = "Example: synovia install-onnxruntime --to .onnxruntime")]
     InstallOnnxruntime(InstallOnnxruntimeArgs),
+    /// Measure speed on made-up data; one JSON line
+    #[command(after_help = "Example: synovia bench train --batch 16 --size 224 --width 64 --steps 12 --threads 2")]
+    Bench(BenchArgs),
 }
 
 /// `synovia simulate`
@@ -151,6 +154,41 @@ pub struct InstallOnnxruntimeArgs {
     /// Folder to put it in
     #[arg(long, value_name = "DIR", default_value = ".onnxruntime")]
     pub to: PathBuf,
+}
+
+/// `synovia bench`
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// What to measure
+    #[command(subcommand)]
+    pub what: BenchCommand,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Training steps of the joint model: forward, losses, backward, AdamW
+    Train(BenchTrainArgs),
+}
+
+/// `synovia bench train`
+#[derive(Args, Clone, Debug)]
+pub struct BenchTrainArgs {
+    /// Examples in a batch
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(2..=4096))]
+    pub batch: usize,
+    /// Side of the images, in pixels
+    #[arg(long, value_name = "N", default_value_t = 224, value_parser = RangedU64ValueParser::<usize>::new().range(8..=4096))]
+    pub size: usize,
+    /// Channels of the image tower's first stage
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub width: usize,
+    /// Steps to time, after three to warm up
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub steps: usize,
+    /// Time each convolution of the image tower as well
+    #[arg(long)]
+    pub layers: bool,
 }
 
 fn probability(text: &str) -> Result<f64, String> {

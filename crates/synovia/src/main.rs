@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use synovia::cli::{Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, predict, simulate, stages};
+use synovia::commands::{Context, audit, bench, predict, simulate, stages};
 use synovia::failure::{Failure, print};
 
 fn main() -> ExitCode {
@@ -32,6 +32,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Evaluate(args) => stages::run(args, &context, Until::Evaluate)?,
         Command::Run(args) | Command::Export(args) => stages::run(args, &context, Until::Export)?,
         Command::Predict(args) => predict::predict(args, &context)?,
+        Command::Bench(args) => bench::bench(args, &context)?,
         Command::InstallOnnxruntime(args) => {
             let path = synovia_onnx::install_runtime(&args.to)?;
             print(path.display())?;

@@ -1,0 +1,191 @@
+//! AdamW (Loshchilov & Hutter 2019) in one pass over parameters, gradients and moments.
+
+use burn::backend::{BackendTypes, Flex};
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::lanes::{Kernel, Lanes, vectorized};
+
+type Values = <Flex as BackendTypes>::FloatTensorPrimitive;
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// Factor of the gradient: below 1 where its norm is clipped.
+    pub scale: f64,
+    /// Decay of the first moment.
+    pub beta_1: f64,
+    /// Decay of the second moment.
+    pub beta_2: f64,
+    /// What is added to the root of the second moment.
+    pub epsilon: f64,
+    /// Learning rate.
+    pub rate: f64,
+    /// Decoupled weight decay.
+    pub decay: f64,
+    /// Which step it is, from 1.
+    pub step: u64,
+}
+
+struct Chunk<'a> {
+    by: AdamWStep,
+    value: &'a mut [f32],
+    gradient: &'a [f32],
+    mean: &'a mut [f32],
+    square: &'a mut [f32],
+}
+
+impl Kernel for Chunk<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let AdamWStep { scale, beta_1, beta_2, epsilon, rate, decay, step } = self.by;
+        let t = step as f64;
+        let (correct_1, correct_2) = (1.0 - beta_1.powf(t), 1.0 - beta_2.powf(t));
+        // m̂ / (√v̂ + ε) · rate = m · (rate / c₁) / (√v / √c₂ + ε)
+        let numbers = [
+            beta_1,
+            (1.0 - beta_1) * scale,
+            beta_2,
+            (1.0 - beta_2) * scale * scale,
+            -rate / correct_1,
+            1.0 / correct_2.sqrt(),
+            epsilon,
+            1.0 - rate * decay,
+        ]
+        .map(|x| x as f32);
+        let len = self.value.len();
+        let whole = len / 8 * 8;
+        assert!(self.gradient.len() == len && self.mean.len() == len && self.square.len() == len);
+        // SAFETY: places below `whole` have eight numbers in all four slices.
+        unsafe {
+            let [b1, g1, b2, g2, factor, root, epsilon, keep] = numbers.map(|x| V::splat(x));
+            for k in (0..whole).step_by(8) {
+                let (value, mean, square) =
+                    (self.value.as_mut_ptr().add(k), self.mean.as_mut_ptr().add(k), self.square.as_mut_ptr().add(k));
+                let gradient = V::load(self.gradient.as_ptr().add(k));
+                let m = gradient.mul_add(g1, V::load(mean).mul(b1));
+                let v = gradient.mul(gradient).mul_add(g2, V::load(square).mul(b2));
+                m.store(mean);
+                v.store(square);
+                let change = m.mul(factor).div(v.sqrt().mul_add(root, epsilon));
+                V::load(value).mul_add(keep, change).store(value);
+            }
+        }
+        let [b1, g1, b2, g2, factor, root, epsilon, keep] = numbers;
+        for k in whole..len {
+            let gradient = self.gradient[k];
+            self.mean[k] = gradient * g1 + self.mean[k] * b1;
+            self.square[k] = gradient * gradient * g2 + self.square[k] * b2;
+            self.value[k] = self.value[k] * keep + self.mean[k] * factor / (self.square[k].sqrt() * root + epsilon);
+        }
+    }
+}
+
+/// Numbers of a task.
+const CHUNK: usize = 1 << 15;
+
+fn step_slices(by: AdamWStep, value: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
+    value
+        .par_chunks_mut(CHUNK)
+        .zip(gradient.par_chunks(CHUNK))
+        .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
+        .for_each(|((value, gradient), (mean, square))| vectorized(Chunk { by, value, gradient, mean, square }));
+}
+
+struct Squares<'a>(&'a [f32]);
+
+impl Kernel for Squares<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) -> f64 {
+        let mut total = 0.0;
+        // Short sums in single precision, their sum in double.
+        for block in self.0.chunks(1024) {
+            let whole = block.len() / 8 * 8;
+            let mut lanes = [0.0f32; 8];
+            // SAFETY: places below `whole` have eight numbers.
+            unsafe {
+                let mut sum = V::splat(0.0);
+                for k in (0..whole).step_by(8) {
+                    let x = V::load(block.as_ptr().add(k));
+                    sum = x.mul_add(x, sum);
+                }
+                sum.store(lanes.as_mut_ptr());
+            }
+            let rest = block[whole..].iter().map(|x| x * x);
+            total += lanes.into_iter().chain(rest).map(f64::from).sum::<f64>();
+        }
+        total
+    }
+}
+
+fn sum_of_squares_slice(values: &[f32]) -> f64 {
+    let parts: Vec<f64> = values.par_chunks(CHUNK).map(|chunk| vectorized(Squares(chunk))).collect();
+    parts.iter().sum()
+}
+
+/// The tensor's memory, if it is `f32`, the CPU's, and the whole of what it lies in.
+fn memory(tensor: Tensor<1>) -> Option<Values> {
+    let values = tensor.try_into_primitive::<Flex>().ok()?;
+    let len = values.as_slice::<f32>()?.len();
+    (values.storage::<f32>().len() == len).then_some(values)
+}
+
+/// Sum of squares, for the gradient's norm. `None` for a tensor that is not `f32` in the CPU's memory.
+pub fn sum_of_squares(values: &Tensor<1>) -> Option<f64> {
+    let values = memory(values.clone())?;
+    Some(sum_of_squares_slice(values.as_slice()?))
+}
+
+/// One step, in place where nobody else holds the memory. Returns whether it was made: not with tensors that are other than
+/// `f32` in the CPU's memory or not of one length, which are left as they are.
+///
+/// # Shapes
+/// All are of one length; `mean` and `square` are those of the gradient, zeros at first.
+pub fn adamw(by: AdamWStep, value: &mut Tensor<1>, gradient: &Tensor<1>, mean: &mut Tensor<1>, square: &mut Tensor<1>) -> bool {
+    let len = value.dims();
+    if [&*value, gradient, mean, square].into_iter().any(|part| part.dims() != len || memory(part.clone()).is_none()) {
+        return false;
+    }
+    // Taken out, so that no second handle makes a write copy.
+    let taken = [&mut *value, &mut *mean, &mut *square].map(|part| {
+        let device = part.device();
+        memory(std::mem::replace(part, Tensor::empty([0], &device)))
+    });
+    let ([Some(mut new), Some(mut new_mean), Some(mut new_square)], Some(gradient)) = (taken, memory(gradient.clone())) else {
+        return false;
+    };
+    step_slices(by, new.storage_mut(), gradient.storage(), new_mean.storage_mut(), new_square.storage_mut());
+    for (part, new) in [(value, new), (mean, new_mean), (square, new_square)] {
+        *part = Tensor::from_primitive::<Flex>(new);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_steps_of_any_length() {
+        for len in [0, 1, 7, 8, 1030, 70_001] {
+            let numbers: Vec<f32> = (0..len).map(|k| ((k * 7919) % 1009) as f32 / 1009.0 - 0.4).collect();
+            let expected: f64 = numbers.iter().map(|x| f64::from(*x).powi(2)).sum();
+            assert!((sum_of_squares_slice(&numbers) - expected).abs() <= 1e-5 * expected);
+            let by = AdamWStep { scale: 0.5, beta_1: 0.9, beta_2: 0.99, epsilon: 1e-6, rate: 0.1, decay: 0.01, step: 3 };
+            let (mut value, mut mean, mut square) = (numbers.clone(), vec![0.1; len], vec![0.2; len]);
+            step_slices(by, &mut value, &numbers, &mut mean, &mut square);
+            for (k, x) in numbers.iter().enumerate() {
+                let g = f64::from(*x) * 0.5;
+                let (m, v) = (0.1 * 0.9 + 0.1 * g, 0.2 * 0.99 + 0.01 * g * g);
+                let change = m / (1.0 - 0.9f64.powi(3)) / ((v / (1.0 - 0.99f64.powi(3))).sqrt() + 1e-6);
+                let expected = f64::from(*x) * (1.0 - 0.1 * 0.01) - 0.1 * change;
+                assert!((f64::from(value[k]) - expected).abs() < 1e-6, "{len}: {} instead of {expected}", value[k]);
+                assert!((f64::from(mean[k]) - m).abs() < 1e-6 && (f64::from(square[k]) - v).abs() < 1e-6);
+            }
+        }
+    }
+}

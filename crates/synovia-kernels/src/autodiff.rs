@@ -1,0 +1,170 @@
+//! The tower as one operation of burn's `Flex` backend and of its autodiff.
+//!
+//! burn's own dispatch picks a backend at run time; so does this: tensors that live elsewhere (a GPU, the recorder that the
+//! ONNX export uses), or that the kernels are not made for, are given back with `None`, and the caller goes on with burn's own
+//! operations.
+
+use std::array;
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::{Autodiff, BackendTypes, Flex};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::tower::{Forward, Saved, TowerShape, Unit, UnitStatistics};
+
+/// Autodiff without gradient checkpointing: what `Device::autodiff` gives.
+type Recorded = Autodiff<Flex>;
+type Values = <Flex as BackendTypes>::FloatTensorPrimitive;
+type Node = <Recorded as BackendTypes>::FloatTensorPrimitive;
+
+/// A unit's tensors.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    /// `[channels_out, channels_in, kernel, kernel]`
+    pub weight: Tensor<4>,
+    /// `[channels_out]`
+    pub gamma: Tensor<1>,
+    /// `[channels_out]`
+    pub beta: Tensor<1>,
+    /// What is added to the variance.
+    pub epsilon: f64,
+}
+
+/// Places for parents of one operation: the parameters of up to 42 units. What a tower does not need is taken by a constant.
+const PARENTS: usize = 128;
+
+/// A unit's numbers.
+#[derive(Clone, Debug)]
+struct UnitValues {
+    weight: Values,
+    gamma: Values,
+    beta: Values,
+    epsilon: f64,
+}
+
+impl UnitValues {
+    fn new(parts: [Values; 3], epsilon: f64) -> Self {
+        // A no-op but for parameters that are views.
+        let [weight, gamma, beta] = parts.map(|part| part.to_contiguous());
+        Self { weight, gamma, beta, epsilon }
+    }
+
+    /// `None` for numbers other than `f32`.
+    fn borrow(&self) -> Option<Unit<'_>> {
+        let Self { weight, gamma, beta, epsilon } = self;
+        Some(Unit { weight: weight.as_slice()?, gamma: gamma.as_slice()?, beta: beta.as_slice()?, epsilon: *epsilon })
+    }
+}
+
+fn borrow(units: &[UnitValues]) -> Option<Vec<Unit<'_>>> {
+    units.iter().map(UnitValues::borrow).collect()
+}
+
+fn values(numbers: Vec<f32>, shape: &[usize]) -> Values {
+    Values::from_data(TensorData::new(numbers, shape.to_vec()))
+}
+
+/// The tower's step in the graph of the backward pass.
+#[derive(Debug)]
+struct TowerStep;
+
+#[derive(Clone, Debug)]
+struct TowerState {
+    shape: TowerShape,
+    units: Vec<UnitValues>,
+    saved: Saved,
+}
+
+impl Backward<Flex, PARENTS> for TowerStep {
+    type State = TowerState;
+
+    fn backward(self, ops: Ops<TowerState, PARENTS>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let TowerState { shape, units, saved } = ops.state;
+        let computed =
+            borrow(&units).zip(gradient.as_slice::<f32>()).and_then(|(units, gradient)| shape.backward(saved, &units, gradient).ok());
+        // Shapes and kinds are those that the forward pass was computed with.
+        let Some(computed) = computed else { return };
+        let mut parents = ops.parents.into_iter();
+        for (gradient, unit) in computed.into_iter().zip(shape.units()) {
+            let kernel = [unit.channels_out, unit.channels_in, unit.kernel, unit.kernel];
+            let channels = [unit.channels_out];
+            let parts: [(Vec<f32>, &[usize]); 3] = [(gradient.weight, &kernel), (gradient.gamma, &channels), (gradient.beta, &channels)];
+            for (numbers, shape) in parts {
+                if let Some(parent) = parents.next().flatten() {
+                    grads.register::<Flex>(parent.id, values(numbers, shape));
+                }
+            }
+        }
+    }
+}
+
+/// The tower in training: normalised by the batch's own statistics, which are returned; part of the graph of the backward pass.
+///
+/// `None` when the tensors are not `f32` on the CPU's autodiff, when the image itself is part of a graph (its gradient is not
+/// computed here), or when shapes do not fit.
+///
+/// # Shapes
+/// - image: `[batch, channels, height, width]`
+/// - returns `[batch, width]`
+pub fn train_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Parameters]) -> Option<(Tensor<2>, Vec<UnitStatistics>)> {
+    if 3 * parameters.len() > PARENTS || parameters.len() != shape.units().len() {
+        return None;
+    }
+    let image: Node = image.clone().try_into_primitive::<Recorded>().ok()?;
+    if image.is_tracked() {
+        return None;
+    }
+    let mut units = Vec::with_capacity(parameters.len());
+    let mut guards: Vec<NodeGuard> = Vec::with_capacity(PARENTS);
+    for Parameters { weight, gamma, beta, epsilon } in parameters {
+        let nodes: [Node; 3] = [
+            weight.clone().try_into_primitive::<Recorded>().ok()?,
+            gamma.clone().try_into_primitive::<Recorded>().ok()?,
+            beta.clone().try_into_primitive::<Recorded>().ok()?,
+        ];
+        let parts = nodes.map(|node| {
+            let (part, guard) = node.into_parts();
+            guards.push(guard);
+            part
+        });
+        units.push(UnitValues::new(parts, *epsilon));
+    }
+    let image = image.into_primitive().to_contiguous();
+    let dims: [usize; 4] = burn::backend::TensorMetadata::shape(&image).dims();
+    let Forward { embedding, statistics, saved } = shape.forward_training(image.as_slice()?, dims, &borrow(&units)?).ok()?;
+    let output = values(embedding, &[dims[0], shape.width()]);
+    let constant: Node = Node::new(values(vec![0.0], &[1]));
+    let mut guards = guards.into_iter();
+    let parents: [NodeGuard; PARENTS] = array::from_fn(|_| guards.next().unwrap_or_else(|| constant.node()));
+    let output = match TowerStep.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
+        OpsKind::Tracked(step) => step.finish(TowerState { shape: shape.clone(), units, saved }, output),
+        OpsKind::UnTracked(step) => step.finish(output),
+    };
+    Some((Tensor::from_primitive::<Recorded>(output), statistics))
+}
+
+/// The tower by known statistics, a running mean and variance for each unit.
+///
+/// `None` when the tensors are not `f32` on the CPU without autodiff, or when shapes do not fit.
+///
+/// # Shapes
+/// See [`train_tower`].
+pub fn run_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Parameters], running: &[[Tensor<1>; 2]]) -> Option<Tensor<2>> {
+    let of = |tensor: &Tensor<1>| tensor.clone().try_into_primitive::<Flex>().ok();
+    let image = image.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
+    let dims: [usize; 4] = burn::backend::TensorMetadata::shape(&image).dims();
+    let mut units = Vec::with_capacity(parameters.len());
+    for Parameters { weight, gamma, beta, epsilon } in parameters {
+        let weight = weight.clone().try_into_primitive::<Flex>().ok()?;
+        units.push(UnitValues::new([weight, of(gamma)?, of(beta)?], *epsilon));
+    }
+    let numbers = |tensor: &Tensor<1>| Some(of(tensor)?.to_contiguous().as_slice::<f32>()?.to_vec());
+    let statistics: Option<Vec<UnitStatistics>> =
+        running.iter().map(|[mean, variance]| Some(UnitStatistics { mean: numbers(mean)?, variance: numbers(variance)? })).collect();
+    let embedding = shape.forward(image.as_slice()?, dims, &borrow(&units)?, &statistics?).ok()?;
+    Some(Tensor::from_primitive::<Flex>(values(embedding, &[dims[0], shape.width()])))
+}

@@ -1,0 +1,483 @@
+//! Convolutions of any kernel and stride by their definition: rows of input pixels, wherever a tap finds them, times panels
+//! of packed weights. Nothing is copied into columns; a pixel outside the image is a row of zeros.
+//!
+//! A data gradient is the same thing with other taps: for stride `s`, the pixels of each of the `s²` phases see the taps of
+//! their own parity.
+
+use rayon::prelude::*;
+
+use crate::finish::{Finish, padded};
+use crate::gemm::{COLUMNS, Listed, ROWS, columns_times_panel, rows_times_panel};
+use crate::lanes::{Kernel, Lanes, vectorized};
+use crate::shared::{Buffer, Shared, Source, Target, with_scratch};
+use crate::winograd::Images;
+
+/// A convolution's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Real channels.
+    pub channels_in: usize,
+    pub channels_out: usize,
+    /// Side of the square kernel, padded by half of it.
+    pub kernel: usize,
+    pub stride: usize,
+}
+
+impl Window {
+    pub(crate) fn output(self, images: Images) -> Images {
+        let side = |n: usize| (n + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1;
+        Images { batch: images.batch, height: side(images.height), width: side(images.width) }
+    }
+
+    pub(crate) fn n_weights(self) -> usize {
+        self.channels_in * self.channels_out * self.kernel * self.kernel
+    }
+}
+
+/// A tap: where it looks, from the place that a pixel looks at.
+#[derive(Clone, Copy, Debug)]
+struct Tap {
+    dy: isize,
+    dx: isize,
+}
+
+/// Which rows of the input make which pixels of the output.
+struct Gather {
+    /// Input: its images, and numbers a pixel.
+    input: Images,
+    input_stride: usize,
+    /// Numbers that a tap reads.
+    k: usize,
+    taps: Vec<Tap>,
+    /// Input rows and columns from a pixel of the grid to the next.
+    step: usize,
+    /// Grid of pixels.
+    grid: Images,
+    /// Output: its images, the grid's first pixel in it and the distance of the next.
+    output: Images,
+    origin: [usize; 2],
+    spread: usize,
+}
+
+impl Gather {
+    /// Address of a tap's numbers for a pixel of the grid, or of zeros.
+    fn source(&self, base: Source, zeros: Source, image: usize, y: usize, x: usize, tap: Tap) -> Source {
+        let (y, x) = ((y * self.step) as isize + tap.dy, (x * self.step) as isize + tap.dx);
+        if y < 0 || x < 0 || y >= self.input.height as isize || x >= self.input.width as isize {
+            return zeros;
+        }
+        let pixel = (image * self.input.height + y as usize) * self.input.width + x as usize;
+        // `wrapping_add`: the address is used only where the caller has checked the input's length.
+        base.wrapping_add(pixel * self.input_stride)
+    }
+
+    fn place(&self, pixel: usize) -> (usize, usize, usize) {
+        let Images { height, width, .. } = self.grid;
+        (pixel / (height * width), pixel / width % height, pixel % width)
+    }
+
+    fn output_pixel(&self, pixel: usize) -> usize {
+        let (image, y, x) = self.place(pixel);
+        (image * self.output.height + self.origin[0] + y * self.spread) * self.output.width + self.origin[1] + x * self.spread
+    }
+}
+
+/// Zeros for taps outside the image.
+static ZEROS: [f32; 8192] = [0.0; 8192];
+
+/// Widest pixel that a tap can read.
+pub(crate) const MAX_CHANNELS: usize = ZEROS.len();
+
+/// Pixels of a task.
+const PIXELS: usize = 48;
+
+/// Numbers of a panel that are gone through at a time: with the rows of the input it stays in the first cache levels.
+const PANEL: usize = 12_288;
+
+/// Taps that are gone through at a time.
+fn taps_at_once(n_taps: usize, k: usize) -> usize {
+    (PANEL / (k * COLUMNS)).clamp(1, n_taps.max(1))
+}
+
+/// Packed weights: for each group of taps and each panel of 16 channels out `[tap, k, 16]`.
+fn pack(n_taps: usize, k: usize, n_out: usize, value: impl Fn(usize, usize, usize) -> f32 + Sync) -> Buffer {
+    let mut packed = Buffer::new(n_taps * k * n_out);
+    let at_once = taps_at_once(n_taps, k);
+    let shared = Shared::new(&mut packed);
+    (0..n_out / COLUMNS).into_par_iter().for_each(|panel| {
+        for first in (0..n_taps).step_by(at_once) {
+            let taps = at_once.min(n_taps - first);
+            // SAFETY: each panel of a group of taps has its own part.
+            let part = unsafe { shared.part(first * k * n_out + panel * taps * k * COLUMNS, taps * k * COLUMNS) };
+            for (row, to) in part.chunks_exact_mut(COLUMNS).enumerate() {
+                for (column, to) in to.iter_mut().enumerate() {
+                    *to = value(first + row / k, row % k, panel * COLUMNS + column);
+                }
+            }
+        }
+    });
+    packed
+}
+
+struct Block<'a, F> {
+    gather: &'a Gather,
+    input: &'a [f32],
+    weights: &'a [f32],
+    n_out: usize,
+    finish: F,
+    first: usize,
+    n_pixels: usize,
+    out: Shared<f32>,
+    sums: &'a mut [f32],
+    results: &'a mut [f32],
+}
+
+impl<F: Finish> Kernel for Block<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let (gather, n_out, n_pixels) = (self.gather, self.n_out, self.n_pixels);
+        let (n_taps, k) = (gather.taps.len(), gather.k);
+        assert!(self.results.len() >= n_pixels * n_out && self.weights.len() >= n_taps * k * n_out);
+        let groups = n_pixels.div_ceil(ROWS);
+        let mut sources = vec![[ZEROS.as_ptr(); ROWS]; groups * n_taps];
+        for p in 0..n_pixels {
+            let (image, y, x) = gather.place(self.first + p);
+            for (tap, &place) in gather.taps.iter().enumerate() {
+                sources[p / ROWS * n_taps + tap][p % ROWS] = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), image, y, x, place);
+            }
+        }
+        let at_once = taps_at_once(n_taps, k);
+        let results = self.results.as_mut_ptr();
+        // SAFETY: sources have `k` numbers each, inside the image or of zeros (`convolve` checks both); weights and results were
+        // asserted; output pixels of different tasks differ.
+        unsafe {
+            for first in (0..n_taps).step_by(at_once) {
+                let taps = at_once.min(n_taps - first);
+                for panel in 0..n_out / COLUMNS {
+                    let weights = self.weights.as_ptr().add(first * k * n_out + panel * taps * k * COLUMNS);
+                    for group in 0..groups {
+                        let rows = ROWS.min(n_pixels - group * ROWS);
+                        let c: [Target; ROWS] =
+                            std::array::from_fn(|r| results.add((group * ROWS + r.min(rows - 1)) * n_out + panel * COLUMNS));
+                        let a = sources.as_ptr().add(group * n_taps + first);
+                        rows_times_panel::<V>(rows, taps, k, a, weights, &c, first > 0);
+                    }
+                }
+            }
+            for p in 0..n_pixels {
+                let pixel = gather.output_pixel(self.first + p) * n_out;
+                for c in (0..n_out).step_by(8) {
+                    let value = V::load(results.add(p * n_out + c));
+                    let mut sums = [V::splat(0.0); 2];
+                    if F::SUMS {
+                        sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
+                    }
+                    let at = self.out.get().add(pixel + c);
+                    self.finish.finish(value, at, pixel, c, &mut sums).store(at);
+                    if F::SUMS {
+                        sums[0].store(self.sums.as_mut_ptr().add(c));
+                        sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn run<F: Finish>(gather: &Gather, input: &[f32], weights: &[f32], n_out: usize, finish: F, out: &mut [f32]) -> Vec<f32> {
+    assert_eq!(out.len(), gather.output.pixels() * n_out);
+    // The last tap of the last pixel ends inside the input.
+    assert!(gather.k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride);
+    let pixels = gather.grid.pixels();
+    let n_blocks = pixels.div_ceil(PIXELS);
+    let width = if F::SUMS { 2 * n_out } else { 0 };
+    let mut partial = vec![0.0; n_blocks * width];
+    let (out, sums) = (Shared::new(out), Shared::new(&mut partial));
+    (0..n_blocks).into_par_iter().for_each(|block| {
+        let first = block * PIXELS;
+        let n_pixels = PIXELS.min(pixels - first);
+        with_scratch(n_pixels * n_out, |results| {
+            // SAFETY: each task has its own row of sums.
+            let sums = unsafe { sums.part(block * width, width) };
+            vectorized(Block { gather, input, weights, n_out, finish, first, n_pixels, out, sums, results });
+        });
+    });
+    partial
+}
+
+/// The convolution.
+///
+/// # Shapes
+/// - input: `[batch, height, width, padded(channels_in)]`
+/// - weights: `[channels_out, channels_in, kernel, kernel]`
+/// - out: `[batch, height', width', padded(channels_out)]`
+/// - returns the sums that `finish` makes, a row a task
+pub(crate) fn convolve<F: Finish>(window: Window, input: &[f32], images: Images, weights: &[f32], finish: F, out: &mut [f32]) -> Vec<f32> {
+    let (k, n_out, side) = (padded(window.channels_in), padded(window.channels_out), window.kernel);
+    let pad = (side / 2) as isize;
+    let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
+    let packed = pack(taps.len(), k, n_out, |tap, inner, outer| {
+        if inner < window.channels_in && outer < window.channels_out {
+            weights[(outer * window.channels_in + inner) * side * side + tap]
+        } else {
+            0.0
+        }
+    });
+    let output = window.output(images);
+    let gather = Gather { input: images, input_stride: k, k, taps, step: window.stride, grid: output, output, origin: [0; 2], spread: 1 };
+    run(&gather, input, &packed, n_out, finish, out)
+}
+
+/// Gradient with respect to the input. `finish` is given what each phase computes; pixels that no tap sees are not visited,
+/// so `out` must hold what they shall have.
+///
+/// # Shapes
+/// As [`convolve`], with `gradient` of the output's shape and `out` of the input's.
+pub(crate) fn data_gradient<F: Finish>(
+    window: Window,
+    gradient: &[f32],
+    images: Images,
+    weights: &[f32],
+    finish: F,
+    out: &mut [f32],
+) -> Vec<f32> {
+    let (k, n_out, side, stride) = (padded(window.channels_out), padded(window.channels_in), window.kernel, window.stride);
+    let pad = side / 2;
+    let input = window.output(images);
+    let mut sums = Vec::new();
+    for phase in 0..stride * stride {
+        let (py, px) = (phase / stride, phase % stride);
+        if py >= images.height || px >= images.width {
+            continue;
+        }
+        // Output row y sees input row stride · y + tap − pad: input row py + stride · i is seen from i + (py + pad − tap) / stride.
+        let seen = |p: usize| (0..side).filter(|tap| (p + pad + stride * side - tap).is_multiple_of(stride)).collect::<Vec<_>>();
+        let at = |p: usize, tap: usize| ((p + pad) as isize - tap as isize) / stride as isize;
+        let pairs: Vec<(usize, usize)> = seen(py).into_iter().flat_map(|ty| seen(px).into_iter().map(move |tx| (ty, tx))).collect();
+        if pairs.is_empty() {
+            continue;
+        }
+        let taps: Vec<Tap> = pairs.iter().map(|&(ty, tx)| Tap { dy: at(py, ty), dx: at(px, tx) }).collect();
+        let packed = pack(taps.len(), k, n_out, |tap, inner, outer| {
+            if inner < window.channels_out && outer < window.channels_in {
+                let (ty, tx) = pairs[tap];
+                weights[((inner * window.channels_in + outer) * side + ty) * side + tx]
+            } else {
+                0.0
+            }
+        });
+        let count = |n: usize, p: usize| (n - p).div_ceil(stride);
+        let grid = Images { batch: images.batch, height: count(images.height, py), width: count(images.width, px) };
+        let gather = Gather { input, input_stride: k, k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
+        sums.extend(run(&gather, gradient, &packed, n_out, finish, out));
+    }
+    sums
+}
+
+/// A gradient laid out for [`weight_gradient`]: `[panel of 16 channels, pixel, 16]`.
+fn panels(gradient: &[f32], n_pixels: usize, n_out: usize) -> Buffer {
+    let mut out = Buffer::new(n_pixels * n_out);
+    let shared = Shared::new(&mut out);
+    let at_once = 256;
+    (0..n_pixels.div_ceil(at_once)).into_par_iter().for_each(|block| {
+        let first = block * at_once;
+        for pixel in first..n_pixels.min(first + at_once) {
+            for panel in 0..n_out / COLUMNS {
+                // SAFETY: each pixel of a panel has its own place, and each task its own pixels.
+                let to = unsafe { shared.part((panel * n_pixels + pixel) * COLUMNS, COLUMNS) };
+                to.copy_from_slice(&gradient[pixel * n_out + panel * COLUMNS..][..COLUMNS]);
+            }
+        }
+    });
+    out
+}
+
+/// Pixels that a weight gradient goes through at a time, so that a panel of them and a slice of the inputs stay in the
+/// first-level cache.
+const REDUCED: usize = 160;
+
+/// Part of a weight gradient: one tap, some inner channels, some pixels.
+struct Reduce<'a> {
+    gather: &'a Gather,
+    input: &'a [f32],
+    panels: &'a [f32],
+    n_out: usize,
+    tap: Tap,
+    rows: std::ops::Range<usize>,
+    pixels: std::ops::Range<usize>,
+    /// `[k, n_out]`, of this tap and part.
+    out: Target,
+}
+
+impl Kernel for Reduce<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let (gather, n_out, n_pixels) = (self.gather, self.n_out, self.gather.grid.pixels());
+        assert!(self.panels.len() == n_pixels * n_out && self.rows.end <= gather.k && self.pixels.end <= n_pixels);
+        let mut sources = [ZEROS.as_ptr(); REDUCED];
+        for first in self.pixels.clone().step_by(REDUCED) {
+            let count = REDUCED.min(self.pixels.end - first);
+            for (p, source) in sources[..count].iter_mut().enumerate() {
+                let (image, y, x) = gather.place(first + p);
+                *source = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), image, y, x, self.tap);
+            }
+            for i in self.rows.clone().step_by(ROWS) {
+                let rows = ROWS.min(self.rows.end - i);
+                for panel in 0..n_out / COLUMNS {
+                    // SAFETY: sources have `k` numbers each, panels were asserted, and `out` is this task's own.
+                    unsafe {
+                        let a = Listed { rows: sources.as_ptr(), skip: i };
+                        let b = self.panels.as_ptr().add((panel * n_pixels + first) * COLUMNS);
+                        columns_times_panel::<V, Listed>(rows, count, a, b, self.out.add(i * n_out + panel * COLUMNS), n_out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `[tap, k, padded(channels_out)]`: sums over all pixels of the grid of input times gradient, the latter by [`panels`].
+fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffer {
+    let (n_taps, k, n_pixels) = (gather.taps.len(), gather.k, gather.grid.pixels());
+    assert!(k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride && panels.len() == n_pixels * n_out);
+    let rows_at_once = if k <= 96 { k } else { 96 };
+    let row_blocks = k.div_ceil(rows_at_once);
+    // Enough tasks for several cores; their sums are added up in order afterwards.
+    let parts = 32usize.div_ceil(n_taps * row_blocks).min(n_pixels.div_ceil(4 * REDUCED));
+    let per_part = n_pixels.div_ceil(parts);
+    let size = n_taps * k * n_out;
+    let mut out = Buffer::zeros(parts * size);
+    let shared = Shared::new(&mut out);
+    (0..parts * n_taps * row_blocks).into_par_iter().for_each(|task| {
+        let (part, tap, block) = (task / (n_taps * row_blocks), task / row_blocks % n_taps, task % row_blocks);
+        let rows = block * rows_at_once..k.min((block + 1) * rows_at_once);
+        let pixels = (part * per_part).min(n_pixels)..n_pixels.min((part + 1) * per_part);
+        // SAFETY: `tap` of `part` begins there; each task writes its own rows.
+        let out = unsafe { shared.from(part * size + tap * k * n_out) }.get();
+        vectorized(Reduce { gather, input, panels, n_out, tap: gather.taps[tap], rows, pixels, out });
+    });
+    let (sum, rest) = out.split_at_mut(size);
+    if parts > 1 {
+        let at_once = 4096;
+        sum.par_chunks_mut(at_once).enumerate().for_each(|(block, sum)| {
+            for part in rest.chunks_exact(size) {
+                for (s, x) in sum.iter_mut().zip(&part[block * at_once..]) {
+                    *s += x;
+                }
+            }
+        });
+    }
+    out
+}
+
+/// Gradient with respect to the weights.
+///
+/// # Shapes
+/// As [`convolve`], with `gradient` of the output's shape and `out` of the weights'.
+pub(crate) fn weight_gradient(window: Window, input: &[f32], images: Images, gradient: &[f32], out: &mut [f32]) {
+    let (k, n_out, side) = (padded(window.channels_in), padded(window.channels_out), window.kernel);
+    assert_eq!(out.len(), window.n_weights());
+    let pad = (side / 2) as isize;
+    let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
+    let output = window.output(images);
+    let gather = Gather { input: images, input_stride: k, k, taps, step: window.stride, grid: output, output, origin: [0; 2], spread: 1 };
+    assert_eq!(gradient.len(), output.pixels() * n_out);
+    let sums = reduce(&gather, input, &panels(gradient, output.pixels(), n_out), n_out);
+    let n_taps = side * side;
+    out.par_chunks_mut(window.channels_in * n_taps).enumerate().for_each(|(outer, out)| {
+        for (place, to) in out.iter_mut().enumerate() {
+            let (inner, tap) = (place / n_taps, place % n_taps);
+            *to = sums[(tap * k + inner) * n_out + outer];
+        }
+    });
+}
+
+/// The first convolution of a tower, whose input has a few channels: a row of the kernel is one tap, since its pixels lie side
+/// by side. The input is kept with its border of zeros.
+#[derive(Clone, Debug)]
+pub(crate) struct Stem {
+    window: Window,
+    input: Images,
+    output: Images,
+    bordered: Buffer,
+}
+
+impl Stem {
+    /// Of images `[batch, channels, height, width]`.
+    pub(crate) fn new(window: Window, image: &[f32], images: Images) -> Self {
+        let Images { batch, height, width } = images;
+        let (channels, pad) = (window.channels_in, window.kernel / 2);
+        let input = Images { batch, height: height + 2 * pad, width: width + 2 * pad };
+        let mut bordered = Buffer::zeros(input.pixels() * channels);
+        bordered.par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
+            for c in 0..channels {
+                for y in 0..height {
+                    let from = &image[((n * channels + c) * height + y) * width..][..width];
+                    let row = ((y + pad) * input.width + pad) * channels + c;
+                    for (x, value) in from.iter().enumerate() {
+                        to[row + x * channels] = *value;
+                    }
+                }
+            }
+        });
+        Self { window, input, output: window.output(images), bordered }
+    }
+
+    fn gather(&self) -> Gather {
+        let Window { channels_in, kernel, stride, .. } = self.window;
+        // Whole rows of the kernel are inside the bordered image: the output's size sees to it.
+        Gather {
+            input: self.input,
+            input_stride: channels_in,
+            k: kernel * channels_in,
+            taps: (0..kernel).map(|dy| Tap { dy: dy as isize, dx: 0 }).collect(),
+            step: stride,
+            grid: self.output,
+            output: self.output,
+            origin: [0; 2],
+            spread: 1,
+        }
+    }
+
+    /// As [`convolve`].
+    pub(crate) fn convolve<F: Finish>(&self, weights: &[f32], finish: F, out: &mut [f32]) -> Vec<f32> {
+        let Window { channels_in, channels_out, kernel, .. } = self.window;
+        let packed = pack(kernel, kernel * channels_in, padded(channels_out), |dy, place, outer| {
+            let (dx, inner) = (place / channels_in, place % channels_in);
+            if outer < channels_out { weights[((outer * channels_in + inner) * kernel + dy) * kernel + dx] } else { 0.0 }
+        });
+        run(&self.gather(), &self.bordered, &packed, padded(channels_out), finish, out)
+    }
+
+    /// Size of the result.
+    pub(crate) fn output(&self) -> Images {
+        self.output
+    }
+
+    /// As [`weight_gradient`], of a gradient laid out `[panel of 16 channels, pixel, 16]`.
+    pub(crate) fn weight_gradient(&self, gradient: &[f32], out: &mut [f32]) {
+        let Window { channels_in, channels_out, kernel, .. } = self.window;
+        assert_eq!(out.len(), self.window.n_weights());
+        let n_out = padded(channels_out);
+        let sums = reduce(&self.gather(), &self.bordered, gradient, n_out);
+        for outer in 0..channels_out {
+            for inner in 0..channels_in {
+                for dy in 0..kernel {
+                    for dx in 0..kernel {
+                        out[((outer * channels_in + inner) * kernel + dy) * kernel + dx] =
+                            sums[(dy * kernel * channels_in + dx * channels_in + inner) * n_out + outer];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Numbers that a tap of a stem reads.
+pub(crate) const fn stem_row(window: Window) -> usize {
+    window.kernel * window.channels_in
+}

@@ -1,0 +1,193 @@
+//! How a convolution reads its input and what happens to each result before it is written: the passes over memory that
+//! batch normalisation, activation and masks would cost on their own.
+
+use crate::lanes::Lanes;
+use crate::shared::Source;
+
+/// Channels are stored in multiples of this; what is beyond the real ones is zero throughout.
+pub(crate) const CHANNEL_BLOCK: usize = 16;
+
+/// The number of stored channels for `channels` real ones.
+pub(crate) const fn padded(channels: usize) -> usize {
+    channels.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK
+}
+
+/// What a convolution reads.
+///
+/// # Safety
+/// `load` may be called for every multiple of 8 below the tensor's size.
+pub(crate) unsafe trait Input: Copy + Sync + Send {
+    /// Eight channels from `channel` of the pixel whose numbers begin at `pixel`.
+    ///
+    /// # Safety
+    /// `pixel + channel + 8` is within the tensor, and the processor has what `V` needs.
+    unsafe fn load<V: Lanes>(self, pixel: usize, channel: usize) -> V;
+}
+
+/// The numbers as they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<'a>(pub &'a [f32]);
+
+// SAFETY: it reads within its slice.
+unsafe impl Input for Plain<'_> {
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(self, pixel: usize, channel: usize) -> V {
+        // SAFETY: the caller keeps the place within the tensor, which is the slice.
+        unsafe { V::load(self.0.as_ptr().add(pixel + channel)) }
+    }
+}
+
+/// `relu(z · scale + shift)`, a factor and a term a channel: normalised and activated on the way in, so that the activated
+/// tensor need not exist.
+#[derive(Clone, Copy)]
+pub(crate) struct Activated<'a> {
+    pub z: &'a [f32],
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
+}
+
+// SAFETY: it reads within its slices.
+unsafe impl Input for Activated<'_> {
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(self, pixel: usize, channel: usize) -> V {
+        // SAFETY: the caller keeps the place within the tensor; `scale` and `shift` have a number for each channel.
+        unsafe {
+            let z = V::load(self.z.as_ptr().add(pixel + channel));
+            let (scale, shift) = (V::load(self.scale.as_ptr().add(channel)), V::load(self.shift.as_ptr().add(channel)));
+            V::splat(0.0).max(z.mul_add(scale, shift))
+        }
+    }
+}
+
+/// What happens to a convolution's result on its way out.
+///
+/// # Safety
+/// `finish` reads at places of the output's shape only.
+pub(crate) unsafe trait Finish: Copy + Sync + Send {
+    /// Whether sums are wanted.
+    const SUMS: bool;
+
+    /// Takes `value`, eight channels from `channel` of the pixel at `pixel`, which will be written at `at`; adds to two sums a
+    /// channel; returns what is written.
+    ///
+    /// # Safety
+    /// `pixel + channel + 8` is within the output, `at` is that place of it, and the processor has what `V` needs.
+    unsafe fn finish<V: Lanes>(self, value: V, at: Source, pixel: usize, channel: usize, sums: &mut [V; 2]) -> V;
+}
+
+/// Nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct AsIs;
+
+// SAFETY: it reads nothing.
+unsafe impl Finish for AsIs {
+    const SUMS: bool = false;
+
+    #[inline(always)]
+    unsafe fn finish<V: Lanes>(self, value: V, _: Source, _: usize, _: usize, _: &mut [V; 2]) -> V {
+        value
+    }
+}
+
+/// Sums of the values and of their squares: what batch statistics are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Statistics;
+
+// SAFETY: it reads nothing.
+unsafe impl Finish for Statistics {
+    const SUMS: bool = true;
+
+    #[inline(always)]
+    unsafe fn finish<V: Lanes>(self, value: V, _: Source, _: usize, _: usize, sums: &mut [V; 2]) -> V {
+        // SAFETY: the caller vouches for the processor.
+        unsafe {
+            sums[0] = sums[0].add(value);
+            sums[1] = value.mul_add(value, sums[1]);
+        }
+        value
+    }
+}
+
+/// `value · scale + shift (+ residual)`, then a ReLU if wanted: a whole unit with known statistics.
+#[derive(Clone, Copy)]
+pub(crate) struct Affine<'a> {
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
+    pub residual: Option<&'a [f32]>,
+    pub relu: bool,
+}
+
+// SAFETY: `residual` is of the output's shape, `scale` and `shift` have a number a channel.
+unsafe impl Finish for Affine<'_> {
+    const SUMS: bool = false;
+
+    #[inline(always)]
+    unsafe fn finish<V: Lanes>(self, value: V, _: Source, pixel: usize, channel: usize, _: &mut [V; 2]) -> V {
+        // SAFETY: the place is within the output, and so within the residual.
+        unsafe {
+            let mut value = value.mul_add(V::load(self.scale.as_ptr().add(channel)), V::load(self.shift.as_ptr().add(channel)));
+            if let Some(residual) = self.residual {
+                value = value.add(V::load(residual.as_ptr().add(pixel + channel)));
+            }
+            if self.relu { V::splat(0.0).max(value) } else { value }
+        }
+    }
+}
+
+/// The gradient of `relu(z · scale + shift)` passed on to `z · scale + shift`: 0 where the ReLU was closed. Sums of it, and of
+/// it times the normalised `z`: what the normalisation's own backward pass needs.
+#[derive(Clone, Copy)]
+pub(crate) struct ThroughActivation<'a> {
+    pub z: &'a [f32],
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
+    pub mean: &'a [f32],
+    pub inverse_deviation: &'a [f32],
+}
+
+// SAFETY: `z` is of the output's shape, the others have a number a channel.
+unsafe impl Finish for ThroughActivation<'_> {
+    const SUMS: bool = true;
+
+    #[inline(always)]
+    unsafe fn finish<V: Lanes>(self, value: V, _: Source, pixel: usize, channel: usize, sums: &mut [V; 2]) -> V {
+        // SAFETY: the place is within the output, and so within `z`.
+        unsafe {
+            let z = V::load(self.z.as_ptr().add(pixel + channel));
+            let of_channel = |values: &[f32]| V::load(values.as_ptr().add(channel));
+            let gradient = value.where_positive(z.mul_add(of_channel(self.scale), of_channel(self.shift)));
+            let normalised = z.sub(of_channel(self.mean)).mul(of_channel(self.inverse_deviation));
+            sums[0] = sums[0].add(gradient);
+            sums[1] = gradient.mul_add(normalised, sums[1]);
+            gradient
+        }
+    }
+}
+
+/// Added to what is there already.
+#[derive(Clone, Copy)]
+pub(crate) struct AddTo;
+
+// SAFETY: it reads the output at the place that is written.
+unsafe impl Finish for AddTo {
+    const SUMS: bool = false;
+
+    #[inline(always)]
+    unsafe fn finish<V: Lanes>(self, value: V, at: Source, _: usize, _: usize, _: &mut [V; 2]) -> V {
+        // SAFETY: the caller vouches for the place.
+        unsafe { value.add(V::load(at)) }
+    }
+}
+
+/// Some sums a channel, a row a task, summed in the tasks' order: the same bits whichever thread ran which task.
+pub(crate) fn total<const N: usize>(partial: &[f32], channels: usize) -> [Vec<f64>; N] {
+    let mut sums = std::array::from_fn(|_| vec![0.0; channels]);
+    for row in partial.chunks_exact(N * channels) {
+        for (sum, part) in sums.iter_mut().zip(row.chunks_exact(channels)) {
+            for (s, p) in sum.iter_mut().zip(part) {
+                *s += f64::from(*p);
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,243 @@
+use proptest::prelude::*;
+
+use super::{distance, numbers};
+use crate::direct::{self, Stem, Window};
+use crate::finish::{Activated, AddTo, Affine, AsIs, Finish, Plain, Statistics, ThroughActivation, padded, total};
+use crate::gemm::{COLUMNS, ROWS, rows_times_panel};
+use crate::lanes::{Kernel, Lanes, Portable, vectorized};
+use crate::shared::{Source, Target};
+use crate::winograd::{self, Images, Tile, Weights, transform_weights};
+
+/// Random numbers of real channels, zeros beyond.
+fn tensor(images: Images, channels: usize, seed: u64) -> Vec<f32> {
+    let mut out = numbers(images.pixels() * padded(channels), seed);
+    for pixel in out.chunks_exact_mut(padded(channels)) {
+        pixel[channels..].fill(0.0);
+    }
+    out
+}
+
+/// Output, gradient of the input and gradient of the weights by the definition.
+struct Defined {
+    y: Vec<f64>,
+    dx: Vec<f64>,
+    dw: Vec<f64>,
+}
+
+fn defined(window: Window, images: Images, x: &[f32], weight: &[f32], dy: &[f32]) -> Defined {
+    let Window { channels_in, channels_out, kernel, stride } = window;
+    let (n_in, n_out, output) = (padded(channels_in), padded(channels_out), window.output(images));
+    let (mut y, mut dx, mut dw) = (vec![0.0; output.pixels() * n_out], vec![0.0; x.len()], vec![0.0; weight.len()]);
+    for n in 0..images.batch {
+        for (oy, ox) in (0..output.height).flat_map(|oy| (0..output.width).map(move |ox| (oy, ox))) {
+            for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
+                let (iy, ix) = ((oy * stride + ky).wrapping_sub(kernel / 2), (ox * stride + kx).wrapping_sub(kernel / 2));
+                if iy >= images.height || ix >= images.width {
+                    continue;
+                }
+                let from = ((n * images.height + iy) * images.width + ix) * n_in;
+                let to = ((n * output.height + oy) * output.width + ox) * n_out;
+                for o in 0..channels_out {
+                    for i in 0..channels_in {
+                        let w = ((o * channels_in + i) * kernel + ky) * kernel + kx;
+                        y[to + o] += f64::from(x[from + i]) * f64::from(weight[w]);
+                        dx[from + i] += f64::from(dy[to + o]) * f64::from(weight[w]);
+                        dw[w] += f64::from(dy[to + o]) * f64::from(x[from + i]);
+                    }
+                }
+            }
+        }
+    }
+    Defined { y, dx, dw }
+}
+
+#[track_caller]
+fn check(window: Window, images: Images) {
+    let output = window.output(images);
+    let x = tensor(images, window.channels_in, 1);
+    let weight = numbers(window.n_weights(), 2);
+    let dy = tensor(output, window.channels_out, 3);
+    let expected = defined(window, images, &x, &weight, &dy);
+    let what = format!("{window:?} {images:?}");
+    let (mut y, mut dx, mut dw) = (vec![f32::NAN; expected.y.len()], vec![0.0; x.len()], vec![f32::NAN; weight.len()]);
+
+    let sums = direct::convolve(window, &x, images, &weight, Statistics, &mut y);
+    assert!(distance(&y, expected.y.iter().copied()) < 1e-5, "{what}");
+    check_sums(&sums, &expected.y, padded(window.channels_out), &what);
+    direct::data_gradient(window, &dy, images, &weight, AsIs, &mut dx);
+    assert!(distance(&dx, expected.dx.iter().copied()) < 1e-5, "data gradient, {what}");
+    direct::data_gradient(window, &dy, images, &weight, AddTo, &mut dx);
+    assert!(distance(&dx, expected.dx.iter().map(|v| 2.0 * v)) < 1e-5, "added, {what}");
+    direct::weight_gradient(window, &x, images, &dy, &mut dw);
+    assert!(distance(&dw, expected.dw.iter().copied()) < 1e-5, "weight gradient, {what}");
+
+    if window.kernel == 3 && window.stride == 1 {
+        for tile in [Tile::Two, Tile::Four] {
+            check_winograd(tile, window, images, &x, &weight, &dy, &expected);
+        }
+    }
+}
+
+fn check_sums(partial: &[f32], y: &[f64], channels: usize, what: &str) {
+    let [sum, squares] = total(partial, channels);
+    for c in 0..channels {
+        let of_channel = || y.iter().skip(c).step_by(channels);
+        let size = of_channel().map(|v| v.abs()).sum::<f64>();
+        assert!((sum[c] - of_channel().sum::<f64>()).abs() <= 1e-4 * size + 1e-9, "sums, {what}");
+        let expected = of_channel().map(|v| v * v).sum::<f64>();
+        assert!((squares[c] - expected).abs() <= 1e-4 * expected + 1e-9, "squares, {what}");
+    }
+}
+
+fn check_winograd(tile: Tile, window: Window, images: Images, x: &[f32], weight: &[f32], dy: &[f32], expected: &Defined) {
+    let Window { channels_in, channels_out, .. } = window;
+    let channels = [padded(channels_in), padded(channels_out)];
+    let what = format!("{tile:?} {window:?} {images:?}");
+    let transformed = |adjoint| transform_weights(tile, Weights { values: weight, channels_in, channels_out, adjoint });
+    let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![f32::NAN; weight.len()]);
+    let sums = winograd::convolve(tile, Plain(x), Statistics, images, channels, &transformed(false), &mut y);
+    assert!(distance(&y, expected.y.iter().copied()) < 2e-5, "{what}");
+    check_sums(&sums, &expected.y, channels[1], &what);
+    winograd::convolve(tile, Plain(dy), AsIs, images, [channels[1], channels[0]], &transformed(true), &mut dx);
+    assert!(distance(&dx, expected.dx.iter().copied()) < 2e-5, "data gradient, {what}");
+    winograd::weight_gradient(tile, Plain(x), dy, images, [channels_in, channels_out], &mut dw);
+    assert!(distance(&dw, expected.dw.iter().copied()) < 2e-5, "weight gradient, {what}");
+}
+
+#[test]
+fn odd_sizes_strides_one_channel_and_a_batch_of_one() {
+    let images = |batch, height, width| Images { batch, height, width };
+    for (channels_in, channels_out, kernel, stride, images) in [
+        (1, 1, 3, 1, images(1, 1, 1)),
+        (1, 1, 3, 2, images(1, 1, 1)),
+        (3, 5, 3, 1, images(2, 7, 9)),
+        (16, 32, 3, 1, images(1, 4, 5)),
+        (17, 8, 3, 2, images(3, 8, 7)),
+        (20, 40, 1, 1, images(2, 3, 5)),
+        (8, 16, 1, 2, images(2, 7, 6)),
+        (2, 3, 5, 3, images(1, 11, 10)),
+        (3, 16, 7, 2, images(1, 12, 9)),
+        (64, 48, 3, 1, images(3, 13, 10)),
+    ] {
+        check(Window { channels_in, channels_out, kernel, stride }, images);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_shape(
+        channels_in in 1usize..40, channels_out in 1usize..40, kernel in 0usize..3, stride in 1usize..3,
+        batch in 1usize..4, height in 1usize..15, width in 1usize..15,
+    ) {
+        check(Window { channels_in, channels_out, kernel: 2 * kernel + 1, stride }, Images { batch, height, width });
+    }
+
+    #[test]
+    fn any_stem(channels in 1usize..5, out in 1usize..20, kernel in 1usize..4, stride in 1usize..4, height in 1usize..20, width in 1usize..20) {
+        let window = Window { channels_in: channels, channels_out: out, kernel: 2 * kernel + 1, stride };
+        let images = Images { batch: 2, height, width };
+        let (output, n_in) = (window.output(images), padded(channels));
+        let x = tensor(images, channels, 4);
+        let planes: Vec<f32> = (0..2 * channels * height * width)
+            .map(|k| {
+                let (n, c, pixel) = (k / (channels * height * width), k / (height * width) % channels, k % (height * width));
+                x[(n * height * width + pixel) * n_in + c]
+            })
+            .collect();
+        let (weight, dy) = (numbers(window.n_weights(), 5), tensor(output, out, 6));
+        let expected = defined(window, images, &x, &weight, &dy);
+        let stem = Stem::new(window, &planes, images);
+        prop_assert_eq!(stem.output(), output);
+        let mut y = vec![f32::NAN; expected.y.len()];
+        stem.convolve(&weight, AsIs, &mut y);
+        prop_assert!(distance(&y, expected.y.iter().copied()) < 1e-5);
+        let panels: Vec<f32> = (0..dy.len())
+            .map(|k| dy[k / COLUMNS % output.pixels() * padded(out) + k / (COLUMNS * output.pixels()) * COLUMNS + k % COLUMNS])
+            .collect();
+        let mut dw = vec![f32::NAN; weight.len()];
+        stem.weight_gradient(&panels, &mut dw);
+        prop_assert!(distance(&dw, expected.dw.iter().copied()) < 1e-5);
+    }
+}
+
+#[test]
+fn what_is_done_on_the_way_in_and_out() {
+    let (images, window) = (Images { batch: 2, height: 6, width: 5 }, Window { channels_in: 16, channels_out: 16, kernel: 3, stride: 1 });
+    let (x, weight, z) = (tensor(images, 16, 1), numbers(window.n_weights(), 2), tensor(images, 16, 3));
+    let [scale, shift, mean, inverse_deviation] = [4, 5, 6, 7].map(|seed| numbers(16, seed));
+    let per_channel =
+        |values: &[f32], f: &dyn Fn(usize, f32) -> f32| values.iter().enumerate().map(|(k, v)| f(k, *v)).collect::<Vec<f32>>();
+    let run = |input: &[f32], finish: &dyn Fn(&mut [f32]) -> Vec<f32>| {
+        let expected = defined(window, images, input, &weight, &z).y;
+        let mut y = vec![0.0; x.len()];
+        (finish(&mut y), y, expected)
+    };
+    let weights = transform_weights(Tile::Four, Weights { values: &weight, channels_in: 16, channels_out: 16, adjoint: false });
+    fn convolve<F: Finish>(x: &[f32], images: Images, weights: &[f32], finish: F, y: &mut [f32]) -> Vec<f32> {
+        winograd::convolve(Tile::Four, Plain(x), finish, images, [16, 16], weights, y)
+    }
+
+    let active = per_channel(&x, &|k, v| (v * scale[k % 16] + shift[k % 16]).max(0.0));
+    let input = Activated { z: &x, scale: &scale, shift: &shift };
+    let (_, y, expected) = run(&active, &|y| winograd::convolve(Tile::Four, input, AsIs, images, [16, 16], &weights, y));
+    assert!(distance(&y, expected) < 1e-5, "activated on the way in");
+
+    let affine = Affine { scale: &scale, shift: &shift, residual: Some(&z), relu: true };
+    let (_, y, expected) = run(&x, &|y| convolve(&x, images, &weights, affine, y));
+    let expected =
+        expected.iter().enumerate().map(|(k, v)| (v * f64::from(scale[k % 16]) + f64::from(shift[k % 16]) + f64::from(z[k])).max(0.0));
+    assert!(distance(&y, expected) < 1e-5, "normalised, added to and activated on the way out");
+
+    let through = ThroughActivation { z: &z, scale: &scale, shift: &shift, mean: &mean, inverse_deviation: &inverse_deviation };
+    let (sums, y, expected) = run(&x, &|y| convolve(&x, images, &weights, through, y));
+    let expected: Vec<f64> =
+        expected.iter().enumerate().map(|(k, v)| if z[k] * scale[k % 16] + shift[k % 16] > 0.0 { *v } else { 0.0 }).collect();
+    assert!(distance(&y, expected.iter().copied()) < 1e-5, "through the activation");
+    let [sum, products] = total(&sums, 16);
+    for c in 0..16 {
+        let pixels = || (c..z.len()).step_by(16);
+        let expected_sum: f64 = pixels().map(|k| expected[k]).sum();
+        let expected_product: f64 = pixels().map(|k| expected[k] * f64::from((z[k] - mean[c]) * inverse_deviation[c])).sum();
+        assert!((sum[c] - expected_sum).abs() < 1e-4 && (products[c] - expected_product).abs() < 1e-4);
+    }
+}
+
+/// One block of six rows by sixteen columns.
+struct OneBlock<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    c: &'a mut [f32],
+}
+
+impl Kernel for OneBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let k = self.b.len() / COLUMNS;
+        // SAFETY: six rows of `k` numbers, `k` rows of sixteen, six rows of sixteen.
+        unsafe {
+            let a: [Source; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(r * k));
+            let start = self.c.as_mut_ptr();
+            let c: [Target; ROWS] = std::array::from_fn(|r| start.add(r * COLUMNS));
+            rows_times_panel::<V>(ROWS, 1, k, &raw const a, self.b.as_ptr(), &c, false);
+        }
+    }
+}
+
+#[test]
+fn portable_lanes_compute_the_same() {
+    let k = 37;
+    let (a, b) = (numbers(ROWS * k, 1), numbers(k * COLUMNS, 2));
+    let expected: Vec<f64> = (0..ROWS * COLUMNS)
+        .map(|place| (0..k).map(|i| f64::from(a[place / COLUMNS * k + i]) * f64::from(b[i * COLUMNS + place % COLUMNS])).sum())
+        .collect();
+    let mut c = vec![0.0; ROWS * COLUMNS];
+    vectorized(OneBlock { a: &a, b: &b, c: &mut c });
+    assert!(distance(&c, expected.iter().copied()) < 1e-6);
+    // SAFETY: the portable form needs nothing.
+    unsafe { OneBlock { a: &a, b: &b, c: &mut c }.run::<Portable>() };
+    assert!(distance(&c, expected) < 1e-6);
+}

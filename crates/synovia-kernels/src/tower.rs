@@ -1,0 +1,534 @@
+//! A residual tower from images to embeddings and back, channels last all the way.
+//!
+//! Of each unit `relu(norm(conv(x)))` only the convolution's result is kept; normalisation and activation are done where the
+//! next convolution reads it. The backward pass writes gradients where the forward pass's results were.
+
+use crate::direct::{self, MAX_CHANNELS, Stem, Window, stem_row};
+use crate::finish::{Activated, AddTo, Affine, AsIs, Finish, Input, Plain, Statistics, ThroughActivation, padded, total};
+use crate::norm::{Norm, Shortcut, apply, join, join_backward};
+use crate::pool::{PoolGradient, average, average_backward, max_pool, pool_backward, pool_sums, pooled};
+use crate::shared::Buffer;
+use crate::winograd::{self, Images, Tile, Weights, transform_weights};
+
+/// A convolution without bias, padded by half its kernel, and its batch normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitShape {
+    /// Channels in.
+    pub channels_in: usize,
+    /// Channels out.
+    pub channels_out: usize,
+    /// Side of the square kernel.
+    pub kernel: usize,
+    /// Stride in both directions.
+    pub stride: usize,
+}
+
+/// A residual block of two units, by their places in the tower's list: `relu(second(relu(first(x))) + shortcut(x))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockShape {
+    /// First unit.
+    pub first: usize,
+    /// Second unit.
+    pub second: usize,
+    /// The unit that the input goes through to be added, if its shape changes.
+    pub shortcut: Option<usize>,
+}
+
+/// A tower: unit 0 with ReLU, 3 × 3 max pooling of stride 2, blocks, global average.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TowerShape {
+    units: Vec<UnitShape>,
+    blocks: Vec<BlockShape>,
+}
+
+/// Why a tower or its inputs are not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TowerError {
+    /// A size that is 0 or larger than the kernels are made for.
+    #[error("unit {unit}: {what} is {size}, not within 1..={largest}")]
+    Size {
+        /// Place of the unit.
+        unit: usize,
+        /// Which of its sizes.
+        what: &'static str,
+        /// What it is.
+        size: usize,
+        /// What it may be at most.
+        largest: usize,
+    },
+    /// Units that do not fit each other, or a kernel of even side.
+    #[error("unit {unit} does not fit: {why}")]
+    Chain {
+        /// Place of the unit.
+        unit: usize,
+        /// In what.
+        why: &'static str,
+    },
+    /// Numbers of another shape.
+    #[error("{what}: {got} numbers instead of {expected}")]
+    Length {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        got: usize,
+        /// How many there must be.
+        expected: usize,
+    },
+}
+
+/// A unit's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit<'a> {
+    /// `[channels_out, channels_in, kernel, kernel]`
+    pub weight: &'a [f32],
+    /// `[channels_out]`
+    pub gamma: &'a [f32],
+    /// `[channels_out]`
+    pub beta: &'a [f32],
+    /// What is added to the variance.
+    pub epsilon: f64,
+}
+
+/// Mean and (biased) variance of a unit's convolution, `[channels_out]` each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnitStatistics {
+    /// Mean.
+    pub mean: Vec<f32>,
+    /// Variance.
+    pub variance: Vec<f32>,
+}
+
+/// Gradients of a unit's parameters, of their shapes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnitGradient {
+    /// Of the convolution's weights.
+    pub weight: Vec<f32>,
+    /// Of the normalisation's factor.
+    pub gamma: Vec<f32>,
+    /// Of the normalisation's term.
+    pub beta: Vec<f32>,
+}
+
+impl UnitShape {
+    pub(crate) fn window(self) -> Window {
+        let Self { channels_in, channels_out, kernel, stride } = self;
+        Window { channels_in, channels_out, kernel, stride }
+    }
+
+    /// Numbers of its weights.
+    pub fn n_weights(self) -> usize {
+        self.window().n_weights()
+    }
+
+    fn channels(self) -> [usize; 2] {
+        [padded(self.channels_in), padded(self.channels_out)]
+    }
+
+    pub(crate) fn output(self, images: Images) -> Images {
+        self.window().output(images)
+    }
+
+    /// The tile of the fast algorithm, where it applies.
+    fn tile(self, images: Images) -> Option<Tile> {
+        (self.kernel == 3 && self.stride == 1).then(|| Tile::for_size(images.height, images.width))
+    }
+}
+
+/// The convolution of what `input` reads; where the fast algorithm does not apply, what it reads is `plain`.
+pub(crate) fn convolve<I: Input, F: Finish>(
+    shape: UnitShape,
+    input: I,
+    plain: &[f32],
+    images: Images,
+    weight: &[f32],
+    finish: F,
+    out: &mut [f32],
+) -> Vec<f32> {
+    match shape.tile(images) {
+        Some(tile) => {
+            let UnitShape { channels_in, channels_out, .. } = shape;
+            let weights = transform_weights(tile, Weights { values: weight, channels_in, channels_out, adjoint: false });
+            winograd::convolve(tile, input, finish, images, shape.channels(), &weights, out)
+        }
+        None => direct::convolve(shape.window(), plain, images, weight, finish, out),
+    }
+}
+
+pub(crate) fn data_gradient<F: Finish>(
+    shape: UnitShape,
+    gradient: &[f32],
+    images: Images,
+    weight: &[f32],
+    finish: F,
+    out: &mut [f32],
+) -> Vec<f32> {
+    match shape.tile(images) {
+        Some(tile) => {
+            let UnitShape { channels_in, channels_out, .. } = shape;
+            let weights = transform_weights(tile, Weights { values: weight, channels_in, channels_out, adjoint: true });
+            let [n_in, n_out] = shape.channels();
+            winograd::convolve(tile, Plain(gradient), finish, images, [n_out, n_in], &weights, out)
+        }
+        None => direct::data_gradient(shape.window(), gradient, images, weight, finish, out),
+    }
+}
+
+pub(crate) fn weight_gradient<I: Input>(shape: UnitShape, input: I, plain: &[f32], images: Images, gradient: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; shape.n_weights()];
+    match shape.tile(images) {
+        Some(tile) => winograd::weight_gradient(tile, input, gradient, images, [shape.channels_in, shape.channels_out], &mut out),
+        None => direct::weight_gradient(shape.window(), plain, images, gradient, &mut out),
+    }
+    out
+}
+
+/// What a block's backward pass needs.
+#[derive(Clone, Debug)]
+struct SavedBlock {
+    input: Images,
+    output: Images,
+    first: (Buffer, Norm),
+    second: (Buffer, Norm),
+    shortcut: Option<(Buffer, Norm)>,
+    /// The block's output.
+    y: Buffer,
+}
+
+/// What the backward pass of a tower needs.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    stem: Stem,
+    stem_z: Buffer,
+    stem_norm: Norm,
+    pooled: Buffer,
+    place: Vec<u8>,
+    blocks: Vec<SavedBlock>,
+}
+
+/// Result of a forward pass in training.
+#[derive(Debug)]
+pub struct Forward {
+    /// `[batch, channels of the last unit]`
+    pub embedding: Vec<f32>,
+    /// The batch's own, a unit each.
+    pub statistics: Vec<UnitStatistics>,
+    /// For [`TowerShape::backward`].
+    pub saved: Saved,
+}
+
+impl TowerShape {
+    /// Checks that the units fit each other.
+    ///
+    /// # Errors
+    /// [`TowerError`] where they do not.
+    pub fn new(units: Vec<UnitShape>, blocks: Vec<BlockShape>) -> Result<Self, TowerError> {
+        for (unit, shape) in units.iter().enumerate() {
+            let row = if unit == 0 { stem_row(shape.window()) } else { padded(shape.channels_in) };
+            let sizes = [
+                ("channels in", shape.channels_in, MAX_CHANNELS),
+                ("channels out", shape.channels_out, MAX_CHANNELS),
+                ("kernel", shape.kernel, 31),
+                ("stride", shape.stride, 16),
+                ("row of the kernel", row, MAX_CHANNELS),
+            ];
+            for (what, size, largest) in sizes {
+                if size == 0 || size > largest {
+                    return Err(TowerError::Size { unit, what, size, largest });
+                }
+            }
+            if shape.kernel % 2 == 0 || shape.stride > shape.kernel.max(2) {
+                return Err(TowerError::Chain { unit, why: "kernels have an odd side and overlap" });
+            }
+        }
+        let Some(stem) = units.first() else {
+            return Err(TowerError::Chain { unit: 0, why: "it is missing" });
+        };
+        let mut channels = stem.channels_out;
+        for block in &blocks {
+            let get = |unit: usize| units.get(unit).copied().ok_or(TowerError::Chain { unit, why: "it is missing" });
+            let (first, second) = (get(block.first)?, get(block.second)?);
+            let plain = |unit: usize, shape: UnitShape| {
+                if shape.kernel == 3 { Ok(()) } else { Err(TowerError::Chain { unit, why: "a block's kernels are 3 × 3" }) }
+            };
+            plain(block.first, first)?;
+            plain(block.second, second)?;
+            if first.channels_in != channels || second.channels_in != first.channels_out || second.stride != 1 || first.stride > 2 {
+                return Err(TowerError::Chain { unit: block.first, why: "channels or stride" });
+            }
+            let same = first.stride == 1 && second.channels_out == channels;
+            match block.shortcut {
+                None if same => {}
+                None => return Err(TowerError::Chain { unit: block.second, why: "a change of shape needs a shortcut" }),
+                Some(unit) => {
+                    let shape = get(unit)?;
+                    let fits = shape.channels_in == channels && shape.channels_out == second.channels_out && shape.stride == first.stride;
+                    if !fits || shape.kernel != 1 {
+                        return Err(TowerError::Chain { unit, why: "a shortcut is 1 × 1, of the block's channels and stride" });
+                    }
+                }
+            }
+            channels = second.channels_out;
+        }
+        Ok(Self { units, blocks })
+    }
+
+    /// Its units.
+    pub fn units(&self) -> &[UnitShape] {
+        &self.units
+    }
+
+    /// Units with the size of their inputs, in the order of the forward pass.
+    pub(crate) fn places(&self, images: Images) -> Vec<(usize, Images)> {
+        let mut out = vec![(0, images)];
+        let mut images = pooled(self.units[0].output(images));
+        for block in &self.blocks {
+            let output = self.units[block.first].output(images);
+            out.extend([(block.first, images), (block.second, output)]);
+            out.extend(block.shortcut.map(|unit| (unit, images)));
+            images = output;
+        }
+        out
+    }
+
+    /// Width of the embedding.
+    pub fn width(&self) -> usize {
+        self.blocks.last().map_or(self.units[0].channels_out, |block| self.units[block.second].channels_out)
+    }
+
+    fn check(&self, image: &[f32], [batch, channels, height, width]: [usize; 4], units: &[Unit<'_>]) -> Result<(), TowerError> {
+        let length =
+            |what, got: usize, expected: usize| if got == expected { Ok(()) } else { Err(TowerError::Length { what, got, expected }) };
+        length("the number of units", units.len(), self.units.len())?;
+        length("the number of channels", channels, self.units[0].channels_in)?;
+        length("images", image.len(), batch * channels * height * width)?;
+        if image.is_empty() {
+            return Err(TowerError::Length { what: "images", got: 0, expected: 1 });
+        }
+        for (unit, shape) in units.iter().zip(&self.units) {
+            length("weights", unit.weight.len(), shape.n_weights())?;
+            length("factors", unit.gamma.len(), shape.channels_out)?;
+            length("terms", unit.beta.len(), shape.channels_out)?;
+        }
+        Ok(())
+    }
+
+    /// The forward pass by the batch's own statistics.
+    ///
+    /// # Shapes
+    /// - image: `[batch, channels, height, width]`, of `shape`
+    ///
+    /// # Errors
+    /// [`TowerError::Length`] where something is of another shape.
+    pub fn forward_training(&self, image: &[f32], shape: [usize; 4], units: &[Unit<'_>]) -> Result<Forward, TowerError> {
+        self.check(image, shape, units)?;
+        let [batch, _, height, width] = shape;
+        let mut statistics: Vec<Option<UnitStatistics>> = vec![None; units.len()];
+        let mut norm_of = |unit: usize, sums: &[f32], images: Images| {
+            let (channels, Unit { gamma, beta, epsilon, .. }) = (self.units[unit].channels_out, units[unit]);
+            let norm = Norm::of_batch(sums, images.pixels(), gamma, beta, epsilon, padded(channels));
+            statistics[unit] = Some(UnitStatistics { mean: norm.mean[..channels].to_vec(), variance: norm.variance[..channels].to_vec() });
+            norm
+        };
+        let stem = Stem::new(self.units[0].window(), image, Images { batch, height, width });
+        let channels = padded(self.units[0].channels_out);
+        let large = stem.output();
+        let mut stem_z = Buffer::new(large.pixels() * channels);
+        let sums = stem.convolve(units[0].weight, Statistics, &mut stem_z);
+        let stem_norm = norm_of(0, &sums, large);
+        let mut images = pooled(large);
+        let mut pool = Buffer::new(images.pixels() * channels);
+        let mut place = vec![0; images.pixels() * channels];
+        max_pool(&stem_z, &stem_norm, large, &mut pool, &mut place);
+        let mut blocks: Vec<SavedBlock> = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let x: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
+            let (first, second) = (self.units[block.first], self.units[block.second]);
+            let output = first.output(images);
+            let size = output.pixels() * padded(first.channels_out);
+            let mut z_1 = Buffer::new(size);
+            let sums = convolve(first, Plain(x), x, images, units[block.first].weight, Statistics, &mut z_1);
+            let norm_1 = norm_of(block.first, &sums, output);
+            let size = output.pixels() * padded(second.channels_out);
+            let mut z_2 = Buffer::new(size);
+            let activated = Activated { z: &z_1, scale: &norm_1.scale, shift: &norm_1.shift };
+            let sums = convolve(second, activated, &z_1, output, units[block.second].weight, Statistics, &mut z_2);
+            let norm_2 = norm_of(block.second, &sums, output);
+            let shortcut = block.shortcut.map(|unit| {
+                let mut z = Buffer::new(size);
+                let sums = convolve(self.units[unit], Plain(x), x, images, units[unit].weight, Statistics, &mut z);
+                let norm = norm_of(unit, &sums, output);
+                (z, norm)
+            });
+            let mut y = Buffer::new(size);
+            let other = shortcut.as_ref().map_or(Shortcut::Identity(x), |(z, norm)| Shortcut::Projected(z, norm));
+            join(&z_2, &norm_2, other, &mut y);
+            blocks.push(SavedBlock { input: images, output, first: (z_1, norm_1), second: (z_2, norm_2), shortcut, y });
+            images = output;
+        }
+        let last: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
+        let embedding = average(last, images, padded(self.width()), self.width());
+        // Every unit is part of the stem or of a block, or it has no statistics.
+        let statistics = statistics.into_iter().map(|s| s.unwrap_or(UnitStatistics { mean: Vec::new(), variance: Vec::new() })).collect();
+        Ok(Forward { embedding, statistics, saved: Saved { stem, stem_z, stem_norm, pooled: pool, place, blocks } })
+    }
+
+    /// The forward pass by known statistics.
+    ///
+    /// # Shapes
+    /// As [`TowerShape::forward_training`]; statistics of each unit; returns `[batch, width]`.
+    ///
+    /// # Errors
+    /// [`TowerError::Length`] where something is of another shape.
+    pub fn forward(
+        &self,
+        image: &[f32],
+        shape: [usize; 4],
+        units: &[Unit<'_>],
+        statistics: &[UnitStatistics],
+    ) -> Result<Vec<f32>, TowerError> {
+        self.check(image, shape, units)?;
+        if statistics.len() != units.len() {
+            return Err(TowerError::Length { what: "statistics", got: statistics.len(), expected: units.len() });
+        }
+        for (s, unit) in statistics.iter().zip(units) {
+            for part in [&s.mean, &s.variance] {
+                if part.len() != unit.gamma.len() {
+                    return Err(TowerError::Length { what: "statistics of a unit", got: part.len(), expected: unit.gamma.len() });
+                }
+            }
+        }
+        let norm_of = |unit: usize| {
+            let Unit { gamma, beta, epsilon, .. } = units[unit];
+            let UnitStatistics { mean, variance } = &statistics[unit];
+            Norm::new(mean, variance, gamma, beta, epsilon, padded(self.units[unit].channels_out))
+        };
+        let [batch, _, height, width] = shape;
+        let stem = Stem::new(self.units[0].window(), image, Images { batch, height, width });
+        let channels = padded(self.units[0].channels_out);
+        let large = stem.output();
+        let mut images = pooled(large);
+        let mut x = Buffer::new(images.pixels() * channels);
+        {
+            let mut z = Buffer::new(large.pixels() * channels);
+            stem.convolve(units[0].weight, AsIs, &mut z);
+            max_pool(&z, &norm_of(0), large, &mut x, &mut vec![0; images.pixels() * channels]);
+        }
+        for block in &self.blocks {
+            let (first, second) = (self.units[block.first], self.units[block.second]);
+            let output = first.output(images);
+            let run = |unit: usize, input: &[f32], images: Images, residual: Option<&[f32]>, relu: bool| {
+                let (shape, norm) = (self.units[unit], norm_of(unit));
+                let mut out = Buffer::new(output.pixels() * padded(shape.channels_out));
+                let finish = Affine { scale: &norm.scale, shift: &norm.shift, residual, relu };
+                convolve(shape, Plain(input), input, images, units[unit].weight, finish, &mut out);
+                out
+            };
+            let hidden = run(block.first, &x, images, None, true);
+            let shortcut = block.shortcut.map(|unit| run(unit, &x, images, None, false));
+            debug_assert_eq!(second.channels_in, first.channels_out);
+            let y = run(block.second, &hidden, output, Some(shortcut.as_ref().unwrap_or(&x)), true);
+            x = y;
+            images = output;
+        }
+        Ok(average(&x, images, padded(self.width()), self.width()))
+    }
+
+    /// Gradients of all parameters.
+    ///
+    /// # Shapes
+    /// - gradient: `[batch, width]`, of the embedding
+    ///
+    /// # Errors
+    /// [`TowerError::Length`] where something is of another shape than in the forward pass.
+    pub fn backward(&self, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<Vec<UnitGradient>, TowerError> {
+        let Saved { stem, stem_z, stem_norm, pooled: pool, place, mut blocks } = saved;
+        let mut images = blocks.last().map_or(pooled(stem.output()), |b| b.output);
+        let expected = images.batch * self.width();
+        if gradient.len() != expected || units.len() != self.units.len() || blocks.len() != self.blocks.len() {
+            return Err(TowerError::Length { what: "the embedding's gradient", got: gradient.len(), expected });
+        }
+        let mut out: Vec<Option<UnitGradient>> = vec![None; units.len()];
+        let mut grad = Buffer::new(images.pixels() * padded(self.width()));
+        average_backward(gradient, images, padded(self.width()), self.width(), &mut grad);
+        while let Some(block) = blocks.pop() {
+            let shape = self.blocks[blocks.len()];
+            let x: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
+            grad = self.block_backward(shape, block, x, units, grad, &mut out);
+            images = blocks.last().map_or(pooled(stem.output()), |b| b.output);
+        }
+        debug_assert_eq!(images, pooled(stem.output()));
+        let channels = padded(self.units[0].channels_out);
+        let pooling = PoolGradient { out: &pool, gradient: &grad, place: &place, images: stem.output(), channels };
+        let [sums, products] = pool_sums(pooling, &stem_z, &stem_norm);
+        let backward = stem_norm.backward(&sums, &products, stem.output().pixels());
+        let mut panels = Buffer::new(stem_z.len());
+        pool_backward(pooling, &backward, &stem_z, &mut panels);
+        let mut weight = vec![0.0; self.units[0].n_weights()];
+        stem.weight_gradient(&panels, &mut weight);
+        out[0] = Some(self.unit_gradient(0, weight, &sums, &products));
+        let zero = |shape: &UnitShape| UnitGradient {
+            weight: vec![0.0; shape.n_weights()],
+            gamma: vec![0.0; shape.channels_out],
+            beta: vec![0.0; shape.channels_out],
+        };
+        Ok(out.into_iter().zip(&self.units).map(|(gradient, shape)| gradient.unwrap_or_else(|| zero(shape))).collect())
+    }
+
+    fn unit_gradient(&self, unit: usize, weight: Vec<f32>, sums: &[f64], products: &[f64]) -> UnitGradient {
+        let of_channels = |values: &[f64]| values[..self.units[unit].channels_out].iter().map(|v| *v as f32).collect();
+        UnitGradient { weight, gamma: of_channels(products), beta: of_channels(sums) }
+    }
+
+    /// From the gradient of a block's output to that of its input `x`.
+    fn block_backward(
+        &self,
+        shape: BlockShape,
+        block: SavedBlock,
+        x: &[f32],
+        units: &[Unit<'_>],
+        mut grad: Buffer,
+        out: &mut [Option<UnitGradient>],
+    ) -> Buffer {
+        let SavedBlock { input, output, first: (mut z_1, norm_1), second: (mut z_2, norm_2), shortcut, y } = block;
+        let (first, second) = (self.units[shape.first], self.units[shape.second]);
+        let count = output.pixels();
+        let projected = shortcut.as_ref().map(|(z, norm)| (&z[..], norm));
+        let [sums, products, products_shortcut] = join_backward(&y, &z_2, &norm_2, projected, &mut grad);
+        drop(y);
+        apply(&norm_2.backward(&sums, &products, count), &grad, &mut z_2);
+        let activated = Activated { z: &z_1, scale: &norm_1.scale, shift: &norm_1.shift };
+        let weight = weight_gradient(second, activated, &z_1, output, &z_2);
+        out[shape.second] = Some(self.unit_gradient(shape.second, weight, &sums, &products));
+        let mut grad_1 = Buffer::new(count * padded(first.channels_out));
+        let through = ThroughActivation {
+            z: &z_1,
+            scale: &norm_1.scale,
+            shift: &norm_1.shift,
+            mean: &norm_1.mean,
+            inverse_deviation: &norm_1.inverse_deviation,
+        };
+        let partial = data_gradient(second, &z_2, output, units[shape.second].weight, through, &mut grad_1);
+        drop(z_2);
+        let [sums_1, products_1] = total(&partial, padded(first.channels_out));
+        apply(&norm_1.backward(&sums_1, &products_1, count), &grad_1, &mut z_1);
+        drop(grad_1);
+        let weight = weight_gradient(first, Plain(x), x, input, &z_1);
+        out[shape.first] = Some(self.unit_gradient(shape.first, weight, &sums_1, &products_1));
+        let weights = units[shape.first].weight;
+        match shortcut.zip(shape.shortcut) {
+            None => {
+                data_gradient(first, &z_1, input, weights, AddTo, &mut grad);
+                grad
+            }
+            Some(((mut z, norm), unit)) => {
+                let mut grad_x = Buffer::new(x.len());
+                data_gradient(first, &z_1, input, weights, AsIs, &mut grad_x);
+                apply(&norm.backward(&sums, &products_shortcut, count), &grad, &mut z);
+                let weight = weight_gradient(self.units[unit], Plain(x), x, input, &z);
+                out[unit] = Some(self.unit_gradient(unit, weight, &sums, &products_shortcut));
+                data_gradient(self.units[unit], &z, input, units[unit].weight, AddTo, &mut grad_x);
+                grad_x
+            }
+        }
+    }
+}
