@@ -1,25 +1,33 @@
 # A recipe is a line; logic is in Rust. `just --list` shows what there is.
 
-synovia := "cargo run --release --quiet --package synovia --"
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# Built with the workspace's features: `cargo run -p` would build burn and polars once more with fewer of them.
+synovia := "target/release/synovia"
+demo_settings := "--set name=demo --set images.path=data/demo/dicom --set records.path=data/demo/fhir --set training.epochs=20"
+
+# The program
+build:
+    cargo build --release --workspace --locked
 
 # Lints, formatting and every test
 test: lint onnxruntime
     cargo test --release --workspace
 
-# A simulated cohort from files to the report, in data/demo and runs/demo
+# A simulated cohort from files to the report, in data/demo and runs/demo, with a prediction by the exported model
 demo: onnxruntime
-    cargo build --release --package synovia
     rm -rf data/demo
     {{synovia}} simulate --out data/demo --patients 1500 --seed 1
-    {{synovia}} run pipelines/lung.toml --run runs/demo --set name=demo --set images.path=data/demo/dicom --set records.path=data/demo/fhir --set training.epochs=20
+    {{synovia}} run pipelines/lung.toml --run runs/demo {{demo_settings}} > /dev/null
     {{synovia}} predict --quiet --model runs/demo/model.onnx --images data/demo/dicom --records data/demo/fhir | head -n 1
+    {{synovia}} run pipelines/lung.toml --run runs/demo {{demo_settings}}
 
 # All stages up to trained models
-train PIPELINE *ARGS:
+train PIPELINE *ARGS: build
     {{synovia}} train {{PIPELINE}} {{ARGS}}
 
 # All stages up to the report
-evaluate PIPELINE *ARGS:
+evaluate PIPELINE *ARGS: build
     {{synovia}} evaluate {{PIPELINE}} {{ARGS}}
 
 # Formatting and clippy, warnings as errors
@@ -28,7 +36,7 @@ lint:
     cargo clippy --release --workspace --all-targets -- -D warnings
 
 # ONNX Runtime, out of its Python package, checked by hash
-onnxruntime:
+onnxruntime: build
     {{synovia}} install-onnxruntime
 
 # All stages up to the exported model
@@ -42,6 +50,10 @@ predict *ARGS: onnxruntime
 # The API's documentation
 docs:
     cargo doc --release --workspace --no-deps
+
+# Training speed beside PyTorch's: the same network and the same keys as a peer in PyTorch
+bench *ARGS: build
+    {{synovia}} bench train {{ARGS}}
 
 # What CI runs
 ci:

@@ -20,8 +20,6 @@ pub enum FusionKind {
 pub struct Fusion {
     gates: Vec<Linear>,
     mix: Linear,
-    #[module(skip)]
-    kind: FusionKind,
 }
 
 impl Fusion {
@@ -34,7 +32,7 @@ impl Fusion {
             _ => Vec::new(),
         };
         let mixed = if gates.is_empty() { all } else { width + all };
-        Self { gates, mix: LinearConfig::new(mixed, width).init(device), kind }
+        Self { gates, mix: LinearConfig::new(mixed, width).init(device) }
     }
 
     /// # Shapes
@@ -64,10 +62,5 @@ impl Fusion {
             }
         };
         activation::relu(self.mix.forward(mixed))
-    }
-
-    /// Which kind it is.
-    pub fn kind(&self) -> FusionKind {
-        self.kind
     }
 }

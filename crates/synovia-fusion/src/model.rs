@@ -171,16 +171,6 @@ fn by_example(embedding: Tensor<2>, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
 }
 
 impl JointModel {
-    /// Whether it looks at images.
-    pub fn has_image(&self) -> bool {
-        self.image.is_some()
-    }
-
-    /// Whether it looks at records.
-    pub fn has_record(&self) -> bool {
-        self.record.is_some()
-    }
-
     /// The forward pass. A modality that the model has no tower for is ignored; one that the batch lacks altogether, but
     /// the model knows, is masked.
     ///

@@ -2,7 +2,8 @@
 
 use crate::runtime::{InputArray, OutputArray, RuntimeError, Session};
 
-/// Largest absolute difference that passes: rounding of 32-bit floats in another order.
+/// Largest difference that passes: rounding of 32-bit floats in another order. It is absolute up to values of 1, which
+/// probabilities never exceed, and relative above, where a 32-bit float itself is no finer.
 pub const TOLERANCE: f32 = 1e-5;
 
 /// Batch sizes of the check.
@@ -29,7 +30,7 @@ pub struct ModalityInput {
 pub struct OutputDifference {
     /// Name.
     pub output: String,
-    /// Largest absolute difference between the file's and the model's values.
+    /// Largest difference between the file's and the model's values, in units of [`TOLERANCE`]'s.
     pub difference: f32,
 }
 
@@ -115,7 +116,7 @@ fn outline(outputs: &[OutputArray]) -> String {
 fn difference(left: &[f32], right: &[f32]) -> f32 {
     left.iter().zip(right).fold(0.0, |worst: f32, (&left, &right)| {
         let same = left == right || (left.is_nan() && right.is_nan());
-        let distance = if same { 0.0 } else { (left - right).abs() };
+        let distance = if same { 0.0 } else { (left - right).abs() / right.abs().max(1.0) };
         // `max` would forget a NaN.
         if worst.is_nan() || distance.is_nan() { f32::NAN } else { worst.max(distance) }
     })

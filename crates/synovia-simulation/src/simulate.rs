@@ -72,6 +72,10 @@ pub fn simulate(config: &SimulationConfig, out: &Path, progress: &(dyn Fn(u64) +
     if out.exists() && std::fs::read_dir(out).map_err(io(out))?.next().is_some() {
         return Err(SimulationError::NotEmpty { path: out.to_owned() });
     }
+    // A folder that can't be replaced, such as a mount point, is better found out about now than after the work.
+    if out.exists() {
+        std::fs::remove_dir(out).map_err(io(out))?;
+    }
     let partial = Partial::create(out)?;
     let summary = write(config, &partial.path, progress)?;
     partial.publish(out)?;
@@ -178,9 +182,6 @@ impl Partial {
     }
 
     fn publish(mut self, out: &Path) -> Result<(), SimulationError> {
-        if out.exists() {
-            std::fs::remove_dir(out).map_err(io(out))?;
-        }
         std::fs::rename(&self.path, out).map_err(io(out))?;
         self.path = PathBuf::new();
         Ok(())

@@ -92,7 +92,7 @@ mod tests {
             let state = Weights::from([("weight".to_owned(), NamedTensor { shape: vec![1, 1], values: vec![w] })]);
             apply_state(linear.clone(), &state).unwrap()
         };
-        let (decay, steps) = (0.25, [3.0f32, -1.0, 2.0, 5.0]);
+        let (decay, steps) = (0.25f64, [3.0f32, -1.0, 2.0, 5.0]);
         let by_hand = steps.iter().enumerate().fold(None, |mean: Option<f64>, (k, &w)| {
             let step = (k + 1) as f64;
             let d = decay.min(step / (step + 10.0));

@@ -82,8 +82,8 @@ impl Data {
         let batch = self.image.dims()[0];
         let known = Tensor::ones([batch, 1], device);
         let mut logits = model.forward(self.inputs(device), batch, device).logits.into_iter();
-        let binary = logits.next().map(|z| binary_loss(z, self.binary.clone(), known.clone()).mean);
-        let classes = logits.next().map(|z| multiclass_loss(z, self.classes.clone(), known).mean);
+        let binary = logits.next().map(|z| binary_loss(z, self.binary.clone(), known.clone()));
+        let classes = logits.next().map(|z| multiclass_loss(z, self.classes.clone(), known));
         binary.into_iter().chain(classes).reduce(|a, b| a + b).unwrap_or_else(|| Tensor::zeros([1], device))
     }
 }

@@ -93,10 +93,13 @@ impl Checkpoint {
         let metadata = serde_json::to_string(&self.progress).map_err(|e| TrainingError::Weights(e.to_string()))?;
         let bytes = encode_weights(&all.into_iter().flatten().collect(), &metadata)?;
         let (path, partial) = (file(dir), dir.join("checkpoint.partial"));
-        let io = |source| TrainingError::Io { path: path.clone(), source };
-        let mut out = File::create(&partial).map_err(io)?;
-        out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(io)?;
-        std::fs::rename(&partial, &path).map_err(io)
+        let written = File::create(&partial).and_then(|mut out| out.write_all(&bytes).and_then(|()| out.sync_all()));
+        if let Err(source) = written.and_then(|()| std::fs::rename(&partial, &path)) {
+            // On a full disk, what was written of it is in the way of everything else.
+            let _ = std::fs::remove_file(&partial);
+            return Err(TrainingError::Io { path, source });
+        }
+        Ok(())
     }
 
     /// The checkpoint in `dir`, if there is one of this very run; one that is damaged is as good as none.

@@ -1,5 +1,6 @@
 //! The end-to-end training loop.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use synovia_fusion::{JointModel, JointModelConfig, apply_state, binary_loss, col
 use crate::batch::{Batch, HostBatch, TrainingChanges};
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::optimizer::{AdamW, AdamWSettings};
-use crate::{Average, Presence, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
+use crate::{Average, Presence, Sampling, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
 
 /// One model to be trained.
 pub struct Fit<'a> {
@@ -144,8 +145,10 @@ pub fn fit(
     progress(Progress::Start { done: state.epochs, epochs: settings.epochs, steps });
 
     // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
-    let uninformed: Vec<f64> = (0..tasks.len()).map(|k| entropy(train_rows.iter().filter_map(|row| row.labels[k]))).collect();
+    let uninformed: Vec<f64> =
+        (0..tasks.len()).map(|k| uninformed_loss(train_rows.iter().filter_map(|row| row.labels[k]), &tasks[k])).collect();
     let labels: Vec<Option<f32>> = train_rows.iter().map(|r| r.labels.first().copied().flatten()).collect();
+    let prior = prior_logits(&labels, settings.sampling, &tasks[0]);
     while state.epochs < settings.epochs && !patience_is_over(&state, settings.patience) {
         let epoch = state.epochs;
         // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
@@ -194,10 +197,18 @@ pub fn fit(
         });
         model = stepped?;
         let examples_per_s = sums.n / started.elapsed().as_secs_f64();
-        let averaged = average.weights();
+        let mut averaged = average.weights();
+        if let Some(prior) = &prior
+            && let Some(bias) = averaged.get_mut("heads.0.bias")
+        {
+            bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
+        }
         let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();
         let validated = validation_losses(&candidate, validation, &validation_rows, presence, batch)?;
         let validation_loss = relative(validated.iter().copied(), &uninformed);
+        if !validation_loss.is_finite() {
+            return Err(TrainingError::Diverged { epoch: epoch + 1, step: steps, loss: validation_loss as f32 });
+        }
         state.epochs += 1;
         let task_lines = tasks.iter().enumerate().map(|(k, task)| TaskLosses {
             task: task.name.clone(),
@@ -219,8 +230,9 @@ pub fn fit(
             best.clone_from(&averaged);
         }
         let moments = optimizer.state().1;
-        let model_now = collect_state(&model);
-        Checkpoint { progress: state.clone(), model: model_now, average: averaged, best: best.clone(), moments }.save(job.checkpoints)?;
+        let (model_now, average_now) = (collect_state(&model), average.weights());
+        Checkpoint { progress: state.clone(), model: model_now, average: average_now, best: best.clone(), moments }
+            .save(job.checkpoints)?;
         progress(Progress::Epoch(&state.history));
     }
     let best_epoch = state.best.map_or(0, |(_, epoch)| epoch);
@@ -232,13 +244,41 @@ fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence) -> Vec<&'a E
     view.rows().filter(|row| presence.sees(row) && row.labels.iter().any(Option::is_some)).collect()
 }
 
-/// Cross-entropy, in nats, of guessing each class by its share of these labels; 1 where that is 0, so that it can be divided by.
-fn entropy(labels: impl Iterator<Item = f32>) -> f64 {
-    let mut counts: std::collections::BTreeMap<i64, f64> = std::collections::BTreeMap::new();
+/// Share of the loss of the even guess below which an uninformed guess is not said to cost: a task of rare events would
+/// otherwise outweigh all others.
+const LEAST_UNINFORMED: f64 = 0.3;
+
+/// Cross-entropy, in nats, of guessing each class by its share of these labels.
+fn uninformed_loss(labels: impl Iterator<Item = f32>, task: &Task) -> f64 {
+    let mut counts: BTreeMap<i64, f64> = BTreeMap::new();
     labels.for_each(|label| *counts.entry(label as i64).or_default() += 1.0);
     let n: f64 = counts.values().sum();
     let nats: f64 = counts.values().map(|count| -count / n * (count / n).ln()).sum();
-    if nats > 0.0 { nats } else { 1.0 }
+    nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
+}
+
+/// What is added to the logits of the first task after balanced sampling, which shows each class equally often: the
+/// logarithm of the classes' shares among `labels`, so that probabilities are those of the cohort and not of the sampling
+/// (Menon et al. 2021, "Long-tail learning via logit adjustment"). `None` for plain sampling.
+fn prior_logits(labels: &[Option<f32>], sampling: Sampling, task: &Task) -> Option<Vec<f32>> {
+    if sampling != Sampling::Balanced {
+        return None;
+    }
+    let n_logits = task.n_logits();
+    let mut counts = vec![0.0f64; n_logits.max(2)];
+    labels.iter().flatten().for_each(|&label| counts[label as usize] += 1.0);
+    let present = counts.iter().filter(|count| **count > 0.0).count() as f64;
+    let n: f64 = counts.iter().sum();
+    if present < 2.0 {
+        return None;
+    }
+    // A class without examples was never shown, balanced or not.
+    let log = |count: f64| if count > 0.0 { (count / n * present).ln() } else { 0.0 };
+    Some(if n_logits == 1 {
+        vec![(log(counts[1]) - log(counts[0])) as f32]
+    } else {
+        counts.iter().map(|&count| log(count) as f32).collect()
+    })
 }
 
 /// Mean over the tasks of their loss in units of that of an uninformed guess.
@@ -273,8 +313,8 @@ fn task_losses(model: &JointModel, batch: Batch, tasks: &[Task], device: &Device
         .zip(batch.targets)
         .zip(tasks)
         .map(|((logits, (target, weight)), task)| match task.kind {
-            TaskKind::Binary => binary_loss(logits, target, weight).mean,
-            TaskKind::Multiclass => multiclass_loss(logits, target, weight).mean,
+            TaskKind::Binary => binary_loss(logits, target, weight),
+            TaskKind::Multiclass => multiclass_loss(logits, target, weight),
         })
         .collect()
 }

@@ -15,6 +15,8 @@ mod optimizer;
 mod predict;
 mod settings;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 pub use augment::Augmentation;
 pub use average::Average;

@@ -17,8 +17,10 @@ pub struct Predicted {
     pub logits: Vec<Vec<f32>>,
 }
 
-/// Examples in a batch: large enough for both cores, small enough for the memory of any image size.
+/// Examples in a batch, at most: enough for all cores.
 const BATCH: usize = 64;
+/// Pixels of a batch, at most, as long as it has an example: activations are some hundred bytes a pixel.
+const BATCH_PIXELS: usize = 1 << 20;
 
 /// Logits for each of `rows` that the model, restricted to `presence`, sees anything of.
 ///
@@ -38,7 +40,8 @@ pub fn predict(
     let presence = Presence { image: own.image && presence.image, record: own.record && presence.record };
     let seen: Vec<usize> = (0..rows.len()).filter(|&k| presence.sees(rows[k])).collect();
     let mut out = Vec::with_capacity(seen.len());
-    for places in seen.chunks(BATCH) {
+    let pixels = reader.manifest().geometry.filter(|_| presence.image).map_or(1, |geometry| geometry.height * geometry.width);
+    for places in seen.chunks((BATCH_PIXELS / pixels.max(1)).clamp(1, BATCH)) {
         let batch: Vec<&ExampleRow> = places.iter().map(|&k| rows[k]).collect();
         let batch = HostBatch::read(reader, &batch, presence, None)?.into_tensors(tasks, &device);
         let outputs = model.forward(batch.inputs, batch.n, &device);

@@ -91,7 +91,7 @@ pub struct SimulateArgs {
     /// Share of studies without an image
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     pub missing_image: f64,
-    /// Share of studies without a record
+    /// Share of patients without a record
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     pub missing_record: f64,
 }

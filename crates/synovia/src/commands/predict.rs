@@ -14,9 +14,8 @@ use synovia_records::{FeaturePlan, Format, FormatConfig, RecordStore};
 use super::Context;
 use crate::cli::PredictArgs;
 use crate::failure::print;
-use crate::stages::cohort::AT_ONCE;
 use crate::stages::export::{Exported, METADATA};
-use crate::stages::link::link;
+use crate::stages::link::{self, AT_ONCE};
 
 /// One example's inputs.
 struct Prepared {
@@ -102,8 +101,8 @@ fn records(path: &Path, format: &FormatConfig, with_images: bool, spill: &Path, 
     Ok(synovia_records::ingest(path, &format, &spill.join("records"), log, &|_| ())?)
 }
 
-/// Calls `f` with each study and the record that is its patient's, then with each study alone that no record is of; a
-/// record without a study comes at its last event. Rows of a table have no times: they and their pictures are of one moment.
+/// Calls `f` with the examples that the cohort stage would make, a study each; then with each image alone that no record is
+/// of. A record that knows of no study comes at its last event.
 fn for_each_example(
     pictures: &Pictures<'_>,
     store: Option<&RecordStore>,
@@ -114,7 +113,7 @@ fn for_each_example(
 ) -> anyhow::Result<()> {
     let mut alone: Vec<usize> = (0..pictures.studies.len()).collect();
     if let Some(store) = store {
-        let links = link(&pictures.studies, store)?;
+        let links = link::link(&pictures.studies, store)?;
         for (reason, n) in &links.failed {
             context.progress.note("predict", &format!("{n} studies are predicted without a record: {reason}"));
         }
@@ -124,24 +123,21 @@ fn for_each_example(
         for partition in 0..store.n_partitions() {
             for record in store.load(partition)? {
                 let of_patient = by_patient.get(&record.id).map_or(&[][..], Vec::as_slice);
-                for &k in of_patient {
-                    let study = &pictures.studies[k];
-                    let charted = record.studies.iter().find(|link| link.study_instance_uid == study.study_instance_uid);
-                    let time = if timeless { Some(AT_ONCE) } else { study.time.or_else(|| charted.and_then(|link| link.started)) };
-                    let row = time.and_then(|time| features(&record, time, exported));
-                    let id =
-                        if timeless { ExampleId::of_patient(&record.id, AT_ONCE) } else { ExampleId::of_study(&study.study_instance_uid) };
-                    let image = pictures.load(k, log);
+                let moments = if timeless {
+                    vec![(ExampleId::of_patient(&record.id, AT_ONCE), AT_ONCE, of_patient.first().copied())]
+                } else {
+                    link::moments(&record, of_patient, &pictures.studies)
+                };
+                // An image whose time nobody knows can't be put beside a history.
+                alone.extend(of_patient.iter().filter(|&&k| !moments.iter().any(|(_, _, study)| *study == Some(k))));
+                let last = record.events.last().filter(|_| moments.is_empty()).map(|event| event.time);
+                let last = last.map(|time| (ExampleId::of_patient(&record.id, time), time, None));
+                for (id, time, study) in moments.into_iter().chain(last) {
+                    let row = features(&record, time, exported);
+                    let image = study.and_then(|k| pictures.load(k, log));
                     if image.is_some() || row.is_some() {
                         f(Prepared { id, image, record: row })?;
                     }
-                }
-                let time = if timeless { Some(AT_ONCE) } else { record.events.last().map(|event| event.time) };
-                if of_patient.is_empty()
-                    && let Some(time) = time
-                    && let Some(row) = features(&record, time, exported)
-                {
-                    f(Prepared { id: ExampleId::of_patient(&record.id, time), image: None, record: Some(row) })?;
                 }
             }
         }

@@ -26,6 +26,10 @@ pub enum Until {
 
 /// Runs the pipeline's stages up to `until`; those that are fresh are skipped.
 pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Result<()> {
+    if until >= Until::Export {
+        // Without it, hours of training would end in an error.
+        synovia_onnx::find_runtime()?;
+    }
     let work = Work::open(args, context)?;
     let ingested = ingest::run(&work)?;
     let hashes: Vec<(&str, String)> = ingested.inputs().iter().map(|(name, hash)| (name.as_str(), hash.clone())).collect();

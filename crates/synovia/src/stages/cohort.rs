@@ -3,7 +3,7 @@
 //! The records are gone through four times, a partition in memory at a time: to link studies to patients, to make examples
 //! and labels, to fit the feature plan on the train split, and to write the rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context as _, bail};
 use rayon::prelude::*;
@@ -17,14 +17,14 @@ use synovia_records::{FeaturePlan, LabelOutcome, LabelSpec, PlanBuilder, RecordS
 
 use super::cache::Stage;
 use super::ingest::{self, read_json, write_json};
-use super::link::{Links, link};
+use super::link::{self, AT_ONCE, Links, Moment};
 use super::place::Place;
 use super::{atomic::atomic_dir, run_stage};
 use crate::commands::Work;
 use crate::pipeline::{Images, RecordFormat, TaskSettings, Unit};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What `cohort/report.json` holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -67,16 +67,14 @@ struct Builder<'a> {
     store: RecordStore,
     index: StudyIndex,
     links: Links,
-    by_uid: HashMap<String, usize>,
+    /// Names of the examples on its studies.
+    images: HashSet<ExampleId>,
     labels: Vec<LabelSpec>,
     tasks: Vec<Task>,
     /// Whether rows and pictures have no times: all is then known at once.
     timeless: bool,
     report: CohortReport,
 }
-
-/// The one moment of a cohort without times.
-pub const AT_ONCE: Time = Time::from_seconds(0);
 
 impl<'a> Builder<'a> {
     fn open(work: &'a Work) -> anyhow::Result<Self> {
@@ -88,7 +86,7 @@ impl<'a> Builder<'a> {
             // Such a table declares its rows and their pictures to be of one moment.
             index.studies.iter_mut().for_each(|study| study.time = Some(AT_ONCE));
         }
-        let by_uid = index.studies.iter().enumerate().map(|(k, s)| (s.study_instance_uid.clone(), k)).collect();
+        let images = index.studies.iter().map(|study| ExampleId::of_study(&study.study_instance_uid)).collect();
         let mut report = CohortReport { rejected: read_json(&folder.join("rejected.json"))?, ..CohortReport::default() };
         let summary = store.summary();
         report.steps = vec![
@@ -104,7 +102,7 @@ impl<'a> Builder<'a> {
             links: Links { owners: Vec::new(), failed: BTreeMap::new() },
             store,
             index,
-            by_uid,
+            images,
             labels: work.pipeline.tasks.iter().map(TaskSettings::label_spec).collect(),
             tasks: work.pipeline.tasks.iter().map(TaskSettings::task).collect(),
             timeless,
@@ -121,7 +119,7 @@ impl<'a> Builder<'a> {
     }
 
     fn link(&mut self) -> anyhow::Result<()> {
-        self.links = link(&self.index.studies, &self.store)?;
+        self.links = link::link(&self.index.studies, &self.store)?;
         self.report.failed_links.clone_from(&self.links.failed);
         let linked = self.links.owners.iter().flatten().count() as u64;
         self.report.steps.push(("studies linked to a patient".to_owned(), linked));
@@ -129,25 +127,13 @@ impl<'a> Builder<'a> {
     }
 
     /// A patient's predictions: what they are named, when they are made, and on which study of the index.
-    fn moments(&self, record: &PatientRecord, of_patient: &[usize]) -> Vec<(ExampleId, Time, Option<usize>)> {
+    fn moments(&self, record: &PatientRecord, of_patient: &[usize]) -> Vec<Moment> {
         if self.timeless {
             return vec![(ExampleId::of_patient(&record.id, AT_ONCE), AT_ONCE, of_patient.first().copied())];
         }
-        let mut moments: Vec<(ExampleId, Time, Option<usize>)> = Vec::new();
-        for &k in of_patient {
-            let study = &self.index.studies[k];
-            let charted = record.studies.iter().find(|link| link.study_instance_uid == study.study_instance_uid);
-            if let Some(time) = study.time.or_else(|| charted.and_then(|link| link.started)) {
-                moments.push((ExampleId::of_study(&study.study_instance_uid), time, Some(k)));
-            }
-        }
-        for link in record.studies.iter().filter(|link| !self.by_uid.contains_key(&link.study_instance_uid)) {
-            if let Some(time) = link.started {
-                moments.push((ExampleId::of_study(&link.study_instance_uid), time, None));
-            }
-        }
-        moments.sort_by_key(|(id, time, _)| (*time, id.clone()));
-        moments.dedup_by(|a, b| a.0 == b.0);
+        // A study that failed to be linked is not the chart's without an image: it has no example.
+        let mut moments = link::moments(record, of_patient, &self.index.studies);
+        moments.retain(|(id, _, study)| study.is_some() || !self.images.contains(id));
         match self.work.pipeline.cohort.unit {
             Unit::Study => moments,
             Unit::Patient => match moments.pop() {
@@ -176,12 +162,20 @@ impl<'a> Builder<'a> {
         let mut drafts = Vec::new();
         let mut refused = Refused::default();
         let mut unknown: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-        let mut without_label = 0;
+        let (mut without_label, mut untimed, mut nothing_known) = (0, 0, 0);
         for partition in 0..self.store.n_partitions() {
             for record in self.store.load(partition)? {
                 let of_patient = studies.get(&record.id).map_or(&[][..], Vec::as_slice);
-                for (id, time, study) in self.moments(&record, of_patient) {
-                    let Some(example) = self.example(&record, (&id, time, study)) else { continue };
+                let moments = self.moments(&record, of_patient);
+                if self.work.pipeline.cohort.unit == Unit::Study && !self.timeless {
+                    let timed = moments.iter().filter(|(_, _, study)| study.is_some()).count();
+                    untimed += (of_patient.len() - timed) as u64;
+                }
+                for (id, time, study) in moments {
+                    let Some(example) = self.example(&record, (&id, time, study)) else {
+                        nothing_known += 1;
+                        continue;
+                    };
                     refused += example.refused();
                     let study = study.filter(|_| example.image().is_some());
                     let labels: Vec<Option<f32>> = self
@@ -219,6 +213,11 @@ impl<'a> Builder<'a> {
         drafts.sort_by(|a, b| a.row.id.cmp(&b.row.id));
         self.report.steps.push(("examples".to_owned(), drafts.len() as u64));
         self.report.steps.push(("examples with a label".to_owned(), drafts.len() as u64 - without_label));
+        for (reason, n) in [("the time of the study is not known", untimed), ("nothing is known at the prediction time", nothing_known)] {
+            if n > 0 {
+                *self.report.failed_links.entry(reason.to_owned()).or_default() += n;
+            }
+        }
         self.report.refused = refused;
         self.report.unknown_labels = unknown;
         if drafts.is_empty() {
@@ -231,11 +230,14 @@ impl<'a> Builder<'a> {
 
     /// Patients to splits, each stratum (the first task's labels of the patient) by itself.
     fn split(&self, drafts: &mut [Draft], place: &Place) -> anyhow::Result<()> {
-        let mut strata: BTreeMap<PatientId, String> = BTreeMap::new();
+        let mut largest: BTreeMap<PatientId, Option<f32>> = BTreeMap::new();
         for draft in drafts.iter() {
-            let label = draft.row.labels.first().copied().flatten().map_or_else(|| "unknown".to_owned(), |label| label.to_string());
-            strata.entry(draft.patient.clone()).and_modify(|known| *known = known.clone().max(label.clone())).or_insert(label);
+            let label = draft.row.labels.first().copied().flatten();
+            let known = largest.entry(draft.patient.clone()).or_default();
+            *known = label.into_iter().chain(*known).reduce(f32::max);
         }
+        let name = |label: Option<f32>| label.map_or_else(|| "unknown".to_owned(), |label| label.to_string());
+        let strata: BTreeMap<PatientId, String> = largest.into_iter().map(|(patient, label)| (patient, name(label))).collect();
         let (cohort, seed) = (&self.work.pipeline.cohort, self.work.pipeline.seed);
         let splits = match (place.fold(), cohort.folds) {
             (Some(fold), Some(folds)) => {

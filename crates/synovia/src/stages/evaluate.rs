@@ -1,6 +1,5 @@
 //! Trained models to predictions, metrics, the report and the model card.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -166,11 +165,7 @@ fn write_predictions(path: &std::path::Path, predictions: &[Prediction]) -> anyh
         column("variant", &|p| p.variant.as_str()),
     ];
     let mut frame = DataFrame::new(predictions.len(), columns)?;
-    let partial = path.with_extension("parquet.partial");
-    let file = File::create(&partial).with_context(|| path.display().to_string())?;
-    ParquetWriter::new(&file).finish(&mut frame).with_context(|| path.display().to_string())?;
-    file.sync_all().with_context(|| path.display().to_string())?;
-    std::fs::rename(&partial, path).with_context(|| path.display().to_string())
+    atomic_file(path, |out| ParquetWriter::new(out).finish(&mut frame).map(|_| ()).with_context(|| path.display().to_string()))
 }
 
 fn report<'a>(

@@ -1,5 +1,8 @@
 //! The trained model to `model.onnx`, held against it before it is written.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
 use anyhow::Context as _;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -42,7 +45,7 @@ pub struct Exported {
     pub seed: u64,
     /// SHA-256 of the weights.
     pub weights: String,
-    /// What the model was trained on: the key of its cohort.
+    /// SHA-256 of the cohort that the model was trained on: its examples, pixels and features.
     pub cohort: String,
     /// The tasks, in the order of the outputs.
     pub tasks: Vec<Task>,
@@ -64,11 +67,27 @@ pub struct Exported {
     pub intended_use: String,
 }
 
+/// SHA-256 over the names and contents of a folder's files, in order of the names.
+fn hash_of_files(folder: &Path) -> anyhow::Result<String> {
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    paths.sort();
+    let mut hash = Sha256::new();
+    for path in paths {
+        let mut file = File::open(&path).with_context(|| path.display().to_string())?;
+        let mut of_file = Sha256::new();
+        std::io::copy(&mut file, &mut of_file).with_context(|| path.display().to_string())?;
+        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(of_file.finalize());
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
 /// Runs the stage unless it is fresh.
 pub fn run(work: &Work, trained: &Stage, evaluated: &Stage, place: &Place) -> anyhow::Result<Stage> {
     let stage = Stage::new(&place.stage("export"), VERSION, &())?.after(trained).after(evaluated);
     let output = place.relative("model.onnx");
-    run_stage(&stage, &work.run, &work.progress, &[&output], || export(work, trained, place))?;
+    run_stage(&stage, &work.run, &work.progress, &[&output], || export(work, place))?;
     Ok(stage)
 }
 
@@ -83,7 +102,7 @@ fn forward(model: &JointModel, inputs: Inputs, batch: usize, device: &Device, te
     (JointModel::probabilities(outputs.logits, temperatures), outputs.embedding)
 }
 
-fn export(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<()> {
+fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
     let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
     let (settings, mut weights) = open_model(work, place)?;
     let (variant, of_variant) =
@@ -123,7 +142,7 @@ fn export(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<()> {
         commit: env!("SYNOVIA_COMMIT").to_owned(),
         seed: work.pipeline.seed,
         weights: hex::encode(Sha256::digest(encode_weights(&weights, variant.as_str())?)),
-        cohort: trained.key().to_string(),
+        cohort: hash_of_files(&place.path(&work.run, "cohort"))?,
         tasks: tasks.clone(),
         preparation: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(crate::pipeline::Images::preparation),
         image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind),

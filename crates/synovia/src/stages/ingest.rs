@@ -30,7 +30,7 @@ pub fn stage(work: &Work) -> anyhow::Result<Stage> {
 /// Runs the stage unless it is fresh.
 pub fn run(work: &Work) -> anyhow::Result<Stage> {
     let stage = stage(work)?;
-    run_stage(&stage, &work.run, &work.progress, &[FOLDER], || ingest(work))?;
+    run_stage(&stage, &work.run, &work.progress, &[FOLDER, "rejected.jsonl"], || ingest(work))?;
     Ok(stage)
 }
 
@@ -61,7 +61,12 @@ fn ingest(work: &Work) -> anyhow::Result<()> {
     let total: u64 = counts.values().sum();
     work.progress.note("ingest", &format!("{total} things were not taken; see rejected.jsonl for each"));
     write_json(&dir.path().join("rejected.json"), &counts)?;
-    std::fs::copy(&log_path, work.run.join("rejected.jsonl")).with_context(|| "rejected.jsonl".to_owned())?;
+    let copy = work.run.join("rejected.jsonl");
+    atomic_file(&copy, |out| -> anyhow::Result<()> {
+        let mut log = std::fs::File::open(&log_path).with_context(|| log_path.display().to_string())?;
+        std::io::copy(&mut log, out).with_context(|| copy.display().to_string())?;
+        Ok(())
+    })?;
     dir.commit()?;
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Which patient of the records each study of the images is of.
+//! Which patient of the records each study of the images is of, and when predictions are made.
 
 use std::collections::{BTreeMap, HashMap};
 
-use synovia_cohort::{PatientId, Study};
+use synovia_cohort::{ExampleId, PatientId, PatientRecord, Study, Time};
 use synovia_records::RecordStore;
 
 /// What linking found.
@@ -24,6 +24,31 @@ impl Links {
         }
         out
     }
+}
+
+/// The one moment of a table without times, whose rows and pictures are all known at once.
+pub const AT_ONCE: Time = Time::from_seconds(0);
+
+/// A prediction: what it is named, when it is made, and on which study.
+pub type Moment = (ExampleId, Time, Option<usize>);
+
+/// A patient's predictions, a study each, in order of time: one when each image was taken, and one when each study that
+/// the chart knows, but that has no image, began. A study whose time nobody knows has none.
+///
+/// - of_patient: places in `studies` of those that are the patient's
+pub fn moments(record: &PatientRecord, of_patient: &[usize], studies: &[Study]) -> Vec<Moment> {
+    let charted = |uid: &str| record.studies.iter().find(|link| link.study_instance_uid == uid).and_then(|link| link.started);
+    let seen = of_patient.iter().filter_map(|&k| {
+        let uid = &studies[k].study_instance_uid;
+        Some((ExampleId::of_study(uid), studies[k].time.or_else(|| charted(uid))?, Some(k)))
+    });
+    let has_image = |uid: &str| of_patient.iter().any(|&k| studies[k].study_instance_uid == uid);
+    let unseen = record.studies.iter().filter(|link| !has_image(&link.study_instance_uid));
+    let unseen = unseen.filter_map(|link| Some((ExampleId::of_study(&link.study_instance_uid), link.started?, None)));
+    let mut moments: Vec<Moment> = seen.chain(unseen).collect();
+    moments.sort_by_key(|(id, time, _)| (*time, id.clone()));
+    moments.dedup_by(|a, b| a.0 == b.0);
+    moments
 }
 
 /// Links by the chart's own word (study UID), else by the identifier in the image. A study that two patients claim, or

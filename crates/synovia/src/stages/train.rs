@@ -54,7 +54,13 @@ pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> 
     let settings = serde_json::json!({ "seed": p.seed, "model": p.model, "training": p.training.for_key() });
     let stage = Stage::new(&place.stage("train"), VERSION, &settings)?.after(cohort);
     let outputs = [place.relative("model"), place.relative("history.jsonl")];
-    run_stage(&stage, &work.run, &work.progress, &[&outputs[0], &outputs[1]], || train(work, cohort, place))?;
+    run_stage(&stage, &work.run, &work.progress, &[&outputs[0], &outputs[1]], || train(work, &stage, place))?;
+    // The checkpoints have served: the stage is done. Until it was, a kill would have cost the training.
+    let checkpoints = work.run.join(format!(".training/{}", place.relative("")));
+    match std::fs::remove_dir_all(&checkpoints) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| checkpoints.display().to_string())?,
+        _ => {}
+    }
     Ok(stage)
 }
 
@@ -114,12 +120,13 @@ fn training_settings(work: &Work) -> TrainingSettings {
     }
 }
 
-fn train(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<()> {
+fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let statistics = fit_statistics(&train)?;
     let training = training_settings(work);
-    let data_key = cohort.key();
+    // The stage's key has the cohort's in it, and the version of this code.
+    let data_key = stage.key();
     let mut settings = ModelSettings { statistics, variants: BTreeMap::new() };
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
     for (variant, model) in variants(work, &reader) {
@@ -180,9 +187,6 @@ fn train(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<()> {
         Ok(())
     })?;
     dir.commit()?;
-    // The checkpoints have served: the model is in place.
-    let checkpoints = work.run.join(format!(".training/{}", place.relative("")));
-    std::fs::remove_dir_all(&checkpoints).with_context(|| checkpoints.display().to_string())?;
     Ok(())
 }
 

@@ -1,0 +1,174 @@
+//! Training as a whole: it learns what can be learnt, and a run that was stopped goes on to the same bits.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use synovia_cohort::{
+    CohortReader, CohortWriter, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId, Split, Task,
+    TaskKind, Time, Train, Validation,
+};
+use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
+
+use crate::{
+    Augmentation, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics, predict,
+};
+
+const SIDE: usize = 16;
+
+/// burn's generator is the device's, and so the process's: two trainings at once would draw from each other's.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A cohort in which image and record each say nothing, and both together all: the label is whether a bright picture goes
+/// with a high value. One example in ten lacks its image, another one its record, another one its label.
+fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
+    let geometry = Geometry { channels: 1, height: SIDE, width: SIDE };
+    let spec = |name: &str| FeatureSpec { name: name.into(), kind: FeatureKind::Number, code: String::new(), unit: String::new() };
+    let task = Task { name: "match".into(), kind: TaskKind::Binary, classes: vec!["match".into()] };
+    let manifest = Manifest {
+        format: FORMAT,
+        geometry: Some(geometry),
+        features: vec![spec("value"), spec("noise")],
+        tasks: vec![task],
+        n_images: n,
+        n_records: n,
+        n_examples: n,
+    };
+    std::fs::create_dir(dir).unwrap();
+    let writer = CohortWriter::create(dir, manifest).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut rows = Vec::new();
+    for k in 0..n {
+        let bright: bool = rng.random();
+        let label = rng.random_bool(share_positive);
+        let high = bright == label;
+        let image: Vec<f32> = (0..SIDE * SIDE).map(|_| 0.35 + 0.3 * f32::from(u8::from(bright)) + 0.2 * (rng.random::<f32>() - 0.5)).collect();
+        let value = if high { 1.0 } else { -1.0 } + 0.4 * (rng.random::<f32>() - 0.5);
+        writer.write_image(k, &image).unwrap();
+        writer.write_record(k, &[value, rng.random()]).unwrap();
+        let patient = PatientId::new(&format!("p{k}"));
+        let time = Time::from_seconds(0);
+        rows.push(ExampleRow {
+            id: ExampleId::of_patient(&patient, time),
+            patient: patient.pseudonym(),
+            split: [Split::Train, Split::Train, Split::Train, Split::Validation, Split::Test][k % 5],
+            prediction_time: time,
+            image_row: (k % 10 != 1).then_some(k as u32),
+            record_row: (k % 10 != 2).then_some(k as u32),
+            labels: vec![(k % 10 != 5).then_some(f32::from(u8::from(label)))],
+        });
+    }
+    writer.finish(&rows).unwrap();
+    CohortReader::open(dir).unwrap()
+}
+
+fn model(image: bool, record: bool) -> JointModelConfig {
+    JointModelConfig {
+        image: image.then_some(ImageTower::ResNet18 { channels: 1, width: 4 }),
+        record: record.then_some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
+        fusion: FusionKind::Gated,
+        embedding: 16,
+        dropout: 0.1,
+        heads: vec![Head { task: "match".into(), n_logits: 1 }],
+    }
+}
+
+fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
+    TrainingSettings {
+        epochs,
+        batch: 16,
+        learning_rate: 5e-3,
+        weight_decay: 0.01,
+        warmup_epochs: 1.0,
+        clip: 1.0,
+        ema: 0.99,
+        patience: epochs,
+        sampling,
+        modality_dropout: 0.1,
+        augmentation: Augmentation { noise: 0.01, shift: 0.05, ..Augmentation::NONE },
+        seed: 3,
+    }
+}
+
+fn train(
+    reader: &CohortReader,
+    model: &JointModelConfig,
+    settings: &TrainingSettings,
+    checkpoints: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Trained, TrainingError> {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
+    let statistics = fit_statistics(&train).unwrap();
+    fit(&Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k" }, &train, &validation, progress)
+}
+
+/// Logits and labels of the test examples that have all.
+fn tested(reader: &CohortReader, model: &JointModelConfig, trained: &Trained) -> Vec<(f32, bool)> {
+    let complete = |row: &&ExampleRow| row.split == Split::Test && row.image_row.is_some() && row.record_row.is_some();
+    let rows: Vec<&ExampleRow> = reader.rows().iter().filter(complete).filter(|row| row.labels[0].is_some()).collect();
+    let predicted = predict(model, &trained.weights, reader, &rows, Presence::of(model)).unwrap();
+    predicted.iter().map(|p| (p.logits[0][0], rows[p.row].labels[0] == Some(1.0))).collect()
+}
+
+fn auroc(scores: &[(f32, bool)]) -> f64 {
+    let pairs = scores.iter().filter(|s| s.1).flat_map(|p| scores.iter().filter(|s| !s.1).map(move |n| (p.0, n.0)));
+    let (won, all) = pairs.fold((0.0, 0.0), |(won, all), (p, n)| (won + if p > n { 1.0 } else { f64::from(p == n) / 2.0 }, all + 1.0));
+    won / all
+}
+
+#[test]
+fn the_joint_model_learns_what_neither_modality_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 600, 0.5);
+    let measure = |image, record| {
+        let model = model(image, record);
+        let checkpoints = dir.path().join(format!("{image}{record}"));
+        let trained = train(&reader, &model, &settings(12, Sampling::Plain), &checkpoints, &mut |_| ()).unwrap();
+        auroc(&tested(&reader, &model, &trained))
+    };
+    let (joint, image, record) = (measure(true, true), measure(true, false), measure(false, true));
+    assert!(joint > 0.95, "joint {joint}");
+    assert!(image < 0.75 && record < 0.75, "image {image}, record {record}");
+}
+
+#[test]
+fn a_stopped_run_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
+    let (model, settings) = (model(true, true), settings(4, Sampling::Plain));
+    let undisturbed = train(&reader, &model, &settings, &dir.path().join("a"), &mut |_| ()).unwrap();
+    let checkpoints = dir.path().join("b");
+    for stop in [1, 3] {
+        let stopped = catch_unwind(AssertUnwindSafe(|| {
+            train(&reader, &model, &settings, &checkpoints, &mut |told| {
+                assert!(!matches!(told, Progress::Epoch(history) if history.len() == stop), "stopped on purpose");
+            })
+        }));
+        assert!(stopped.is_err());
+    }
+    let mut begun = None;
+    let resumed = train(&reader, &model, &settings, &checkpoints, &mut |told| {
+        if let Progress::Start { done, .. } = told {
+            begun = Some(done);
+        }
+    })
+    .unwrap();
+    assert_eq!(begun, Some(3), "epochs that were done are not done again");
+    assert_eq!(resumed.best_epoch, undisturbed.best_epoch);
+    assert!(resumed.weights == undisturbed.weights, "bit for bit");
+}
+
+#[test]
+fn probabilities_after_balanced_sampling_are_those_of_the_cohort() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 600, 0.1);
+    // The record alone says nothing here, so that its probability must be the share of positives.
+    let model = model(false, true);
+    let trained = train(&reader, &model, &settings(6, Sampling::Balanced), &dir.path().join("c"), &mut |_| ()).unwrap();
+    let scores = tested(&reader, &model, &trained);
+    let mean = scores.iter().map(|(z, _)| 1.0 / (1.0 + (-f64::from(*z)).exp())).sum::<f64>() / scores.len() as f64;
+    assert!((0.04..0.2).contains(&mean), "mean probability {mean} where one in ten is positive");
+}
