@@ -4,6 +4,9 @@ use std::process::Command;
 
 use crate::synovia::simulate;
 
+/// Transfer syntax of deflated data sets.
+const DEFLATED: &[u8] = b"1.2.840.10008.1.2.1.99";
+
 /// dciodvfy (Debian's `dicom3tools`) checks an object against its information object definition (DICOM PS3.3).
 #[test]
 fn simulated_images_are_valid_dicom() {
@@ -20,6 +23,11 @@ fn simulated_images_are_valid_dicom() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
+                continue;
+            }
+            // Debian's dicom3tools are built without zlib.
+            let head = std::fs::read(&path).unwrap();
+            if head[..400].windows(DEFLATED.len()).any(|w| w == DEFLATED) {
                 continue;
             }
             let output = Command::new("dciodvfy").arg(&path).output().unwrap();

@@ -30,7 +30,7 @@ pub fn stage(work: &Work) -> anyhow::Result<Stage> {
 /// Runs the stage unless it is fresh.
 pub fn run(work: &Work) -> anyhow::Result<Stage> {
     let stage = stage(work)?;
-    run_stage(&stage, &work.run, &work.progress, &[FOLDER, "rejected.jsonl"], || ingest(work))?;
+    run_stage(&stage, &work.run, &work.progress, &[FOLDER], || ingest(work))?;
     Ok(stage)
 }
 
