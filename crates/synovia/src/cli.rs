@@ -68,6 +68,9 @@ pub enum Command {
     /// Predict with an exported model; a JSON line an example
     #[command(after_help = "Example: synovia predict --model runs/lung/model.onnx --images new/dicom --records new/fhir")]
     Predict(PredictArgs),
+    /// Measure speed; one JSON line
+    #[command(after_help = "Example: synovia bench ingest data/dicom")]
+    Bench(BenchArgs),
     /// Fetch the ONNX Runtime library that export and predict need, checked by its hash
     #[command(after_help = "Example: synovia install-onnxruntime --to .onnxruntime")]
     InstallOnnxruntime(InstallOnnxruntimeArgs),
@@ -143,6 +146,33 @@ pub struct PredictArgs {
     /// FHIR file, or folder of them
     #[arg(long, value_name = "PATH")]
     pub records: Option<PathBuf>,
+}
+
+/// `synovia bench`
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// What to measure
+    #[command(subcommand)]
+    pub what: Bench,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Bench {
+    /// From DICOM files to the pixels of a cohort
+    #[command(after_help = "Example: synovia bench ingest data/dicom --size 224")]
+    Ingest(BenchIngestArgs),
+}
+
+/// `synovia bench ingest`
+#[derive(Args, Clone, Debug)]
+pub struct BenchIngestArgs {
+    /// Folder of DICOM files
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Side of the square that every image becomes, in pixels
+    #[arg(long, value_name = "N", default_value_t = 224, value_parser = RangedU64ValueParser::<usize>::new().range(16..=1024))]
+    pub size: usize,
 }
 
 /// `synovia install-onnxruntime`

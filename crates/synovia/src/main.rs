@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use synovia::cli::{Cli, Command};
+use synovia::cli::{Bench, Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, predict, simulate, stages};
+use synovia::commands::{Context, audit, bench_ingest, predict, simulate, stages};
 use synovia::failure::Failure;
 
 fn main() -> ExitCode {
@@ -31,6 +31,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Evaluate(args) => stages::run(args, &context, Until::Evaluate)?,
         Command::Run(args) | Command::Export(args) => stages::run(args, &context, Until::Export)?,
         Command::Predict(args) => predict::predict(args, &context)?,
+        Command::Bench(args) => match &args.what {
+            Bench::Ingest(args) => bench_ingest::bench_ingest(args, &context)?,
+        },
         Command::InstallOnnxruntime(args) => {
             let path = synovia_onnx::install_runtime(&args.to)?;
             println!("{}", path.display());
