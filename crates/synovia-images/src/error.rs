@@ -17,6 +17,14 @@ pub enum ImagesError {
         /// Why.
         source: io::Error,
     },
+    /// What is gathered of the images can't be put aside.
+    #[error("cannot put aside what was gathered of the images in {path}: {source}; give a folder with space left")]
+    Scratch {
+        /// The folder for it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A setting of [`Preparation`](crate::Preparation) is out of range.
     #[error("image preparation: {name} is {got}, expected {expected}")]
     Preparation {

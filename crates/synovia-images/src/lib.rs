@@ -13,10 +13,13 @@ mod error;
 mod picture;
 mod preparation;
 mod quiet;
+mod recycle;
 mod scan;
+mod sort;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod window;
 
 use std::fmt;
 use std::path::Path;
@@ -25,7 +28,8 @@ use synovia_cohort::{Rejected, Study};
 
 pub use error::ImagesError;
 pub use preparation::{Fit, Preparation};
-pub use scan::{ImageKind, StudyIndex, scan};
+pub use scan::{ImageKind, ScanCounts, StudyIndex, scan, scan_into};
+pub use window::{Window, WindowError};
 
 use error::Fault;
 use preparation::Picture;
@@ -56,7 +60,7 @@ pub fn load(root: &Path, study: &Study, preparation: &Preparation) -> Result<Vec
     let path = root.join(&study.file);
     let decode = || -> Result<Vec<f32>, Fault> {
         let kind = if picture::is_picture(&path)? { ImageKind::Picture } else { ImageKind::Dicom };
-        Ok(preparation.apply(&decode(&path, kind, Some(study.frame), preparation)?.0)?)
+        Ok(preparation.apply(decode(&path, kind, Some(study.frame), preparation)?.0)?)
     };
     decode().map_err(|fault| fault.into_rejected(&study.file))
 }
@@ -71,7 +75,7 @@ pub fn load_file(path: &Path, kind: ImageKind, preparation: &Preparation) -> Res
     let decode = || -> Result<Loaded, Fault> {
         let (picture, mut study) = decode(path, kind, None, preparation)?;
         study.file.clone_from(&name);
-        Ok(Loaded { pixels: preparation.apply(&picture)?, study })
+        Ok(Loaded { pixels: preparation.apply(picture)?, study })
     };
     decode().map_err(|fault| fault.into_rejected(&name))
 }
@@ -79,7 +83,7 @@ pub fn load_file(path: &Path, kind: ImageKind, preparation: &Preparation) -> Res
 fn decode(path: &Path, kind: ImageKind, frame: Option<u32>, preparation: &Preparation) -> Result<(Picture, Study), Fault> {
     preparation.check()?;
     match kind {
-        ImageKind::Dicom => dicom::decode_file(path, frame, preparation.channels),
+        ImageKind::Dicom => dicom::decode_file(path, frame, preparation),
         ImageKind::Picture => Ok((picture::decode_file(path, preparation.channels)?, picture::study_of(path, ""))),
     }
 }

@@ -2,10 +2,12 @@
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::F32;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImagesError;
+use crate::recycle;
+use crate::window::Window;
 
 /// How an image that is not square becomes square.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +22,7 @@ pub enum Fit {
 
 /// Everything that lies between a decoded image and a model's input: part of a model's metadata, so that prediction
 /// prepares as training did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preparation {
     /// Rows and columns of the result.
@@ -31,6 +33,9 @@ pub struct Preparation {
     /// How a rectangle becomes the square.
     #[serde(default)]
     pub fit: Fit,
+    /// Which values become black and white.
+    #[serde(default)]
+    pub window: Window,
 }
 
 const fn one() -> usize {
@@ -40,7 +45,7 @@ const fn one() -> usize {
 impl Default for Preparation {
     /// 224 x 224, grey, padded.
     fn default() -> Self {
-        Self { size: 224, channels: 1, fit: Fit::Pad }
+        Self { size: 224, channels: 1, fit: Fit::Pad, window: Window::File }
     }
 }
 
@@ -74,7 +79,7 @@ impl Preparation {
     ///
     /// # Shapes
     /// - result: `[channels, size, size]`
-    pub(crate) fn apply(&self, picture: &Picture) -> Result<Vec<f32>, ImagesError> {
+    pub(crate) fn apply(&self, mut picture: Picture) -> Result<Vec<f32>, ImagesError> {
         let size = self.size;
         let (width, height) = match self.fit {
             Fit::Stretch => (size, size),
@@ -89,31 +94,40 @@ impl Preparation {
         let mut result = vec![0.0; self.n_values()];
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         let unusable = || ImagesError::Preparation { name: "size", got: size, expected: "a size that the image can be resized to" };
-        for (channel, square) in result.chunks_exact_mut(size * size).enumerate() {
-            if channel >= picture.planes.len() {
-                break;
-            }
-            let plane = bytemuck::cast_slice(&picture.planes[channel]);
+        let resize = |plane: &[f32], target: &mut [f32]| {
             let source: TypedImageRef<'_, F32> =
-                TypedImageRef::from_buffer(picture.width as u32, picture.height as u32, plane).map_err(|_| unusable())?;
-            let mut target: TypedImage<'_, F32> = TypedImage::new(width as u32, height as u32);
-            Resizer::new().resize_typed(&source, &mut target, &options).map_err(|_| unusable())?;
-            for (row, values) in target.pixels().chunks_exact(width).enumerate() {
-                let start = (top + row) * size + left;
-                for (x, value) in square[start..start + width].iter_mut().zip(values) {
-                    *x = value.0.clamp(0.0, 1.0);
+                TypedImageRef::from_buffer(picture.width as u32, picture.height as u32, bytemuck::cast_slice(plane))
+                    .map_err(|_| unusable())?;
+            let mut target: TypedImage<'_, F32> =
+                TypedImage::from_buffer(width as u32, height as u32, bytemuck::cast_slice_mut(target)).map_err(|_| unusable())?;
+            recycle::with_resizer(|resizer| resizer.resize_typed(&source, &mut target, &options)).map_err(|_| unusable())
+        };
+        for (plane, square) in picture.planes.iter().zip(result.chunks_exact_mut(size * size)) {
+            // Rows of the full width lie together: they are written where they stay.
+            if width == size {
+                resize(plane, &mut square[top * size..(top + height) * size])?;
+            } else {
+                let mut narrow = vec![0.0; width * height];
+                resize(plane, &mut narrow)?;
+                for (row, values) in narrow.chunks_exact(width).enumerate() {
+                    square[(top + row) * size + left..][..width].copy_from_slice(values);
                 }
             }
+            square.iter_mut().for_each(|x| *x = x.clamp(0.0, 1.0));
         }
         if picture.planes.len() == 1 && self.channels == 3 {
             let (grey, rest) = result.split_at_mut(size * size);
             rest.chunks_exact_mut(size * size).for_each(|plane| plane.copy_from_slice(grey));
+        }
+        if let Some(plane) = picture.planes.pop() {
+            recycle::keep_plane(plane);
         }
         Ok(result)
     }
 }
 
 /// A decoded image: one plane (grey) or three (red, green, blue), values in `[0, 1]`, row-major.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Picture {
     pub(crate) width: usize,
     pub(crate) height: usize,
@@ -139,14 +153,14 @@ mod tests {
     #[test]
     fn same_size_is_the_identity() {
         let picture = grey(8, 8, |x, y| (x * 8 + y) as f32 / 63.0);
-        assert_eq!(Preparation::grey(8).apply(&picture).unwrap(), picture.planes[0]);
+        assert_eq!(Preparation::grey(8).apply(picture.clone()).unwrap(), picture.planes[0]);
     }
 
     #[test]
     fn a_checkerboard_becomes_grey_not_a_pattern() {
         // A resize that takes every eighth pixel would return all 0 or all 1.
         let picture = grey(256, 256, |x, y| ((x + y) % 2) as f32);
-        for value in Preparation::grey(32).apply(&picture).unwrap() {
+        for value in Preparation::grey(32).apply(picture.clone()).unwrap() {
             assert!((value - 0.5).abs() < 0.01, "{value}");
         }
     }
@@ -154,31 +168,31 @@ mod tests {
     #[test]
     fn padding_keeps_proportions_and_stretching_does_not() {
         let picture = grey(40, 20, |_, _| 1.0);
-        let padded = Preparation::grey(10).apply(&picture).unwrap();
+        let padded = Preparation::grey(10).apply(picture.clone()).unwrap();
         let rows: Vec<f32> = padded.chunks(10).map(|row| row.iter().sum()).collect();
         assert_eq!(rows, [0.0, 0.0, 10.0, 10.0, 10.0, 10.0, 10.0, 0.0, 0.0, 0.0]);
-        let stretched = Preparation { fit: Fit::Stretch, ..Preparation::grey(10) }.apply(&picture).unwrap();
+        let stretched = Preparation { fit: Fit::Stretch, ..Preparation::grey(10) }.apply(picture.clone()).unwrap();
         assert!(stretched.iter().all(|&x| x == 1.0));
     }
 
     #[test]
     fn pixels_that_are_not_square_are_made_so() {
         let picture = Picture { pixel_width: 2.0, ..grey(10, 20, |_, _| 1.0) };
-        assert!(Preparation::grey(16).apply(&picture).unwrap().iter().all(|&x| x == 1.0), "10 x 2 mm by 20 x 1 mm is a square");
+        assert!(Preparation::grey(16).apply(picture.clone()).unwrap().iter().all(|&x| x == 1.0), "10 x 2 mm by 20 x 1 mm is a square");
     }
 
     #[test]
     fn extreme_shapes_keep_a_pixel() {
         let line = grey(4096, 1, |_, _| 1.0);
-        assert_eq!(Preparation::grey(16).apply(&line).unwrap().iter().sum::<f32>(), 16.0);
+        assert_eq!(Preparation::grey(16).apply(line).unwrap().iter().sum::<f32>(), 16.0);
         let dot = grey(1, 1, |_, _| 0.25);
-        assert_eq!(Preparation::grey(3).apply(&dot).unwrap(), [0.25; 9]);
+        assert_eq!(Preparation::grey(3).apply(dot).unwrap(), [0.25; 9]);
     }
 
     #[test]
     fn grey_is_repeated_in_three_channels() {
         let picture = grey(4, 4, |x, _| x as f32 / 3.0);
-        let result = Preparation { channels: 3, ..Preparation::grey(4) }.apply(&picture).unwrap();
+        let result = Preparation { channels: 3, ..Preparation::grey(4) }.apply(picture.clone()).unwrap();
         assert_eq!(result.len(), 48);
         assert_eq!(result[..16], result[16..32]);
         assert_eq!(result[..16], result[32..]);

@@ -1,16 +1,17 @@
 //! A folder of images to an index of studies.
 
-use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use synovia_cohort::{RejectedLog, Study};
+use synovia_cohort::{RejectedLog, Study, Time};
 
 use crate::dicom::{self, Instance, Role};
 use crate::error::{Fault, ImagesError};
 use crate::picture;
+use crate::sort::Sorter;
 use crate::walk::walk;
 
 /// What the files of a folder are.
@@ -34,8 +35,21 @@ pub struct StudyIndex {
     pub n_images: u64,
 }
 
+/// What a scan counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanCounts {
+    /// Files that were looked at.
+    pub n_files: u64,
+    /// Files of them that are images and were taken.
+    pub n_images: u64,
+    /// Studies that they make.
+    pub n_studies: u64,
+}
+
 /// Files whose headers are read together: large enough for two cores, small enough that progress moves.
 const BATCH: usize = 512;
+/// What is held of the files before it goes to disk: some twenty thousand files. Two sorters hold as much at most.
+const HELD_BYTES: usize = 6 << 20;
 
 /// Looks at every file under `root` and groups the images by study. Headers only are read, never a pixel; what is not taken
 /// goes to `rejected` with its reason. The result and the order of rejections depend on the files alone, not on threads.
@@ -51,23 +65,49 @@ const BATCH: usize = 512;
 /// `progress` is called now and then with the number of files that were looked at so far.
 ///
 /// # Errors
-/// [`ImagesError::Folder`] when `root` can't be listed.
+/// [`ImagesError::Folder`] when `root` can't be listed, [`ImagesError::Scratch`] when what is gathered can't be put aside.
 pub fn scan(root: &Path, kind: ImageKind, rejected: &RejectedLog, progress: &(dyn Fn(u64) + Sync)) -> Result<StudyIndex, ImagesError> {
     let mut index = StudyIndex::default();
-    let mut builder = Builder::new(rejected);
+    let mut take = |study| {
+        index.studies.push(study);
+        Ok(())
+    };
+    let counts = scan_into(root, kind, &std::env::temp_dir(), rejected, progress, &mut take)?;
+    Ok(StudyIndex { n_files: counts.n_files, n_images: counts.n_images, ..index })
+}
+
+/// [`scan`], with each study given to `take` in the order of the Study Instance UIDs. Memory does not grow with the number
+/// of files or studies: what is gathered goes to unnamed files in `scratch`. (The names within one folder are held, and the
+/// instances of one study.)
+///
+/// # Errors
+/// As [`scan`]; what `take` returns comes back as [`ImagesError::Scratch`].
+pub fn scan_into(
+    root: &Path,
+    kind: ImageKind,
+    scratch: &Path,
+    rejected: &RejectedLog,
+    progress: &(dyn Fn(u64) + Sync),
+    take: &mut dyn FnMut(Study) -> io::Result<()>,
+) -> Result<ScanCounts, ImagesError> {
+    let failed = |source| ImagesError::Scratch { path: scratch.to_owned(), source };
+    let mut gathered = Gathered::new(kind, scratch, rejected);
+    let mut failure = None;
     let mut batch: Vec<String> = Vec::with_capacity(BATCH);
     let mut flush = |batch: &mut Vec<String>| {
-        match kind {
-            ImageKind::Dicom => {
-                let read: Vec<_> = batch.par_iter().map(|file| dicom::index_file(&root.join(file))).collect();
-                read.into_iter().zip(batch.drain(..)).for_each(|(result, file)| builder.take_instance(result, file));
-            }
+        let read = |file: &String| match kind {
+            ImageKind::Dicom => dicom::index_file(&root.join(file)),
             ImageKind::Picture => {
-                let read: Vec<_> = batch.par_iter().map(|file| picture::check_header(&root.join(file))).collect();
-                read.into_iter().zip(batch.drain(..)).for_each(|(result, file)| builder.take_picture(result, &file));
+                picture::check_header(&root.join(file)).map(|()| Instance::of_picture(picture::study_of(Path::new(file), "")))
+            }
+        };
+        let read: Vec<_> = batch.par_iter().map(read).collect();
+        for (result, file) in read.into_iter().zip(batch.drain(..)) {
+            if let Err(error) = gathered.take(result, file) {
+                failure.get_or_insert(error);
             }
         }
-        progress(builder.n_files);
+        progress(gathered.n_files);
     };
     let mut refuse = |file: &str, fault: Fault| rejected.push(&fault.into_rejected(file));
     let visit = |file| {
@@ -78,17 +118,152 @@ pub fn scan(root: &Path, kind: ImageKind, rejected: &RejectedLog, progress: &(dy
     };
     walk(root, visit, &mut refuse).map_err(|source| ImagesError::Folder { path: root.to_owned(), source })?;
     flush(&mut batch);
-    index.n_files = builder.n_files;
-    builder.finish(&mut index);
-    Ok(index)
+    if let Some(error) = failure {
+        return Err(failed(error));
+    }
+    gathered.studies(take).map_err(failed)
 }
 
-struct Builder<'a> {
+/// What is kept of a file until its whole study is known.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    study: String,
+    /// The place of the file among all.
+    ordinal: u64,
+    file: String,
+    patient: String,
+    series: String,
+    modality: String,
+    time: Option<Time>,
+    /// The bits of an `f64`: they are the same after the way through a file.
+    position_mm: Option<u64>,
+    series_number: i32,
+    number: i32,
+    frame: u32,
+    role: Role,
+    view: u8,
+}
+
+impl Record {
+    fn key(&self) -> (&str, u64) {
+        (&self.study, self.ordinal)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Identified>() + self.study.len() + self.file.len() + self.patient.len() + self.series.len() + 5 * 16
+    }
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Record {}
+
+impl PartialOrd for Record {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Record {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// A record in the order of its SOP Instance UID: digests, two of a billion of which collide with odds of 1e-20.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Identified {
+    /// `None` where there is no UID.
+    digest: Option<(u64, u64)>,
+    ordinal: u64,
+    record: Record,
+}
+
+struct Gathered<'a> {
+    kind: ImageKind,
+    scratch: PathBuf,
     rejected: &'a RejectedLog,
     n_files: u64,
-    studies: HashMap<String, Group>,
-    /// Digests of the SOP Instance UIDs taken: 16 bytes each, two of a billion of which collide with odds of 1e-21.
-    instances: HashSet<(u64, u64)>,
+    by_instance: Sorter<Identified>,
+}
+
+impl<'a> Gathered<'a> {
+    fn new(kind: ImageKind, scratch: &Path, rejected: &'a RejectedLog) -> Self {
+        Self { kind, scratch: scratch.to_owned(), rejected, n_files: 0, by_instance: Sorter::new(scratch, HELD_BYTES) }
+    }
+
+    fn take(&mut self, result: Result<Instance, Fault>, file: String) -> io::Result<()> {
+        let ordinal = self.n_files;
+        self.n_files += 1;
+        let instance = match result {
+            Err(fault) => {
+                self.rejected.push(&fault.into_rejected(&file));
+                return Ok(());
+            }
+            Ok(instance) => instance,
+        };
+        let Instance { study, series_instance_uid, sop_instance_uid: uid, series_number, number, role, view, position_mm } = instance;
+        let record = Record {
+            study: study.study_instance_uid,
+            ordinal,
+            file,
+            patient: study.patient,
+            series: series_instance_uid,
+            modality: study.modality,
+            time: study.time,
+            position_mm: position_mm.map(f64::to_bits),
+            series_number,
+            number,
+            frame: study.frame,
+            role,
+            view,
+        };
+        let digest = (!uid.is_empty()).then(|| (digest(0, &uid), digest(1, &uid)));
+        let bytes = record.bytes();
+        self.by_instance.push(Identified { digest, ordinal, record }, bytes)
+    }
+
+    /// Leaves out what came twice, and puts the studies together.
+    fn studies(self, take: &mut dyn FnMut(Study) -> io::Result<()>) -> io::Result<ScanCounts> {
+        let mut counts = ScanCounts { n_files: self.n_files, ..ScanCounts::default() };
+        let mut by_study = Sorter::new(&self.scratch, HELD_BYTES);
+        let mut last = None;
+        for identified in self.by_instance.sorted()? {
+            let Identified { digest, record, .. } = identified?;
+            if digest.is_some() && digest == last {
+                self.rejected.push(&Fault::DuplicateInstance.into_rejected(&record.file));
+                continue;
+            }
+            last = digest;
+            let bytes = record.bytes();
+            by_study.push(record, bytes)?;
+        }
+        let mut records = by_study.sorted()?.peekable();
+        while let Some(record) = records.next() {
+            let first = record?;
+            let uid = first.study.clone();
+            let mut group = Group::default();
+            group.add(first);
+            while let Some(record) = records.next_if(|next| next.as_ref().is_ok_and(|next| next.study == uid)) {
+                let record = record?;
+                if self.kind == ImageKind::Picture {
+                    self.rejected.push(&Fault::DuplicateName.into_rejected(&record.file));
+                } else {
+                    group.add(record);
+                }
+            }
+            if let Some(study) = group.into_study(uid, self.rejected) {
+                counts.n_images += u64::from(study.n_images);
+                counts.n_studies += 1;
+                take(study)?;
+            }
+        }
+        Ok(counts)
+    }
 }
 
 /// A study that is being gathered.
@@ -105,10 +280,10 @@ struct Series {
     modality: String,
 }
 
-/// What is kept of an instance until the whole study is known.
+/// An instance of the study.
 struct Candidate {
     file: Box<str>,
-    time: Option<synovia_cohort::Time>,
+    time: Option<Time>,
     position_mm: Option<f64>,
     series: u32,
     patient: u32,
@@ -118,76 +293,19 @@ struct Candidate {
     view: u8,
 }
 
-impl<'a> Builder<'a> {
-    fn new(rejected: &'a RejectedLog) -> Self {
-        Self { rejected, n_files: 0, studies: HashMap::new(), instances: HashSet::new() }
-    }
-
-    fn take_picture(&mut self, result: Result<(), Fault>, file: &str) {
-        self.n_files += 1;
-        let study = picture::study_of(Path::new(file), file);
-        let taken =
-            result.and_then(|()| if self.studies.contains_key(&study.study_instance_uid) { Err(Fault::DuplicateName) } else { Ok(()) });
-        if let Err(fault) = taken {
-            self.rejected.push(&fault.into_rejected(file));
-            return;
-        }
-        let group = self.studies.entry(study.study_instance_uid).or_default();
-        group.series.push(Series { uid: String::new(), number: 0, modality: String::new() });
-        group.patients.push(String::new());
-        group.candidates.push(Candidate {
-            file: file.into(),
-            time: None,
-            position_mm: None,
-            series: 0,
-            patient: 0,
-            number: 0,
-            frame: 0,
-            role: Role::Primary,
-            view: 0,
-        });
-    }
-
-    fn take_instance(&mut self, result: Result<Instance, Fault>, file: String) {
-        self.n_files += 1;
-        let instance = result.and_then(|instance| {
-            let uid = &instance.sop_instance_uid;
-            if uid.is_empty() || self.instances.insert((digest(0, uid), digest(1, uid))) {
-                Ok(instance)
-            } else {
-                Err(Fault::DuplicateInstance)
-            }
-        });
-        match instance {
-            Err(fault) => self.rejected.push(&fault.into_rejected(&file)),
-            Ok(Instance { study, series_instance_uid, series_number, number, role, view, position_mm, .. }) => {
-                let group = self.studies.entry(study.study_instance_uid).or_default();
-                let patient = position(&mut group.patients, |known| *known == study.patient, || study.patient.clone());
-                let series = position(
-                    &mut group.series,
-                    |known| known.uid == series_instance_uid && known.modality == study.modality,
-                    || Series { uid: series_instance_uid.clone(), number: series_number, modality: study.modality.clone() },
-                );
-                let file = file.into_boxed_str();
-                let (time, frame) = (study.time, study.frame);
-                group.candidates.push(Candidate { file, time, position_mm, series, patient, number, frame, role, view });
-            }
-        }
-    }
-
-    fn finish(self, index: &mut StudyIndex) {
-        let mut studies: Vec<_> = self.studies.into_iter().collect();
-        studies.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        for (uid, group) in studies {
-            if let Some(study) = group.into_study(uid, self.rejected) {
-                index.n_images += u64::from(study.n_images);
-                index.studies.push(study);
-            }
-        }
-    }
-}
-
 impl Group {
+    fn add(&mut self, record: Record) {
+        let Record { file, patient, series, modality, time, position_mm, series_number, number, frame, role, view, .. } = record;
+        let patient = position(&mut self.patients, |known| *known == patient, || patient.clone());
+        let series = position(
+            &mut self.series,
+            |known| known.uid == series && known.modality == modality,
+            || Series { uid: series.clone(), number: series_number, modality: modality.clone() },
+        );
+        let (file, position_mm) = (file.into_boxed_str(), position_mm.map(f64::from_bits));
+        self.candidates.push(Candidate { file, time, position_mm, series, patient, number, frame, role, view });
+    }
+
     fn into_study(mut self, study_instance_uid: String, rejected: &RejectedLog) -> Option<Study> {
         let patient = self.one_patient(rejected);
         let n_images = self.candidates.len() as u32;

@@ -12,53 +12,89 @@ use crate::error::Fault;
 /// followed, but a folder is visited only once, so that a loop of links ends. Hidden files (`.DS_Store`) are visited too:
 /// it is for the reader to say that they are no images.
 ///
-/// Only one folder's names are held at a time, besides the folders that are still to be visited.
+/// Held are the names of one folder, the names of subfolders that are still to be visited, and the targets of links that lead
+/// out of `root`.
 ///
 /// # Errors
 /// `root` itself can't be listed.
-pub(crate) fn walk(root: &Path, mut visit: impl FnMut(String), mut refuse: impl FnMut(&str, Fault)) -> io::Result<()> {
-    let mut seen = HashSet::new();
-    seen.insert(fs::canonicalize(root)?);
-    let mut pending: Vec<(PathBuf, String)> = vec![(root.to_owned(), String::new())];
-    let mut first = true;
-    while let Some((folder, prefix)) = pending.pop() {
-        let listing = match fs::read_dir(&folder) {
-            Ok(listing) => listing,
-            Err(error) if first => return Err(error),
-            Err(error) => {
-                refuse(prefix.trim_end_matches('/'), Fault::Folder(error.kind()));
-                continue;
+pub(crate) fn walk(root: &Path, visit: impl FnMut(String), refuse: impl FnMut(&str, Fault)) -> io::Result<()> {
+    let canonical = fs::canonicalize(root)?;
+    let mut walker = Walker { trees: HashSet::from([canonical]), root: root.to_owned(), visit, refuse };
+    let mut levels = vec![walker.folder("", false)?];
+    while let Some(level) = levels.last_mut() {
+        match level.folders.next() {
+            None => {
+                levels.pop();
             }
-        };
-        first = false;
-        let mut names: Vec<_> = listing.filter_map(|entry| entry.ok().map(|entry| entry.file_name())).collect();
+            Some((name, outside)) => {
+                let prefix = format!("{}{name}/", level.prefix);
+                match walker.folder(&prefix, outside) {
+                    Ok(level) => levels.push(level),
+                    Err(error) => (walker.refuse)(prefix.trim_end_matches('/'), Fault::Folder(error.kind())),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A folder whose files were visited, and whose subfolders are being.
+struct Level {
+    prefix: String,
+    /// Each with whether a link led out of the root on the way to it.
+    folders: std::vec::IntoIter<(Box<str>, bool)>,
+}
+
+struct Walker<V, R> {
+    root: PathBuf,
+    /// The root, and each folder outside of it that a link led to.
+    trees: HashSet<PathBuf>,
+    visit: V,
+    refuse: R,
+}
+
+impl<V: FnMut(String), R: FnMut(&str, Fault)> Walker<V, R> {
+    fn folder(&mut self, prefix: &str, outside: bool) -> io::Result<Level> {
+        let folder = self.root.join(prefix);
+        let mut names: Vec<_> = fs::read_dir(&folder)?.filter_map(|entry| entry.ok().map(|entry| entry.file_name())).collect();
         names.sort_unstable();
         let mut folders = Vec::new();
         for name in names {
             let path = folder.join(&name);
             let Some(text) = name.to_str() else {
-                refuse(&format!("{prefix}{}", name.to_string_lossy()), Fault::Name);
+                (self.refuse)(&format!("{prefix}{}", name.to_string_lossy()), Fault::Name);
                 continue;
             };
             let relative = format!("{prefix}{text}");
             match fs::metadata(&path) {
-                Ok(meta) if meta.is_dir() => match fs::canonicalize(&path) {
-                    Ok(real) if !seen.contains(&real) => {
-                        seen.insert(real);
-                        folders.push((path, format!("{relative}/")));
+                Ok(meta) if meta.is_dir() => {
+                    let linked = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink());
+                    // Within the root a folder is met once; links lead to it again, and into it from outside.
+                    match if linked || outside { self.enter(&path, linked) } else { Ok(true) } {
+                        Ok(true) => folders.push((text.into(), outside || linked)),
+                        Ok(false) => (self.refuse)(&relative, Fault::Loop),
+                        Err(error) => (self.refuse)(&relative, Fault::Folder(error.kind())),
                     }
-                    Ok(_) => refuse(&relative, Fault::Loop),
-                    Err(error) => refuse(&relative, Fault::Folder(error.kind())),
-                },
+                }
                 // A pipe or a device would block for ever.
-                Ok(meta) if !meta.is_file() => refuse(&relative, Fault::NotDicom),
-                Ok(_) => visit(relative),
-                Err(error) => refuse(&relative, Fault::Io(error)),
+                Ok(meta) if !meta.is_file() => (self.refuse)(&relative, Fault::NotDicom),
+                Ok(_) => (self.visit)(relative),
+                Err(error) => (self.refuse)(&relative, Fault::Io(error)),
             }
         }
-        pending.extend(folders.into_iter().rev());
+        Ok(Level { prefix: prefix.to_owned(), folders: folders.into_iter() })
     }
-    Ok(())
+
+    /// Whether a folder that a link led to is new.
+    fn enter(&mut self, path: &Path, linked: bool) -> io::Result<bool> {
+        let real = fs::canonicalize(path)?;
+        if linked {
+            let known = real.ancestors().any(|folder| self.trees.contains(folder)) || self.trees.iter().any(|tree| tree.starts_with(&real));
+            return Ok(!known && self.trees.insert(real));
+        }
+        // Met on the way down from a link's target: only the roots of other trees were visited before.
+        Ok(!self.trees.contains(&real))
+    }
 }
 
 #[cfg(test)]

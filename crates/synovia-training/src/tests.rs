@@ -12,9 +12,7 @@ use synovia_cohort::{
 };
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 
-use crate::{
-    Augmentation, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics, predict,
-};
+use crate::{Augmentation, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics, predict};
 
 const SIDE: usize = 16;
 
@@ -44,7 +42,8 @@ fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
         let bright: bool = rng.random();
         let label = rng.random_bool(share_positive);
         let high = bright == label;
-        let image: Vec<f32> = (0..SIDE * SIDE).map(|_| 0.35 + 0.3 * f32::from(u8::from(bright)) + 0.2 * (rng.random::<f32>() - 0.5)).collect();
+        let image: Vec<f32> =
+            (0..SIDE * SIDE).map(|_| 0.35 + 0.3 * f32::from(u8::from(bright)) + 0.2 * (rng.random::<f32>() - 0.5)).collect();
         let value = if high { 1.0 } else { -1.0 } + 0.4 * (rng.random::<f32>() - 0.5);
         writer.write_image(k, &image).unwrap();
         writer.write_record(k, &[value, rng.random()]).unwrap();

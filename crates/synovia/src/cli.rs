@@ -71,7 +71,7 @@ pub enum Command {
     /// Fetch the ONNX Runtime library that export and predict need, checked by its hash
     #[command(after_help = "Example: synovia install-onnxruntime --to .onnxruntime")]
     InstallOnnxruntime(InstallOnnxruntimeArgs),
-    /// Measure speed on made-up data; one JSON line
+    /// Measure speed; one JSON line
     #[command(after_help = "Example: synovia bench train --batch 16 --size 224 --width 64 --steps 12 --threads 2")]
     Bench(BenchArgs),
 }
@@ -148,6 +148,17 @@ pub struct PredictArgs {
     pub records: Option<PathBuf>,
 }
 
+/// `synovia bench ingest`
+#[derive(Args, Clone, Debug)]
+pub struct BenchIngestArgs {
+    /// Folder of DICOM files
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Side of the square that every image becomes, in pixels
+    #[arg(long, value_name = "N", default_value_t = 224, value_parser = RangedU64ValueParser::<usize>::new().range(16..=1024))]
+    pub size: usize,
+}
+
 /// `synovia install-onnxruntime`
 #[derive(Args, Clone, Debug)]
 pub struct InstallOnnxruntimeArgs {
@@ -168,7 +179,11 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
     /// Training steps of the joint model: forward, losses, backward, AdamW
+    #[command(after_help = "Example: synovia bench train --batch 16 --size 224 --width 64 --steps 12")]
     Train(BenchTrainArgs),
+    /// From DICOM files to the pixels of a cohort
+    #[command(after_help = "Example: synovia bench ingest data/dicom --size 224")]
+    Ingest(BenchIngestArgs),
 }
 
 /// `synovia bench train`

@@ -1,44 +1,82 @@
 //! Encoded frames to stored values.
 
+use std::borrow::Cow;
+
 use jpeg_decoder::{ColorTransform, PixelFormat};
 
 use super::frame::Encoded;
 use super::module::{MAX_SAMPLES, Photometric, PixelModule};
 use super::syntax::Codec;
-use super::{jpeg_ls, rle};
+use super::{jpeg, jpeg_ls, rle};
 use crate::error::Fault;
 use crate::quiet::guarded;
 
 /// Stored values of one frame, pixel after pixel, the samples of a pixel together.
-pub(super) enum Stored {
-    /// Up to 16 bits.
-    Integers(Vec<i32>),
-    /// 32 bits and floating point.
+pub(super) enum Stored<'a> {
+    /// Up to 16 bits, as coded: [`PixelModule::value`] says what a word means, so that nothing is computed twice for words
+    /// that are alike.
+    Words(Words<'a>),
+    /// More bits, and floating point.
     Reals(Vec<f64>),
+}
+
+/// Coded words of up to 16 bits.
+pub(super) struct Words<'a> {
+    pub(super) words: Cow<'a, [u16]>,
+    /// Bits below the value.
+    low: u32,
+    bits_stored: u32,
+    signed: bool,
+}
+
+impl<'a> Words<'a> {
+    fn new(words: impl Into<Cow<'a, [u16]>>, module: &PixelModule) -> Self {
+        Self { words: words.into(), low: 0, bits_stored: module.bits_stored.min(16), signed: module.signed }
+    }
+
+    /// The stored value: the bits of a word that are its value, with their sign (PS3.5 §8.1.1). What lies above them is an
+    /// overlay, or garbage.
+    #[inline]
+    pub(super) const fn value(&self, word: u16) -> i32 {
+        let shift = 32 - self.bits_stored;
+        let raw = (word >> self.low) as i32;
+        if self.signed { raw << shift >> shift } else { ((raw as u32) << shift >> shift) as i32 }
+    }
+
+    /// Lowest and highest word.
+    pub(super) fn span(&self) -> (u16, u16) {
+        let span = |words: &[u16]| words.iter().fold((u16::MAX, 0), |(low, high), &word| (low.min(word), high.max(word)));
+        let (low, high) = span(&self.words);
+        (low.min(high), high)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = i32> + '_ {
+        self.words.iter().map(|&word| self.value(word))
+    }
 }
 
 /// Decodes a frame. The photometric interpretation that holds for the result comes with it: some codecs undo the colour
 /// transform that the header names.
-pub(super) fn decode(encoded: &Encoded, module: &PixelModule, codec: Codec) -> Result<(Stored, Photometric), Fault> {
+pub(super) fn decode<'a>(encoded: &'a Encoded, module: &PixelModule, codec: Codec) -> Result<(Stored<'a>, Photometric), Fault> {
     match codec {
-        Codec::Native => native(&encoded.bytes, encoded.first_bit, module),
-        Codec::Encapsulated => native(fitting(&encoded.bytes, module)?, 0, module),
-        Codec::DeflatedFrame => native(fitting(&inflate(&encoded.bytes, module)?, module)?, 0, module),
+        Codec::Native => native(Cow::Borrowed(&encoded.bytes), encoded.first_bit, module),
+        Codec::Encapsulated => native(Cow::Borrowed(fitting(&encoded.bytes, module)?), 0, module),
+        Codec::DeflatedFrame => native(Cow::Owned(fitting(&inflate(&encoded.bytes, module)?, module)?.to_vec()), 0, module),
         Codec::Rle => run_length(&encoded.bytes, module),
         Codec::Jpeg => guarded("JPEG", || jpeg(&encoded.bytes, module)),
         Codec::JpegLs => {
             let values = guarded("JPEG-LS", || jpeg_ls::decode(&encoded.bytes, module.columns, module.rows, module.samples))?;
-            Ok((Stored::Integers(values.into_iter().map(|value| sign(i64::from(value), module)).collect()), module.photometric))
+            Ok((Stored::Words(Words::new(values, module)), module.photometric))
         }
         Codec::Jpeg2000 => guarded("JPEG 2000", || jpeg_2000(&encoded.bytes, module)),
         Codec::None => Err(Fault::Codec { codec: "pixel" }),
     }
 }
 
-/// The low Bits Stored bits of a raw value, with their sign (PS3.5 §8.1.1): what lies above is an overlay, or garbage.
-fn sign(raw: i64, module: &PixelModule) -> i32 {
+/// The low Bits Stored bits of a raw value of any width, with their sign.
+fn wide(raw: i64, module: &PixelModule) -> f64 {
     let shift = 64 - module.bits_stored;
-    (if module.signed { raw << shift >> shift } else { ((raw as u64) << shift >> shift) as i64 }) as i32
+    if module.signed { (raw << shift >> shift) as f64 } else { ((raw as u64) << shift >> shift) as f64 }
 }
 
 fn fitting<'a>(bytes: &'a [u8], module: &PixelModule) -> Result<&'a [u8], Fault> {
@@ -55,44 +93,72 @@ fn inflate(bytes: &[u8], module: &PixelModule) -> Result<Vec<u8>, Fault> {
 }
 
 /// Values as they lie in little-endian bytes.
-fn native(bytes: &[u8], first_bit: usize, module: &PixelModule) -> Result<(Stored, Photometric), Fault> {
+fn native<'a>(bytes: Cow<'a, [u8]>, first_bit: usize, module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {
     let n = module.pixels() * module.samples;
     if module.photometric == Photometric::YbrFull422 && module.bits_allocated == 8 && !module.planar {
         // Y1 Y2 Cb Cr for two pixels; their colour differences are shared.
         let pairs = bytes.as_chunks::<4>().0.iter().flat_map(|&[y1, y2, cb, cr]| [y1, cb, cr, y2, cb, cr]);
-        let values: Vec<i32> = pairs.map(|value| sign(value.into(), module)).take(n).collect();
-        return if values.len() == n { Ok((Stored::Integers(values), Photometric::YbrFull)) } else { Err(Fault::Truncated) };
+        let words: Vec<u16> = pairs.map(u16::from).take(n).collect();
+        return if words.len() == n { Ok((Stored::Words(Words::new(words, module)), Photometric::YbrFull)) } else { Err(Fault::Truncated) };
     }
+    let short = |held: usize| PixelModule { frames: 1, ..*module }.pixel_length_fault(held as u64);
     // High Bit is Bits Stored - 1 today; older objects hold the value higher up (PS3.5 §8.1.1).
     let low = module.high_bit + 1 - module.bits_stored;
-    let value = |raw: i64| sign(raw >> low, module);
-    let stored = match (module.bits_allocated, module.float) {
-        (1, _) => Stored::Integers((0..n).map_while(|k| bit(bytes, first_bit + k)).collect()),
-        (8, _) => Stored::Integers(bytes.iter().take(n).map(|&raw| value(raw.into())).collect()),
-        (16, _) => Stored::Integers(bytes.as_chunks().0.iter().take(n).map(|&raw| value(u16::from_le_bytes(raw).into())).collect()),
-        (_, false) => {
-            let shift = 64 - module.bits_stored;
-            let wide = |raw: i64| if module.signed { raw << shift >> shift } else { ((raw as u64) << shift >> shift) as i64 };
-            Stored::Reals(bytes.as_chunks().0.iter().take(n).map(|&raw| wide(i64::from(u32::from_le_bytes(raw)) >> low) as f64).collect())
+    let held = bytes.len();
+    let words: Cow<'a, [u16]> = match (module.bits_allocated, module.float) {
+        (16, _) if cfg!(target_endian = "little") => sixteen(bytes, n),
+        (16, _) => bytes.as_chunks().0.iter().take(n).map(|&raw| u16::from_le_bytes(raw)).collect(),
+        (8, _) => bytes.iter().take(n).map(|&raw| raw.into()).collect(),
+        (bits @ 1..=15, _) => (0..n).map_while(|k| packed(&bytes, first_bit + k * bits as usize, bits)).collect(),
+        (32, true) => {
+            let values = bytes.as_chunks().0.iter().take(n).map(|&raw| f64::from(f32::from_le_bytes(raw))).collect();
+            return real(values, module).ok_or_else(|| short(held));
         }
-        (32, true) => Stored::Reals(bytes.as_chunks().0.iter().take(n).map(|&raw| f64::from(f32::from_le_bytes(raw))).collect()),
-        (_, true) => Stored::Reals(bytes.as_chunks().0.iter().take(n).map(|&raw| f64::from_le_bytes(raw)).collect()),
+        (64, true) => {
+            let values = bytes.as_chunks().0.iter().take(n).map(|&raw| f64::from_le_bytes(raw)).collect();
+            return real(values, module).ok_or_else(|| short(held));
+        }
+        (bits, _) => {
+            let raw = |cell: &[u8]| cell.iter().rev().fold(0u64, |raw, &byte| raw << 8 | u64::from(byte)).cast_signed();
+            let values = bytes.chunks_exact(bits as usize / 8).take(n).map(|cell| wide(raw(cell) >> low, module)).collect();
+            return real(values, module).ok_or_else(|| short(held));
+        }
     };
-    let stored = match stored {
-        Stored::Integers(values) if values.len() == n => Stored::Integers(by_pixel(values, module)),
-        Stored::Reals(values) if values.len() == n => Stored::Reals(by_pixel(values, module)),
-        _ => return Err(PixelModule { frames: 1, ..*module }.pixel_length_fault(bytes.len() as u64)),
-    };
-    Ok((stored, module.photometric))
+    if words.len() != n {
+        return Err(short(held));
+    }
+    let words = Words { low, ..Words::new(by_pixel(words, module), module) };
+    Ok((Stored::Words(words), module.photometric))
 }
 
-/// Bit `k`, from the least significant bit of the first byte (PS3.5 §8.1.1).
-fn bit(bytes: &[u8], k: usize) -> Option<i32> {
-    bytes.get(k / 8).map(|byte| i32::from(byte >> (k % 8) & 1))
+/// Bytes as words, where they are when they may be.
+fn sixteen(bytes: Cow<'_, [u8]>, n: usize) -> Cow<'_, [u16]> {
+    match bytes {
+        Cow::Borrowed(bytes) => {
+            let whole = bytes.get(..2 * n).unwrap_or_default();
+            bytemuck::try_cast_slice(whole).map_or_else(|_| bytemuck::pod_collect_to_vec(whole).into(), Cow::Borrowed)
+        }
+        Cow::Owned(bytes) => bytemuck::pod_collect_to_vec(bytes.get(..2 * n).unwrap_or_default()).into(),
+    }
+}
+
+fn real<'a>(values: Vec<f64>, module: &PixelModule) -> Option<(Stored<'a>, Photometric)> {
+    (values.len() == module.pixels() * module.samples)
+        .then(|| (Stored::Reals(by_pixel(values.into(), module).into_owned()), module.photometric))
+}
+
+/// `bits` bits from bit `at`, counted from the least significant bit of the first byte (PS3.5 §8.1.1).
+fn packed(bytes: &[u8], at: usize, bits: u32) -> Option<u16> {
+    let byte = |k: usize| bytes.get(k).map_or(0, |&byte| u32::from(byte));
+    let k = at / 8;
+    ((at + bits as usize).div_ceil(8) <= bytes.len()).then(|| {
+        let window = byte(k) | byte(k + 1) << 8 | byte(k + 2) << 16;
+        (window >> (at % 8) & ((1 << bits) - 1)) as u16
+    })
 }
 
 /// Planes one after another to pixels one after another.
-fn by_pixel<T: Copy>(values: Vec<T>, module: &PixelModule) -> Vec<T> {
+fn by_pixel<'a, T: Copy>(values: Cow<'a, [T]>, module: &PixelModule) -> Cow<'a, [T]> {
     if !module.planar || module.samples == 1 {
         return values;
     }
@@ -100,11 +166,11 @@ fn by_pixel<T: Copy>(values: Vec<T>, module: &PixelModule) -> Vec<T> {
     (0..n).flat_map(|k| (0..module.samples).map(move |sample| sample * n + k)).map(|k| values[k]).collect()
 }
 
-fn run_length(bytes: &[u8], module: &PixelModule) -> Result<(Stored, Photometric), Fault> {
+fn run_length<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {
     if module.bits_allocated == 1 {
         // PS3.5 §8.2.2: bits are packed before they are encoded.
         let packed = rle::decode(bytes, 1, module.pixels().div_ceil(8))?;
-        return native(&packed, 0, module);
+        return native(Cow::Owned(packed), 0, module);
     }
     let width = module.bits_allocated as usize / 8;
     let n = module.pixels();
@@ -121,7 +187,7 @@ fn run_length(bytes: &[u8], module: &PixelModule) -> Result<(Stored, Photometric
         }
     }
     let photometric = if module.photometric == Photometric::YbrFull422 { Photometric::YbrFull } else { module.photometric };
-    native(&little, 0, &PixelModule { planar: true, photometric, ..*module })
+    native(Cow::Owned(little), 0, &PixelModule { planar: true, photometric, ..*module })
 }
 
 fn stream_size(codec: &'static str, got: (usize, usize, usize), module: &PixelModule) -> Result<(), Fault> {
@@ -133,8 +199,16 @@ fn stream_size(codec: &'static str, got: (usize, usize, usize), module: &PixelMo
     Err(Fault::StreamSize { codec, got_columns, got_rows, got_samples, columns, rows, samples })
 }
 
-fn jpeg(bytes: &[u8], module: &PixelModule) -> Result<(Stored, Photometric), Fault> {
-    let damaged = |_| Fault::Codec { codec: "JPEG" };
+fn jpeg<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {
+    const DAMAGED: Fault = Fault::Codec { codec: "JPEG" };
+    let frame = jpeg::frame_header(bytes).ok_or(DAMAGED)?;
+    let own = frame.process == 0xC3 || frame.process == 0xC1 && frame.precision == 12;
+    if own {
+        stream_size("JPEG", (frame.columns, frame.rows, frame.samples()), module)?;
+        let words = jpeg::decode(bytes)?;
+        // Lossless coding has no colour transform of its own.
+        return Ok((Stored::Words(Words::new(words, module)), module.photometric));
+    }
     let mut decoder = jpeg_decoder::Decoder::new(bytes);
     decoder.set_max_decoding_buffer_size(MAX_SAMPLES as usize * 2);
     // A stream without a JFIF or Adobe marker does not say which colours it holds: then the header does.
@@ -143,23 +217,22 @@ fn jpeg(bytes: &[u8], module: &PixelModule) -> Result<(Stored, Photometric), Fau
         decoder.set_color_transform(ColorTransform::RGB);
     }
     decoder.read_info().map_err(|error| match error {
-        jpeg_decoder::Error::Unsupported(_) => Fault::Kind { codec: "JPEG", kind: "12-bit, arithmetic or hierarchical coding" },
-        _ => damaged(error),
+        jpeg_decoder::Error::Unsupported(_) => Fault::Kind { codec: "JPEG", kind: "arithmetic, hierarchical or progressive 12-bit coding" },
+        _ => DAMAGED,
     })?;
-    let info = decoder.info().ok_or(Fault::Codec { codec: "JPEG" })?;
+    let info = decoder.info().ok_or(DAMAGED)?;
     let samples = if info.pixel_format == PixelFormat::RGB24 { 3 } else { 1 };
     stream_size("JPEG", (info.width.into(), info.height.into(), samples), module)?;
-    let raw = decoder.decode().map_err(damaged)?;
-    let values: Vec<i32> = match info.pixel_format {
-        PixelFormat::L16 => raw.as_chunks().0.iter().map(|&pair| sign(u16::from_ne_bytes(pair).into(), module)).collect(),
-        PixelFormat::L8 | PixelFormat::RGB24 => raw.iter().map(|&value| sign(value.into(), module)).collect(),
-        PixelFormat::CMYK32 => return Err(Fault::Codec { codec: "JPEG" }),
+    let raw = decoder.decode().map_err(|_| DAMAGED)?;
+    let words: Vec<u16> = match info.pixel_format {
+        PixelFormat::L8 | PixelFormat::RGB24 => raw.iter().map(|&value| value.into()).collect(),
+        PixelFormat::L16 | PixelFormat::CMYK32 => return Err(DAMAGED),
     };
-    if values.len() != module.pixels() * module.samples {
-        return Err(Fault::Codec { codec: "JPEG" });
+    if words.len() != module.pixels() * module.samples {
+        return Err(DAMAGED);
     }
     let photometric = if samples == 3 { Photometric::Rgb } else { module.photometric };
-    Ok((Stored::Integers(values), photometric))
+    Ok((Stored::Words(Words::new(words, module)), photometric))
 }
 
 /// Whether a JFIF (APP0) or Adobe (APP14) marker comes before the first frame header.
@@ -179,7 +252,7 @@ fn names_colours(mut bytes: &[u8]) -> bool {
     false
 }
 
-fn jpeg_2000(bytes: &[u8], module: &PixelModule) -> Result<(Stored, Photometric), Fault> {
+fn jpeg_2000<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {
     const DAMAGED: Fault = Fault::Codec { codec: "JPEG 2000" };
     // The size is read here first, so that the decoder can't be made to allocate more than the header admits.
     let (columns, rows, samples) = size_of_codestream(bytes).ok_or(DAMAGED)?;
@@ -190,15 +263,26 @@ fn jpeg_2000(bytes: &[u8], module: &PixelModule) -> Result<(Stored, Photometric)
     if components.len() != module.samples || components.iter().any(|component| component.data().len() != n) {
         return Err(DAMAGED);
     }
-    let values = (0..n).flat_map(|k| components.iter().map(move |component| component.data()[k]));
-    let values = values.map(|value| sign(value.into(), module)).collect();
     // The stream's own transform is undone; a YBR_FULL image that had none stays what it is.
     let photometric = match module.photometric {
         Photometric::YbrOfCodec => Photometric::Rgb,
         Photometric::YbrFull422 => Photometric::YbrFull,
         other => other,
     };
-    Ok((Stored::Integers(values), photometric))
+    let stored = match components {
+        [grey] if module.bits_stored <= 16 => {
+            Stored::Words(Words::new(grey.data().iter().map(|&value| value as u16).collect::<Vec<_>>(), module))
+        }
+        _ => {
+            let values = (0..n).flat_map(|k| components.iter().map(move |component| component.data()[k]));
+            if module.bits_stored <= 16 {
+                Stored::Words(Words::new(values.map(|value| value as u16).collect::<Vec<_>>(), module))
+            } else {
+                Stored::Reals(values.map(|value| wide(value.into(), module)).collect())
+            }
+        }
+    };
+    Ok((stored, photometric))
 }
 
 /// Columns, rows and components of a JPEG 2000 codestream, bare or within a JP2 file (ITU-T T.800 §A.5.1, SIZ).

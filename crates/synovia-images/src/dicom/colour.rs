@@ -13,11 +13,11 @@ use crate::preparation::luma;
 ///
 /// # Shapes
 /// - result: `[channels][rows, columns]`
-pub(super) fn planes(stored: &Stored, photometric: Photometric, module: &PixelModule, channels: usize) -> Vec<Vec<f32>> {
+pub(super) fn planes(stored: &Stored<'_>, photometric: Photometric, module: &PixelModule, channels: usize) -> Vec<Vec<f32>> {
     let maximum = ((1u64 << module.bits_stored) - 1) as f64;
     let shade = |value: f64| (value / maximum).clamp(0.0, 1.0) as f32;
     match stored {
-        Stored::Integers(values) => mixed(values, |x| shade(f64::from(x)), photometric, channels),
+        Stored::Words(words) => mixed(&words.words, |word| shade(words.value(word).into()), photometric, channels),
         Stored::Reals(values) => mixed(values, shade, photometric, channels),
     }
 }
@@ -47,13 +47,13 @@ fn rgb_of_ybr(y: f32, cb: f32, cr: f32) -> [f32; 3] {
 }
 
 /// PALETTE COLOR (PS3.3 §C.7.6.3.1.5): three tables.
-pub(super) fn palette(stored: &Stored, module: &PixelModule, data: &Dataset, channels: usize) -> Result<Vec<Vec<f32>>, Fault> {
+pub(super) fn palette(stored: &Stored<'_>, module: &PixelModule, data: &Dataset, channels: usize) -> Result<Vec<Vec<f32>>, Fault> {
     use tags::{
         BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA as BLUE_DATA, BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR as BLUE,
         GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA as GREEN_DATA, GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR as GREEN,
         RED_PALETTE_COLOR_LOOKUP_TABLE_DATA as RED_DATA, RED_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR as RED,
     };
-    let Stored::Integers(values) = stored else {
+    let Stored::Words(words) = stored else {
         let expected = "1, 8 or 16 of a palette";
         return Err(Fault::Value { tag: tags::BITS_ALLOCATED, name: "Bits Allocated", got: module.bits_allocated.to_string(), expected });
     };
@@ -62,6 +62,7 @@ pub(super) fn palette(stored: &Stored, module: &PixelModule, data: &Dataset, cha
             .ok_or(Fault::Missing { tag: descriptor, name: "Palette Color Lookup Table Descriptor" })
     };
     let tables = [table(RED, RED_DATA)?, table(GREEN, GREEN_DATA)?, table(BLUE, BLUE_DATA)?];
+    let values: Vec<i32> = words.values().collect();
     let low = values.iter().copied().min().unwrap_or(0);
     let high = values.iter().copied().max().unwrap_or(0);
     let colour = |x: i32| tables.each_ref().map(|table| (table.at(x.into()) / table.maximum) as f32);

@@ -8,6 +8,7 @@ use super::file::{Depth, Opened};
 use super::module::PixelModule;
 use super::syntax::Codec;
 use crate::error::Fault;
+use crate::recycle;
 
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const MAX_FRAGMENTS: usize = 1 << 20;
@@ -53,7 +54,11 @@ pub(super) fn read(opened: &mut Opened, module: &PixelModule, frame: u32) -> Res
     let end = (first_bit + module.frame_bits()).div_ceil(8);
     let start = first_bit / 8;
     opened.bytes.go_to(pixels.offset + start)?;
-    let mut bytes = opened.bytes.vec(end - start)?;
+    if end - start > opened.bytes.left() {
+        return Err(Fault::Truncated);
+    }
+    let mut bytes = recycle::bytes((end - start) as usize);
+    opened.bytes.fill(&mut bytes)?;
     if opened.syntax.encoding.big_endian {
         // OW is a sequence of 16-bit words, whatever is packed into them (PS3.5 §8.1.1, §7.3).
         let word = match module.bits_allocated {
@@ -150,10 +155,12 @@ fn fragments(opened: &mut Opened, module: &PixelModule, frame: u32) -> Result<Ve
     };
     let chosen = fragments.get(chosen).filter(|chosen| !chosen.is_empty()).ok_or(Fault::Truncated)?;
     let total: u64 = chosen.iter().map(|&(_, length)| u64::from(length)).sum();
-    let mut frame_bytes = Vec::with_capacity(total as usize);
+    let mut frame_bytes = recycle::bytes(total as usize);
+    let mut at = 0;
     for &(start, length) in chosen {
         bytes.go_to(start)?;
-        frame_bytes.append(&mut bytes.vec(length.into())?);
+        bytes.fill(&mut frame_bytes[at..at + length as usize])?;
+        at += length as usize;
     }
     Ok(frame_bytes)
 }

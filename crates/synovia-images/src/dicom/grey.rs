@@ -9,6 +9,8 @@ use super::dataset::Dataset;
 use super::module::{Photometric, PixelModule};
 use super::segmented;
 use crate::error::Fault;
+use crate::recycle;
+use crate::window::Window;
 
 /// A look-up table (§C.11.1.1, §C.11.2.1.1).
 pub(super) struct Table {
@@ -206,19 +208,20 @@ impl Padding {
 ///
 /// # Shapes
 /// - result: `[rows, columns]`
-pub(super) fn grey(stored: &Stored, module: &PixelModule, data: &Dataset, frame: u32) -> Result<Vec<f32>, Fault> {
+pub(super) fn grey(stored: &Stored<'_>, module: &PixelModule, data: &Dataset, frame: u32, window: Window) -> Result<Vec<f32>, Fault> {
     let frame = frame as usize;
     let modality = Modality::of(data, frame, module)?;
     let padding = Padding::of(data, module);
-    let voi = if let Some(voi) = Voi::of(data, frame, modality.can_be_negative(module))? {
-        voi
-    } else {
-        let (low, high) = match stored {
-            Stored::Integers(values) => range(values.iter().map(|&x| f64::from(x)), &padding, &modality),
-            Stored::Reals(values) => range(values.iter().copied(), &padding, &modality),
-        };
-        Voi::Range { low, high }
+    let voi = match window {
+        Window::File => Voi::of(data, frame, modality.can_be_negative(module))?,
+        Window::Fixed { center, width } => Some(Voi::Linear { center, width }),
+        Window::Percentiles { .. } => None,
     };
+    let voi = voi.unwrap_or_else(|| {
+        let ends = if let Window::Percentiles { low, high } = window { (low, high) } else { (0.0, 100.0) };
+        let (low, high) = range(counted(stored, &padding, &modality), ends);
+        Voi::Range { low, high }
+    });
     let inverted = module.photometric == Photometric::Monochrome1;
     let flat = matches!(voi, Voi::Range { low, high } if low >= high);
     let shade = |x: f64| -> f32 {
@@ -230,40 +233,60 @@ pub(super) fn grey(stored: &Stored, module: &PixelModule, data: &Dataset, frame:
         let y = if y.is_nan() { 0.0 } else { y };
         (if inverted { 1.0 - y } else { y }) as f32
     };
-    Ok(match stored {
-        Stored::Reals(values) => values.iter().map(|&x| shade(x)).collect(),
-        Stored::Integers(values) => {
-            let low = values.iter().copied().min().unwrap_or(0);
-            let high = values.iter().copied().max().unwrap_or(0);
+    let mut plane = recycle::plane();
+    match stored {
+        Stored::Reals(values) => plane.extend(values.iter().map(|&x| shade(x))),
+        Stored::Words(words) => {
+            let (low, high) = words.span();
             // Most images have far more pixels than shades: each shade is computed once.
-            if ((high - low) as usize) < values.len() {
-                let shades: Vec<f32> = (low..=high).map(|x| shade(x.into())).collect();
-                values.iter().map(|&x| shades[(x - low) as usize]).collect()
+            if usize::from(high - low) < words.words.len() {
+                recycle::with_shades(|shades| {
+                    for word in low..=high {
+                        shades[usize::from(word)] = shade(words.value(word).into());
+                    }
+                    plane.extend(words.words.iter().map(|&word| shades[usize::from(word)]));
+                });
             } else {
-                values.iter().map(|&x| shade(x.into())).collect()
+                plane.extend(words.values().map(|x| shade(x.into())));
             }
         }
-    })
+    }
+    Ok(plane)
 }
 
-/// Lowest and highest quantity of the pixels that are no padding; (0, 0) where all are.
-fn range(values: impl Iterator<Item = f64>, padding: &Padding, modality: &Modality) -> (f64, f64) {
-    let mut range = (f64::INFINITY, f64::NEG_INFINITY);
-    let mut grow = |x: f64| range = (range.0.min(x), range.1.max(x));
-    let values = values.filter(|x| x.is_finite() && !padding.has(*x));
-    match modality {
-        // A line is monotone: the ends of the stored values are the ends of the quantities.
-        Modality::Linear { .. } => {
-            let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-            values.for_each(|x| (low, high) = (low.min(x), high.max(x)));
-            if low <= high {
-                grow(modality.at(low));
-                grow(modality.at(high));
-            }
+/// The finite quantities of a frame that are no padding, each with the number of pixels that have it.
+fn counted(stored: &Stored<'_>, padding: &Padding, modality: &Modality) -> Vec<(f64, u32)> {
+    let taken = |stored: f64| (!padding.has(stored)).then(|| modality.at(stored)).filter(|x| x.is_finite());
+    match stored {
+        Stored::Reals(values) => values.iter().filter_map(|&x| Some((taken(x)?, 1))).collect(),
+        Stored::Words(words) => {
+            let (low, high) = words.span();
+            let mut counts = vec![0u32; usize::from(high - low) + 1];
+            words.words.iter().for_each(|&word| counts[usize::from(word - low)] += 1);
+            let counts = (low..=high).zip(counts).filter(|&(_, n)| n > 0);
+            counts.filter_map(|(word, n)| Some((taken(words.value(word).into())?, n))).collect()
         }
-        Modality::Table(_) => values.for_each(|x| grow(modality.at(x))),
     }
-    if range.0 <= range.1 { range } else { (0.0, 0.0) }
+}
+
+/// The quantities at two percentiles by nearest rank: at 0 the lowest, at 100 the highest; (0, 0) where there are none.
+fn range(mut counted: Vec<(f64, u32)>, (low, high): (f64, f64)) -> (f64, f64) {
+    if (low, high) == (0.0, 100.0) {
+        let ends = counted.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &(x, _)| (low.min(x), high.max(x)));
+        return if ends.0 <= ends.1 { ends } else { (0.0, 0.0) };
+    }
+    counted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let n: u64 = counted.iter().map(|&(_, n)| u64::from(n)).sum();
+    let at = |percent: f64| {
+        let rank = ((percent / 100.0 * n as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        let found = counted.iter().find(|&&(_, n)| {
+            seen += u64::from(n);
+            seen >= rank
+        });
+        found.map_or(0.0, |&(x, _)| x)
+    };
+    (at(low), at(high))
 }
 
 #[cfg(test)]
@@ -296,6 +319,17 @@ mod tests {
         let sign = Voi::Linear { center: 0.0, width: 1.0 };
         check(&sign, -0.5, 0.0);
         check(&sign, 0.0, 1.0);
+    }
+
+    #[test]
+    fn percentiles_by_nearest_rank() {
+        let counted = vec![(5.0, 1), (1.0, 1), (2.0, 97), (9.0, 1)];
+        for (ends, expected) in
+            [((0.0, 100.0), (1.0, 9.0)), ((1.0, 99.0), (1.0, 5.0)), ((2.0, 98.0), (2.0, 2.0)), ((0.0, 99.5), (1.0, 9.0))]
+        {
+            assert_eq!(range(counted.clone(), ends), expected, "{ends:?}");
+        }
+        assert_eq!(range(Vec::new(), (1.0, 99.0)), (0.0, 0.0));
     }
 
     #[test]

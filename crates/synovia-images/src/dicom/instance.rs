@@ -2,6 +2,7 @@
 
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
+use serde::{Deserialize, Serialize};
 use synovia_cohort::{Study, Time};
 
 use super::dataset::Dataset;
@@ -45,7 +46,7 @@ pub(super) const INDEX_TAGS: &[Tag] = &[
 ];
 
 /// How well an instance stands for its study; lower is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// An image of the patient, for presentation.
     Primary,
@@ -72,6 +73,20 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
+    /// A picture, which is a study by itself.
+    pub(crate) fn of_picture(study: Study) -> Self {
+        Self {
+            study,
+            series_instance_uid: String::new(),
+            sop_instance_uid: String::new(),
+            series_number: 0,
+            number: 0,
+            role: Role::Primary,
+            view: 0,
+            position_mm: None,
+        }
+    }
+
     /// From a header; `n_frames` comes from the checked Image Pixel module.
     pub(super) fn of(data: &Dataset, n_frames: u32) -> Result<Self, Fault> {
         let study = study_of(data, n_frames);

@@ -7,6 +7,7 @@ mod file;
 mod frame;
 mod grey;
 mod instance;
+mod jpeg;
 mod jpeg_ls;
 mod module;
 mod rle;
@@ -22,7 +23,8 @@ use synovia_cohort::Study;
 pub(crate) use instance::{Instance, Role};
 
 use crate::error::Fault;
-use crate::preparation::Picture;
+use crate::preparation::{Picture, Preparation};
+use crate::recycle;
 use dataset::Dataset;
 use file::{Depth, Opened};
 use module::{Photometric, PixelModule};
@@ -70,7 +72,8 @@ pub(crate) fn index_file(path: &Path) -> Result<Instance, Fault> {
 }
 
 /// Decodes a frame, the middle one unless told, to grey or colour in `[0, 1]`.
-pub(crate) fn decode_file(path: &Path, frame: Option<u32>, channels: usize) -> Result<(Picture, Study), Fault> {
+pub(crate) fn decode_file(path: &Path, frame: Option<u32>, preparation: &Preparation) -> Result<(Picture, Study), Fault> {
+    let channels = preparation.channels;
     let wanted = [instance::INDEX_TAGS, PIXEL_TAGS].concat();
     let mut opened = Opened::read(path, Depth::Pixels, &wanted)?;
     let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
@@ -81,10 +84,12 @@ pub(crate) fn decode_file(path: &Path, frame: Option<u32>, channels: usize) -> R
     let (stored, photometric) = codec::decode(&encoded, &module, opened.syntax.codec)?;
     let data = &opened.data;
     let planes = match photometric {
-        Photometric::Monochrome1 | Photometric::Monochrome2 => vec![grey::grey(&stored, &module, data, frame)?],
+        Photometric::Monochrome1 | Photometric::Monochrome2 => vec![grey::grey(&stored, &module, data, frame, preparation.window)?],
         Photometric::Palette => colour::palette(&stored, &module, data, channels)?,
         _ => colour::planes(&stored, photometric, &module, channels),
     };
+    drop(stored);
+    recycle::keep_bytes(encoded.bytes);
     let picture = Picture { width: module.columns, height: module.rows, pixel_width: pixel_width(data), planes };
     Ok((picture, Study { frame, ..study }))
 }

@@ -69,7 +69,8 @@ pub struct Exported {
 
 /// SHA-256 over the names and contents of a folder's files, in order of the names.
 fn hash_of_files(folder: &Path) -> anyhow::Result<String> {
-    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(|| folder.display().to_string())?;
+    let entries =
+        std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(|| folder.display().to_string())?;
     let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     paths.sort();
     let mut hash = Sha256::new();

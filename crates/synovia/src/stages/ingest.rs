@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use synovia_cohort::RejectedLog;
-use synovia_images::StudyIndex;
+use synovia_images::{ScanCounts, StudyIndex};
 
 use super::atomic::{atomic_dir, atomic_file};
 use super::cache::Stage;
 use super::{StageError, run_stage};
 use crate::commands::Work;
+use crate::pipeline::Images;
 
 /// Raised when the stage gives other outputs for the same inputs.
 const VERSION: u32 = 1;
@@ -38,17 +39,15 @@ fn ingest(work: &Work) -> anyhow::Result<()> {
     let dir = atomic_dir(&work.run.join(FOLDER))?;
     let log_path = dir.path().join("rejected.jsonl");
     let log = RejectedLog::create(&log_path).with_context(|| log_path.display().to_string())?;
-    let index = match &work.pipeline.images {
-        None => StudyIndex::default(),
+    let studies = dir.path().join("studies.json");
+    match &work.pipeline.images {
+        None => write_json(&studies, &StudyIndex::default())?,
         Some(images) => {
-            let kind = images.kind.into();
             let bar = work.progress.start("images", None, "files");
-            let index = synovia_images::scan(&images.path, kind, &log, &|n| bar.set(n))?;
-            bar.finish(&format!("{} studies", index.studies.len()));
-            index
+            let counts = scan(images, dir.path(), &studies, &log, &|n| bar.set(n))?;
+            bar.finish(&format!("{} studies", counts.n_studies));
         }
-    };
-    write_json(&dir.path().join("studies.json"), &index)?;
+    }
 
     let format = work.pipeline.format_config();
     let records = &work.pipeline.records.path;
@@ -69,6 +68,24 @@ fn ingest(work: &Work) -> anyhow::Result<()> {
     })?;
     dir.commit()?;
     Ok(())
+}
+
+/// Scans the images and writes a [`StudyIndex`] to `path`, study by study as they come: none is held.
+fn scan(images: &Images, scratch: &Path, path: &Path, log: &RejectedLog, progress: &(dyn Fn(u64) + Sync)) -> anyhow::Result<ScanCounts> {
+    let mut counts = ScanCounts::default();
+    atomic_file(path, |out| -> anyhow::Result<()> {
+        out.write_all(b"{\"studies\": [")?;
+        let mut between = "\n";
+        counts = synovia_images::scan_into(&images.path, images.kind.into(), scratch, log, progress, &mut |study| {
+            out.write_all(between.as_bytes())?;
+            serde_json::to_writer(&mut *out, &study)?;
+            between = ",\n";
+            Ok(())
+        })?;
+        writeln!(out, "\n], \"n_files\": {}, \"n_images\": {}}}", counts.n_files, counts.n_images)?;
+        Ok(())
+    })?;
+    Ok(counts)
 }
 
 /// Writes a value as indented JSON, whole.

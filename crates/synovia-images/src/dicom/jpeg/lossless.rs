@@ -1,0 +1,181 @@
+//! Lossless frames (T.81 annex H): each sample is a prediction from its neighbours and a coded difference.
+
+use super::entropy::{Bits, QUICK, Table};
+use super::{DAMAGED, Frame, Scan, Tables};
+use crate::error::Fault;
+
+/// A frame being decoded.
+pub(super) struct Image {
+    frame: Frame,
+    values: Vec<u16>,
+    /// Components that are whole.
+    done: Vec<bool>,
+    /// The point transform: bits that were shifted out before coding.
+    shift: u32,
+}
+
+/// The code of one component.
+struct Code<'a> {
+    component: usize,
+    table: &'a Table,
+    differences: Vec<u32>,
+}
+
+impl Code<'_> {
+    #[inline]
+    fn difference(&self, bits: &mut Bits<'_>) -> Result<i32, Fault> {
+        bits.fill();
+        let entry = self.differences[bits.peek(QUICK)];
+        if entry != 0 {
+            bits.skip(entry >> 16);
+            return Ok(i32::from(entry as u16 as i16));
+        }
+        match self.table.decode(bits)? {
+            0 => Ok(0),
+            // A code of 16 bits and 15 more are in the 32 that were filled.
+            n @ 1..=15 => Ok(bits.difference(n.into())),
+            16 => Ok(32_768),
+            _ => Err(DAMAGED),
+        }
+    }
+}
+
+/// Table H.1: from the samples to the left (a), above (b), and left above (c).
+#[inline]
+const fn predicted<const SELECTION: u8>(a: i32, b: i32, c: i32) -> i32 {
+    match SELECTION {
+        1 => a,
+        2 => b,
+        3 => c,
+        4 => a + b - c,
+        5 => a + ((b - c) >> 1),
+        6 => b + ((a - c) >> 1),
+        _ => (a + b) >> 1,
+    }
+}
+
+impl Image {
+    pub(super) fn new(frame: Frame) -> Result<Self, Fault> {
+        if frame.components.len() > 1 && frame.components.iter().any(|c| c.h != 1 || c.v != 1) {
+            return Err(Fault::Kind { codec: "JPEG", kind: "subsampled lossless components" });
+        }
+        if !(2..=16).contains(&frame.precision) || frame.rows == 0 || frame.columns == 0 {
+            return Err(DAMAGED);
+        }
+        let n = frame.components.len();
+        let values = vec![0; frame.rows * frame.columns * n];
+        Ok(Self { values, done: vec![false; n], frame, shift: 0 })
+    }
+
+    pub(super) const fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.done.iter().all(|&done| done)
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u16> {
+        if self.shift > 0 {
+            self.values.iter_mut().for_each(|value| *value <<= self.shift);
+        }
+        self.values
+    }
+
+    pub(super) fn scan(&mut self, scan: &Scan<'_>, tables: &Tables) -> Result<usize, Fault> {
+        if scan.shift >= self.frame.precision || !(1..=7).contains(&scan.selection) {
+            return Err(DAMAGED);
+        }
+        if !tables.restart_interval.is_multiple_of(self.frame.columns) {
+            return Err(Fault::Kind { codec: "JPEG", kind: "restarts within a row of a lossless frame" });
+        }
+        let codes: Option<Vec<Code<'_>>> = scan
+            .components
+            .iter()
+            .map(|&(component, dc, _)| {
+                let table = tables.dc.get(dc)?.as_ref()?;
+                Some(Code { component, table, differences: table.differences() })
+            })
+            .collect();
+        let codes = codes.ok_or(DAMAGED)?;
+        self.shift = scan.shift;
+        let rows = match scan.selection {
+            1 => Self::rows::<1>,
+            2 => Self::rows::<2>,
+            3 => Self::rows::<3>,
+            4 => Self::rows::<4>,
+            5 => Self::rows::<5>,
+            6 => Self::rows::<6>,
+            _ => Self::rows::<7>,
+        };
+        let mut bits = Bits::new(scan.entropy);
+        rows(self, &mut bits, &codes, tables.restart_interval / self.frame.columns)?;
+        codes.iter().for_each(|code| self.done[code.component] = true);
+        Ok(bits.marker())
+    }
+
+    fn rows<const SELECTION: u8>(&mut self, bits: &mut Bits<'_>, codes: &[Code<'_>], restart_rows: usize) -> Result<(), Fault> {
+        let n = self.frame.components.len();
+        let width = self.frame.columns * n;
+        // §H.1.2.1: the first sample, and again after a restart.
+        let start = 1 << (self.frame.precision - self.shift - 1);
+        for row in 0..self.frame.rows {
+            let first = if restart_rows > 0 { row % restart_rows == 0 } else { row == 0 };
+            if first && row > 0 {
+                bits.restart()?;
+            }
+            let (before, rest) = self.values.split_at_mut(row * width);
+            let line = &mut rest[..width];
+            let above = (!first).then(|| &before[before.len() - width..]);
+            match (codes, above) {
+                ([code], Some(above)) if n == 1 => line_below::<SELECTION>(bits, code, above, line)?,
+                _ => line_of_many::<SELECTION>(bits, codes, n, above, line, start)?,
+            }
+            bits.check()?;
+        }
+        Ok(())
+    }
+}
+
+/// A line of a grey frame that has one above it.
+fn line_below<const SELECTION: u8>(bits: &mut Bits<'_>, code: &Code<'_>, above: &[u16], line: &mut [u16]) -> Result<(), Fault> {
+    // A copy can be held in registers.
+    let mut own = bits.clone();
+    let mut c = i32::from(above[0]);
+    // §H.1.2.1: a line starts from the sample above.
+    let mut a = (c + code.difference(&mut own)?) & 0xFFFF;
+    line[0] = a as u16;
+    for (value, &b) in line[1..].iter_mut().zip(&above[1..]) {
+        let b = i32::from(b);
+        a = (predicted::<SELECTION>(a, b, c) + code.difference(&mut own)?) & 0xFFFF;
+        *value = a as u16;
+        c = b;
+    }
+    *bits = own;
+    Ok(())
+}
+
+/// A line of any frame.
+fn line_of_many<const SELECTION: u8>(
+    bits: &mut Bits<'_>,
+    codes: &[Code<'_>],
+    n: usize,
+    above: Option<&[u16]>,
+    line: &mut [u16],
+    start: i32,
+) -> Result<(), Fault> {
+    for x in 0..line.len() / n {
+        for code in codes {
+            let at = x * n + code.component;
+            let left = |values: &[u16]| i32::from(values[at - n]);
+            let prediction = match (above, x) {
+                (None, 0) => start,
+                (None, _) => left(line),
+                (Some(above), 0) => i32::from(above[at]),
+                (Some(above), _) => predicted::<SELECTION>(left(line), i32::from(above[at]), left(above)),
+            };
+            line[at] = (prediction + code.difference(bits)?) as u16;
+        }
+    }
+    Ok(())
+}
