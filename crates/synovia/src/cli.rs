@@ -65,6 +65,9 @@ pub enum Command {
     /// Look for leaks in a run: patients, images or labels that training should not have seen
     #[command(after_help = "Example: synovia audit runs/lung")]
     Audit(AuditArgs),
+    /// Measure how fast something is; prints one JSON line
+    #[command(after_help = "Example: synovia bench records data/fhir --jobs 2")]
+    Bench(BenchArgs),
     /// Predict with an exported model; a JSON line an example
     #[command(after_help = "Example: synovia predict --model runs/lung/model.onnx --images new/dicom --records new/fhir")]
     Predict(PredictArgs),
@@ -128,6 +131,36 @@ pub struct AuditArgs {
     /// Run folder
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
+}
+
+/// `synovia bench`
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: Bench,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Bench {
+    /// FHIR to one feature row a patient
+    #[command(after_help = "Example: synovia bench records data/fhir --jobs 2")]
+    Records(BenchRecordsArgs),
+}
+
+/// `synovia bench records`
+#[derive(Args, Clone, Debug)]
+pub struct BenchRecordsArgs {
+    /// FHIR file, or folder of them
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub jobs: usize,
+    /// Write the table of features here, as Parquet [default: a file that is removed]
+    #[arg(long, value_name = "FILE.parquet")]
+    pub out: Option<PathBuf>,
 }
 
 /// `synovia predict`

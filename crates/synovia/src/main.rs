@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use synovia::cli::{Cli, Command};
+use synovia::cli::{Bench, Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, predict, simulate, stages};
+use synovia::commands::{Context, audit, bench_records, predict, simulate, stages};
 use synovia::failure::Failure;
 
 fn main() -> ExitCode {
@@ -24,6 +24,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let context = Context::new(&cli.global);
     match &cli.command {
         Command::Simulate(args) => simulate::simulate(args, &context)?,
+        Command::Bench(args) => match &args.what {
+            Bench::Records(args) => bench_records::bench(args)?,
+        },
         Command::Audit(args) => audit::audit(args, &context)?,
         Command::Ingest(args) => stages::run(args, &context, Until::Ingest)?,
         Command::Cohort(args) => stages::run(args, &context, Until::Cohort)?,
