@@ -53,6 +53,10 @@ pub enum EventKind {
     Imaging,
     /// Death.
     Death,
+    /// An allergy or intolerance, at its recording.
+    Allergy,
+    /// A disease of a relative; the value is the relationship.
+    FamilyHistory,
 }
 
 /// An event's value.
@@ -92,8 +96,10 @@ pub struct Event {
 /// A study that the chart says was made of this patient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StudyLink {
-    /// Study Instance UID.
+    /// Study Instance UID; empty when the chart has none.
     pub study_instance_uid: String,
+    /// Accession number; empty when the chart has none.
+    pub accession: String,
     /// When it started, by the chart.
     pub started: Option<Time>,
 }

@@ -61,6 +61,9 @@ impl Time {
         const EXPECTED: &str = "YYYY, YYYY-MM, YYYY-MM-DD or YYYY-MM-DDThh:mm:ss+zz:zz";
         let invalid = TimeError::Invalid { expected: EXPECTED };
         let text = text.trim();
+        if let Some(seconds) = usual(text.as_bytes()) {
+            return Ok(Self(seconds));
+        }
         if text.contains('T') {
             if let Ok(time) = DateTime::parse_from_rfc3339(text) {
                 return Ok(Self(time.timestamp()));
@@ -125,6 +128,46 @@ impl Time {
     }
 }
 
+/// The two forms that charts are full of, `YYYY-MM-DDThh:mm:ss` with a fraction or none and a zone, and `YYYY-MM-DD`, without
+/// what a general parser costs; `None` for any other text, and for what is none of the calendar's.
+fn usual(text: &[u8]) -> Option<i64> {
+    let digit = |k: usize| text.get(k).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10).map(i64::from);
+    let two = |k: usize| Some(10 * digit(k)? + digit(k + 1)?);
+    let year = 100 * two(0)? + two(2)?;
+    if text.len() < 10 || text[4] != b'-' || text[7] != b'-' || year == 0 {
+        return None;
+    }
+    let date = NaiveDate::from_ymd_opt(year as i32, two(5)? as u32, two(8)? as u32)?;
+    let start = i64::from(date.to_epoch_days()) * DAY;
+    if text.len() == 10 {
+        return Some(start + DAY - 1);
+    }
+    let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
+    if text[10] != b'T' || text[13] != b':' || text[16] != b':' || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let mut zone = 19;
+    if text.get(zone) == Some(&b'.') {
+        zone += 1;
+        digit(zone)?;
+        while digit(zone).is_some() {
+            zone += 1;
+        }
+    }
+    let offset = match (text.get(zone)?, text.len() - zone) {
+        (b'Z', 1) => 0,
+        (sign @ (b'+' | b'-'), 6) if text[zone + 3] == b':' => {
+            let (hours, minutes) = (two(zone + 1)?, two(zone + 4)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            (if *sign == b'+' { 60 } else { -60 }) * (60 * hours + minutes)
+        }
+        _ => return None,
+    };
+    Some(start + 3600 * hour + 60 * minute + second - offset)
+}
+
 fn leap(year: &str) -> bool {
     year.parse().is_ok_and(|y: i32| NaiveDate::from_ymd_opt(y, 2, 29).is_some())
 }
@@ -163,6 +206,18 @@ mod tests {
         check(Time::parse_fhir("2020-02-28"), "2020-02-28T23:59:59Z");
         for bad in ["0000-00-00", "2023-02-30", "", "n/a", "20200228", "2020-13", "9999999-01-01", "2020-02-28T25:00:00Z"] {
             check(Time::parse_fhir(bad), "invalid");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_usual_forms_are_as_the_calendar_has_them(text in "[12][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{1,6})?(Z|[+-][0-2][0-9]:[0-6][0-9])") {
+            if let Some(seconds) = usual(text.as_bytes()) {
+                proptest::prop_assert_eq!(Ok(seconds), DateTime::parse_from_rfc3339(&text).map(|t| t.timestamp()));
+            }
+            let usual_date = usual(&text.as_bytes()[..10]);
+            let date = NaiveDate::parse_from_str(&text[..10], "%Y-%m-%d").ok();
+            proptest::prop_assert_eq!(usual_date, date.map(|d| d.and_hms_opt(23, 59, 59).unwrap().and_utc().timestamp()));
         }
     }
 

@@ -13,13 +13,15 @@ use crate::csv::Table;
 use crate::error::RecordsError;
 use crate::fhir::{Where, read_bundle, read_piece};
 use crate::source::{
-    Batch, Layout, PieceKind, Source, Trouble, WHOLE_FILE_BYTES, find, open, split_entries, split_lines, split_rows, whole_file,
+    Batch, Layout, PieceKind, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, split_entries, split_lines, split_rows, too_long,
+    whole_file,
 };
 use crate::spill::{Context, MARKER, Raw, RecordStore, Sink, marker, publish, settle};
 use crate::summary::{Summary, count};
 
-/// Input bytes for a partition: small enough that a partition's patients fit in memory many times over.
-const PARTITION_BYTES: u64 = 16 << 20;
+/// Input bytes for a partition: small enough that a partition's patients fit in memory many times over, whatever their number.
+/// A partition that still becomes too large is cut when it is settled.
+const PARTITION_BYTES: u64 = 4 << 20;
 const MAX_PARTITIONS: u64 = 256;
 /// Compressed JSON is about this much larger than its file.
 const GZIP_RATIO: u64 = 8;
@@ -86,15 +88,15 @@ pub fn ingest(
         let unit = if sources.get(file).is_some_and(|s| s.layout == Layout::Json) { "entry" } else { "line" };
         Rejected::new(reading.name(file), format!("{unit} {place} {element}").trim_end(), reason)
     };
-    let (lengths, settled) = settle(spill, &raw, &Context { medications: &medications, reject: &reject, any_alias }, &|r| reading.log(r))?;
+    let (parts, settled) = settle(spill, &raw, &Context { medications: &medications, reject: &reject, any_alias }, &|r| reading.log(r))?;
     summary.add(&settled);
     summary.n_files = sources.len() as u64;
     summary.n_bytes = sources.iter().map(|s| s.n_bytes).sum();
     summary.n_rejected = lock(&reading.found).n_rejected;
     let marker_path = spill.join(MARKER);
-    let text = serde_json::to_vec_pretty(&marker(lengths, summary))
+    let text = serde_json::to_vec_pretty(&marker(parts, summary))
         .map_err(|error| RecordsError::Io { path: marker_path.clone(), source: std::io::Error::other(error) })?;
-    publish(&marker_path, &text)?;
+    publish(&marker_path, &text, true)?;
     RecordStore::open(spill)
 }
 
@@ -128,7 +130,7 @@ impl Reading<'_> {
     /// A file's name, unless it holds a patient's.
     fn name(&self, file: usize) -> String {
         match (self.sources.get(file), self.names_patient.get(file)) {
-            (Some(source), Some(hide)) if !hide.load(Ordering::Relaxed) => source.name.clone(),
+            (Some(source), Some(hide)) if !hide.load(Ordering::Relaxed) => source.name.to_string(),
             _ => format!("file {} of {} (named for a patient)", file + 1, self.sources.len()),
         }
     }
@@ -224,6 +226,16 @@ impl Reading<'_> {
             let bytes = &batch.bytes[piece.range.clone()];
             match piece.kind {
                 PieceKind::Row => self.tables[batch.file].read_row(bytes, piece.line, sink),
+                PieceKind::Lines => {
+                    let max_bytes = self.format.max_resource_bytes;
+                    for (line, bytes) in lines_of(bytes, piece.line) {
+                        if bytes.len() > max_bytes {
+                            sink.trouble(format!("line {line}"), too_long(max_bytes));
+                        } else {
+                            read_piece(bytes, &Where { kind: PieceKind::Resource, place: line, line }, sink);
+                        }
+                    }
+                }
                 PieceKind::File => {
                     let mut whole = self.sink(batch.file);
                     if read_bundle(bytes, &mut whole).is_ok() {

@@ -16,6 +16,7 @@ mod error;
 mod features;
 mod fhir;
 mod ingest;
+mod json;
 mod labels;
 mod source;
 mod spill;

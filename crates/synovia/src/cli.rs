@@ -133,6 +133,20 @@ pub struct AuditArgs {
     pub run: PathBuf,
 }
 
+/// `synovia bench records`
+#[derive(Args, Clone, Debug)]
+pub struct BenchRecordsArgs {
+    /// FHIR file, or folder of them
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub jobs: usize,
+    /// Write the table of features here, as Parquet [default: a file that is removed]
+    #[arg(long, value_name = "FILE.parquet")]
+    pub out: Option<PathBuf>,
+}
+
 /// `synovia predict`
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("input").args(["images", "records"]).required(true).multiple(true))]
@@ -184,6 +198,9 @@ pub enum BenchCommand {
     /// From DICOM files to the pixels of a cohort
     #[command(after_help = "Example: synovia bench ingest data/dicom --size 224")]
     Ingest(BenchIngestArgs),
+    /// From FHIR to one feature row a patient
+    #[command(after_help = "Example: synovia bench records data/fhir --jobs 2")]
+    Records(BenchRecordsArgs),
 }
 
 /// `synovia bench train`

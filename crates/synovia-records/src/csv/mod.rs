@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use synovia_cohort::{Event, EventKind, EventValue, Patient, StudyLink, Time};
+use synovia_cohort::{EventKind, EventValue, Patient, StudyLink, Time};
 
 use crate::config::CsvLayout;
 use crate::error::{RecordsError, io};
 use crate::source::{Source, fields, open, split_rows};
-use crate::spill::{Body, Origin, Sink};
+use crate::spill::{Body, Origin, Said, Sink, Token};
 
 /// How a column's cells are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Table {
     pub(crate) fn open(source: &Source, layout: &CsvLayout, max_row_bytes: usize) -> Result<Self, RecordsError> {
         let tabs = source.name.to_ascii_lowercase().contains(".tsv");
         let delimiter = layout.delimiter.map_or(if tabs { b'\t' } else { b',' }, |c| u8::try_from(c).unwrap_or(b','));
-        let reader = open(source, &|_| {}).map_err(io(&source.path))?;
+        let reader = open(source, &|_| {}).map_err(io(&source.path()))?;
         let mut table: Option<Result<Self, RecordsError>> = None;
         let mut counts: Vec<(u64, u64)> = Vec::new(); // numbers, cells
         split_rows(reader, max_row_bytes, delimiter, &mut |batch| {
@@ -59,7 +59,7 @@ impl Table {
                 let row = fields(&batch.bytes[piece.range.clone()], delimiter).unwrap_or_default();
                 match &table {
                     None => {
-                        table = Some(Self::from_header(&row, piece.line, delimiter, layout, &source.path));
+                        table = Some(Self::from_header(&row, piece.line, delimiter, layout, &source.path()));
                         counts = vec![(0, 0); row.len()];
                     }
                     Some(Err(_)) => return false,
@@ -74,7 +74,7 @@ impl Table {
             }
             true
         });
-        let mut table = table.unwrap_or_else(|| Self::from_header(&[], 1, delimiter, layout, &source.path))?;
+        let mut table = table.unwrap_or_else(|| Self::from_header(&[], 1, delimiter, layout, &source.path()))?;
         for column in &mut table.columns {
             let (n_numbers, n_cells) = counts[column.index];
             let numbers = n_cells > 0 && n_numbers as f64 >= NUMBERS_AT_LEAST * n_cells as f64;
@@ -153,19 +153,18 @@ impl Table {
             };
             match (self.time, time) {
                 (None, _) => patient.facts.push((column.name.clone(), value)),
-                (Some(_), Some(time)) => {
-                    let code = format!("column|{}", column.name).into();
-                    events.push(Event { time, kind: EventKind::Observation, code, display: column.name.clone(), value });
-                }
+                (Some(_), Some(time)) => events.push((time, &column.name, value)),
                 (Some(_), None) => {}
             }
         }
         sink.push(id, Origin::Row, &Body::Patient(&patient));
-        for event in &events {
-            sink.push(id, Origin::Row, &Body::Event(event));
+        for (time, name, value) in &events {
+            let (code, value) = (Token::new("column", name), value.into());
+            sink.push(id, Origin::Row, &Body::Event(&Said { time: *time, kind: EventKind::Observation, code, display: name, value }));
         }
         for name in self.images(&row) {
-            sink.push(id, Origin::Row, &Body::Study(&StudyLink { study_instance_uid: name, started: time }));
+            let link = StudyLink { study_instance_uid: name, accession: String::new(), started: time };
+            sink.push(id, Origin::Row, &Body::Study(&link));
         }
     }
 

@@ -1,30 +1,32 @@
-//! What each resource says of its patient: statuses respected, times as the chart could have known them, units settled.
+//! What each resource says of its patient: statuses respected, times as the chart could have known them.
 
-use synovia_cohort::{Event, EventKind, EventValue, Patient as Who, Sex, Time};
+use synovia_cohort::{EventKind, Patient as Who, Sex, Time};
 
-use super::element::{CodeableConcept, Decimal, Period, Quantity, Reference, Text, text};
-use super::reference::{Subject, medication as medication_key, subject};
-use super::resource::{Component, Condition, Encounter, Medication, MedicationRequest, Observation, Patient, Procedure};
-use crate::spill::{Body, MEDICATION_PREFIX, Origin, Sink};
-use crate::units;
+use super::element::{CodeableConcept, Period, Reference, Text, text};
+use super::read::Where;
+use super::reference::{Subject, subject};
+use super::resource::{AllergyIntolerance, Condition, Encounter, FamilyMemberHistory, Patient, Procedure};
+use crate::spill::{Body, Origin, Said, Sink, Token, Value};
 
-/// A resource's place, and where what it says goes to.
+/// A resource's place, its type, and where what it says goes to.
 pub(crate) struct At<'a> {
-    pub(crate) place: &'a str,
+    pub(crate) place: &'a Where,
+    pub(crate) origin: Origin,
     pub(crate) sink: &'a mut Sink,
 }
 
 impl At<'_> {
+    /// `element` is a path within the resource.
     pub(crate) fn trouble(&mut self, element: &str, reason: impl Into<String>) {
-        self.sink.trouble(format!("{} {element}", self.place), reason);
+        self.sink.trouble(format!("{} {}.{element}", self.place.place(), self.origin.name()), reason);
     }
 
-    /// The key of the subject, or a rejection.
-    pub(crate) fn subject<'r>(&mut self, reference: Option<&'r Reference<'_>>, origin: Origin) -> Option<&'r str> {
+    /// The key of the patient, or a rejection.
+    pub(crate) fn subject<'r>(&mut self, reference: Option<&'r Reference<'_>>) -> Option<&'r str> {
         match subject(text(reference.and_then(|r| r.reference.as_ref()))) {
             Subject::Key(key) => Some(key),
             Subject::Not(reason) => {
-                self.trouble(origin.subject_path(), reason);
+                self.trouble(self.origin.subject(), reason);
                 None
             }
         }
@@ -42,8 +44,15 @@ impl At<'_> {
         }
     }
 
+    /// As [`At::status`], for a coded status.
+    fn verified(&mut self, verification: Option<&CodeableConcept<'_>>, not: &[&'static str]) -> bool {
+        let Some(status) = not.iter().find(|s| verification.is_some_and(|v| v.has(&[s]))) else { return true };
+        self.trouble("verificationStatus", format!("status {status}: not an event"));
+        false
+    }
+
     /// The code and its name, or a rejection.
-    pub(crate) fn code<'c>(&mut self, concept: Option<&'c CodeableConcept<'_>>, element: &str) -> Option<(String, &'c str)> {
+    pub(crate) fn code<'c>(&mut self, concept: Option<&'c CodeableConcept<'_>>, element: &str) -> Option<(Token<'c>, &'c str)> {
         let token = concept.and_then(CodeableConcept::token);
         if token.is_none() {
             self.trouble(element, "no coding with a code");
@@ -80,8 +89,8 @@ impl At<'_> {
         Some((time, last))
     }
 
-    pub(crate) fn event(&mut self, key: &str, origin: Origin, event: &Event) {
-        self.sink.push(key, origin, &Body::Event(event));
+    pub(crate) fn event(&mut self, key: &str, event: &Said<'_>) {
+        self.sink.push(key, self.origin, &Body::Event(event));
     }
 }
 
@@ -100,11 +109,10 @@ pub(crate) fn first<'t>(ways: &[(&'t str, &'t str)]) -> (&'t str, &'t str) {
 }
 
 pub(crate) fn patient(patient: &Patient<'_>, url_key: Option<&str>, at: &mut At<'_>) {
-    at.sink.taken("Patient");
     let id = text(patient.id.as_ref());
     let key = if id.is_empty() { url_key.unwrap_or_default() } else { id }.trim();
     if key.is_empty() {
-        return at.trouble("Patient.id", "no id and no fullUrl: nothing can refer to this patient");
+        return at.trouble("id", "no id and no fullUrl: nothing can refer to this patient");
     }
     let mut who = Who { identifiers: vec![key.to_owned()], ..Who::default() };
     for identifier in &patient.identifier {
@@ -114,7 +122,7 @@ pub(crate) fn patient(patient: &Patient<'_>, url_key: Option<&str>, at: &mut At<
         }
     }
     let birth = text(patient.birth_date.as_ref());
-    if !birth.is_empty() && at.date(birth, "Patient.birthDate").is_some() {
+    if !birth.is_empty() && at.date(birth, "birthDate").is_some() {
         who.birth = Time::parse_birth(birth).ok();
     }
     who.sex = match text(patient.gender.as_ref()) {
@@ -125,12 +133,14 @@ pub(crate) fn patient(patient: &Patient<'_>, url_key: Option<&str>, at: &mut At<
     };
     let deceased = text(patient.deceased.as_ref());
     if !deceased.is_empty() {
-        who.death = at.date(deceased, "Patient.deceasedDateTime");
+        who.death = at.date(deceased, "deceasedDateTime");
+    } else if patient.is_deceased == Some(true) {
+        at.trouble("deceasedBoolean", "dead, but when is not said: the death is no event");
     }
     at.sink.push(key, Origin::Patient, &Body::Patient(&who));
     if let Some(time) = who.death {
-        let (code, display) = ("http://snomed.info/sct|419620001".into(), "Death".into());
-        at.event(key, Origin::Patient, &Event { time, kind: EventKind::Death, code, display, value: EventValue::None });
+        let code = Token::new("http://snomed.info/sct", "419620001");
+        at.event(key, &Said { time, kind: EventKind::Death, code, display: "Death", value: Value::None });
     }
     if let Some(url_key) = url_key.filter(|k| *k != key) {
         at.sink.push(url_key, Origin::Patient, &Body::Alias(key));
@@ -139,187 +149,80 @@ pub(crate) fn patient(patient: &Patient<'_>, url_key: Option<&str>, at: &mut At<
 
 /// Counts from its start: that a patient came is known as they come.
 pub(crate) fn encounter(encounter: &Encounter<'_>, at: &mut At<'_>) {
-    at.sink.taken("Encounter");
-    if !at.status(encounter.status.as_ref(), "Encounter.status", &["planned", "cancelled", "entered-in-error"]) {
+    if !at.status(encounter.status.as_ref(), "status", &["planned", "cancelled", "entered-in-error"]) {
         return;
     }
-    let Some(key) = at.subject(encounter.subject.as_ref(), Origin::Encounter) else { return };
+    let Some(key) = at.subject(encounter.subject.as_ref()) else { return };
     let class = encounter.class.as_ref().and_then(|c| Some((c.token()?, text(c.display.as_ref().or(c.code.as_ref())))));
     let Some((code, display)) = class.or_else(|| encounter.kind.iter().find_map(CodeableConcept::token)) else {
-        return at.trouble("Encounter.class", "no coding with a code");
+        return at.trouble("class", "no coding with a code");
     };
     let start = text(encounter.period.as_ref().and_then(|p| p.start.as_ref()));
-    let Some((time, _)) = at.known((start, "Encounter.period"), ("", "")) else { return };
-    let event = Event { time, kind: EventKind::Encounter, code: code.into(), display: display.into(), value: EventValue::None };
-    at.event(key, Origin::Encounter, &event);
+    let Some((time, _)) = at.known((start, "period"), ("", "")) else { return };
+    at.event(key, &Said { time, kind: EventKind::Encounter, code, display, value: Value::None });
 }
 
-/// What an Observation or a component of it found, `Err` with the element and the reason where it can't be taken.
-fn value(of: &Component<'_>, code: &str) -> Result<EventValue, (&'static str, String)> {
-    if let Some(quantity) = &of.quantity {
-        return number(quantity, code);
-    }
-    if let Some(integer) = of.integer {
-        let Decimal::Finite(value) = integer else { return Err(("valueInteger", NOT_FINITE.to_owned())) };
-        return Ok(EventValue::Number { value, unit: "".into() });
-    }
-    if let Some(concept) = &of.concept {
-        return match concept.token() {
-            Some((code, _)) => Ok(EventValue::Code(code.into())),
-            None => match text(concept.text.as_ref()) {
-                "" => Err(("valueCodeableConcept", "no coding with a code".to_owned())),
-                text => Ok(EventValue::Text(text.into())),
-            },
-        };
-    }
-    if let Some(answer) = of.boolean {
-        return Ok(EventValue::Code(if answer { "|true" } else { "|false" }.into()));
-    }
-    Ok(match text(of.string.as_ref()) {
-        "" => EventValue::None,
-        text => EventValue::Text(text.into()),
-    })
+/// Days from what began at `onset` to when it was known, as a value: a label can then tell what is new from what was there and
+/// not yet written down.
+fn delay(time: Time, onset: Option<Time>) -> Value<'static> {
+    let delay = onset.map_or(0.0, |onset| time.days_since(onset));
+    if delay > 0.0 { Value::Number { value: delay, unit: "d" } } else { Value::None }
 }
 
-const NOT_FINITE: &str = "not a finite number";
-
-/// The UCUM code wins over the unit's human-readable text. A comparator (`<`, `>`) is not kept: the limit stands for what
-/// could not be measured beyond it.
-fn number(quantity: &Quantity<'_>, code: &str) -> Result<EventValue, (&'static str, String)> {
-    let value = match quantity.value {
-        Some(Decimal::Finite(value)) => value,
-        Some(Decimal::NotANumber) => return Err(("valueQuantity.value", NOT_FINITE.to_owned())),
-        None => return Err(("valueQuantity.value", "no number".to_owned())),
-    };
-    let unit = [quantity.code.as_ref(), quantity.unit.as_ref()].into_iter().map(text).find(|u| !u.is_empty()).unwrap_or_default();
-    match units::settle(code, value, unit) {
-        Ok((value, unit)) => Ok(EventValue::Number { value, unit: unit.into() }),
-        Err(error) => {
-            let expected = units::canonical_unit(code).unwrap_or_default();
-            Err(("valueQuantity.code", format!("{code}: {error}{}; expected one like {expected}", shown(unit))))
-        }
-    }
-}
-
-/// The unit in a reason, if it looks like one: a field that holds something else may hold a name.
-fn shown(unit: &str) -> String {
-    let plain = unit.len() <= 16 && !unit.is_empty() && unit.bytes().all(|b| b.is_ascii_alphabetic() || b"/%[]*.{}".contains(&b));
-    if plain { format!(" (`{unit}`)") } else { String::new() }
-}
-
-pub(crate) fn observation(mut o: Observation<'_>, at: &mut At<'_>) {
-    at.sink.taken("Observation");
-    if !at.status(o.status.as_ref(), "Observation.status", &["registered", "cancelled", "entered-in-error", "unknown"]) {
+/// Known at its recording, if that is later than its onset. When it abated is not read: at its onset nobody knew.
+pub(crate) fn condition(condition: &Condition<'_>, at: &mut At<'_>) {
+    if !at.verified(condition.verification.as_ref(), &["refuted", "entered-in-error", "differential"]) {
         return;
     }
-    let Some(key) = at.subject(o.subject.as_ref(), Origin::Observation) else { return };
-    let happened = first(&[
-        (text(o.effective.as_ref()), "Observation.effectiveDateTime"),
-        (text(o.effective_instant.as_ref()), "Observation.effectiveInstant"),
-        (end_of(o.effective_period.as_ref()), "Observation.effectivePeriod"),
+    let Some(key) = at.subject(condition.subject.as_ref()) else { return };
+    let Some((code, display)) = at.code(condition.code.as_ref(), "code") else { return };
+    let onset = first(&[
+        (text(condition.onset.as_ref()), "onsetDateTime"),
+        (text(condition.onset_period.as_ref().and_then(|p| p.start.as_ref())), "onsetPeriod"),
     ]);
-    let Some((time, _)) = at.known(happened, (text(o.issued.as_ref()), "Observation.issued")) else { return };
-    let take = |of: &Component<'_>, path: &str, needs_value: bool, at: &mut At<'_>| {
-        let Some((code, display)) = at.code(of.code.as_ref(), &format!("{path}.code")) else {
-            return;
-        };
-        match value(of, &code) {
-            Ok(EventValue::None) if of.absent.is_some() => {
-                at.trouble(&format!("{path}.dataAbsentReason"), "no value: the source says that it is absent");
-            }
-            Ok(EventValue::None) if needs_value => {}
-            Ok(value) => {
-                let event = Event { time, kind: EventKind::Observation, code: code.into(), display: display.into(), value };
-                at.event(key, Origin::Observation, &event);
-            }
-            Err((element, reason)) => at.trouble(&format!("{path}.{element}"), reason),
-        }
-    };
-    for (k, component) in o.component.iter().enumerate() {
-        take(component, &format!("Observation.component[{k}]"), false, at);
-    }
-    // A panel is its components: an event of its own it is only when it has a value, or nothing else.
-    let own = Component {
-        code: o.code.take(),
-        quantity: o.quantity.take(),
-        concept: o.concept.take(),
-        string: o.string.take(),
-        integer: o.integer,
-        boolean: o.boolean,
-        absent: o.absent.take(),
-    };
-    take(&own, "Observation", !o.component.is_empty(), at);
+    let Some((time, onset)) = at.known(onset, (text(condition.recorded.as_ref()), "recordedDate")) else { return };
+    at.event(key, &Said { time, kind: EventKind::Condition, code, display, value: delay(time, onset) });
 }
 
-/// Known at its recording, if that is later than its onset; the days between are its value, so that a label can tell a new
-/// disease from one that was there and not yet written down. When it abated is not read: at its onset nobody knew.
-pub(crate) fn condition(condition: &Condition<'_>, at: &mut At<'_>) {
-    at.sink.taken("Condition");
-    for status in ["refuted", "entered-in-error", "differential"] {
-        if condition.verification.as_ref().is_some_and(|v| v.has(&[status])) {
-            return at.trouble("Condition.verificationStatus", format!("status {status}: not an event"));
-        }
+/// As a condition: known at its recording.
+pub(crate) fn allergy(allergy: &AllergyIntolerance<'_>, at: &mut At<'_>) {
+    if !at.verified(allergy.verification.as_ref(), &["refuted", "entered-in-error"]) {
+        return;
     }
-    let Some(key) = at.subject(condition.subject.as_ref(), Origin::Condition) else { return };
-    let Some((code, display)) = at.code(condition.code.as_ref(), "Condition.code") else { return };
+    let Some(key) = at.subject(allergy.patient.as_ref()) else { return };
+    let Some((code, display)) = at.code(allergy.code.as_ref(), "code") else { return };
     let onset = first(&[
-        (text(condition.onset.as_ref()), "Condition.onsetDateTime"),
-        (text(condition.onset_period.as_ref().and_then(|p| p.start.as_ref())), "Condition.onsetPeriod"),
+        (text(allergy.onset.as_ref()), "onsetDateTime"),
+        (text(allergy.onset_period.as_ref().and_then(|p| p.start.as_ref())), "onsetPeriod"),
     ]);
-    let Some((time, onset)) = at.known(onset, (text(condition.recorded.as_ref()), "Condition.recordedDate")) else { return };
-    let delay = onset.map_or(0.0, |onset| time.days_since(onset));
-    let value = if delay > 0.0 { EventValue::Number { value: delay, unit: "d".into() } } else { EventValue::None };
-    at.event(key, Origin::Condition, &Event { time, kind: EventKind::Condition, code: code.into(), display: display.into(), value });
+    let Some((time, onset)) = at.known(onset, (text(allergy.recorded.as_ref()), "recordedDate")) else { return };
+    at.event(key, &Said { time, kind: EventKind::Allergy, code, display, value: delay(time, onset) });
+}
+
+/// An event a disease of the relative, its value who the relative is.
+pub(crate) fn family_history(history: &FamilyMemberHistory<'_>, at: &mut At<'_>) {
+    if !at.status(history.status.as_ref(), "status", &["entered-in-error", "health-unknown"]) {
+        return;
+    }
+    let Some(key) = at.subject(history.patient.as_ref()) else { return };
+    let Some((time, _)) = at.known((text(history.date.as_ref()), "date"), ("", "")) else { return };
+    let value = history.relationship.as_ref().and_then(CodeableConcept::token).map_or(Value::None, |(code, _)| Value::Code(code));
+    for (k, condition) in history.condition.iter().enumerate() {
+        let Some((code, display)) = at.code(condition.code.as_ref(), &format!("condition[{k}].code")) else { continue };
+        at.event(key, &Said { time, kind: EventKind::FamilyHistory, code, display, value });
+    }
 }
 
 pub(crate) fn procedure(procedure: &Procedure<'_>, at: &mut At<'_>) {
-    at.sink.taken("Procedure");
-    if !at.status(procedure.status.as_ref(), "Procedure.status", &["preparation", "not-done", "entered-in-error", "unknown"]) {
+    if !at.status(procedure.status.as_ref(), "status", &["preparation", "not-done", "entered-in-error", "unknown"]) {
         return;
     }
-    let Some(key) = at.subject(procedure.subject.as_ref(), Origin::Procedure) else { return };
-    let Some((code, display)) = at.code(procedure.code.as_ref(), "Procedure.code") else { return };
+    let Some(key) = at.subject(procedure.subject.as_ref()) else { return };
+    let Some((code, display)) = at.code(procedure.code.as_ref(), "code") else { return };
     let performed = first(&[
-        (text(procedure.performed.as_ref()), "Procedure.performedDateTime"),
-        (end_of(procedure.performed_period.as_ref()), "Procedure.performedPeriod"),
+        (text(procedure.performed.as_ref()), "performedDateTime"),
+        (end_of(procedure.performed_period.as_ref()), "performedPeriod"),
     ]);
     let Some((time, _)) = at.known(performed, ("", "")) else { return };
-    let event = Event { time, kind: EventKind::Procedure, code: code.into(), display: display.into(), value: EventValue::None };
-    at.event(key, Origin::Procedure, &event);
-}
-
-/// Keeps what the medication is, for the requests that refer to it.
-pub(crate) fn medication(medication: &Medication<'_>, url_key: Option<&str>, at: &mut At<'_>) {
-    at.sink.taken("Medication");
-    let Some((code, display)) = at.code(medication.code.as_ref(), "Medication.code") else { return };
-    for key in [Some(text(medication.id.as_ref())), url_key].into_iter().flatten().filter(|k| !k.is_empty()) {
-        at.sink.medications.insert(key.to_owned(), (code.clone(), display.to_owned()));
-    }
-}
-
-pub(crate) fn medication_request(request: &MedicationRequest<'_>, at: &mut At<'_>) {
-    at.sink.taken("MedicationRequest");
-    if !at.status(request.status.as_ref(), "MedicationRequest.status", &["draft", "cancelled", "entered-in-error", "unknown"])
-        || !at.status(request.intent.as_ref(), "MedicationRequest.intent", &["proposal", "plan", "option"])
-    {
-        return;
-    }
-    if request.do_not_perform == Some(true) {
-        return at.trouble("MedicationRequest.doNotPerform", "a request not to give it: not an event");
-    }
-    let Some(key) = at.subject(request.subject.as_ref(), Origin::MedicationRequest) else { return };
-    let reference = text(request.reference.as_ref().and_then(|r| r.reference.as_ref()));
-    let (code, display) = if let Some(id) = reference.strip_prefix('#') {
-        let contained = request.contained.iter().find(|m| text(m.id.as_ref()).trim_start_matches('#') == id);
-        let Some(found) = at.code(contained.and_then(|m| m.code.as_ref()), "MedicationRequest.contained") else { return };
-        found
-    } else if let Some(medication) = medication_key(reference) {
-        (format!("{MEDICATION_PREFIX}{medication}"), "")
-    } else {
-        let Some(found) = at.code(request.concept.as_ref(), "MedicationRequest.medicationCodeableConcept") else { return };
-        found
-    };
-    let Some((time, _)) = at.known((text(request.authored.as_ref()), "MedicationRequest.authoredOn"), ("", "")) else { return };
-    let event = Event { time, kind: EventKind::Medication, code: code.into(), display: display.into(), value: EventValue::None };
-    at.event(key, Origin::MedicationRequest, &event);
+    at.event(key, &Said { time, kind: EventKind::Procedure, code, display, value: Value::None });
 }

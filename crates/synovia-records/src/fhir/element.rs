@@ -6,6 +6,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::spill::Token;
+
 /// A string, borrowed where it has no escapes. (`Option<Cow<str>>` would be copied always.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
@@ -111,28 +113,31 @@ const PREFERRED: [&str; 4] =
     ["http://loinc.org", "http://snomed.info/sct", "http://www.nlm.nih.gov/research/umls/rxnorm", "http://hl7.org/fhir/sid/icd-10-cm"];
 
 impl Coding<'_> {
-    /// `system|code`, when there is a code.
-    pub(crate) fn token(&self) -> Option<String> {
+    /// The code with its system, when there is a code.
+    pub(crate) fn token(&self) -> Option<Token<'_>> {
         let code = text(self.code.as_ref());
-        (!code.is_empty()).then(|| {
-            let system = text(self.system.as_ref());
-            let mut token = String::with_capacity(system.len() + 1 + code.len());
-            token.push_str(system);
-            token.push('|');
-            token.push_str(code);
-            token
-        })
+        (!code.is_empty()).then(|| Token::new(text(self.system.as_ref()), code))
     }
 }
 
 impl CodeableConcept<'_> {
-    /// `system|code` and a name, of the first coding of a preferred system, else of the first that has a code.
-    pub(crate) fn token(&self) -> Option<(String, &str)> {
+    /// The code and a name, of the first coding of a preferred system, else of the first that has a code.
+    pub(crate) fn token(&self) -> Option<(Token<'_>, &str)> {
+        if let [only] = self.coding.as_slice() {
+            return Some((only.token()?, self.name(only)));
+        }
         let preferred =
             PREFERRED.iter().find_map(|system| self.coding.iter().find(|c| text(c.system.as_ref()) == *system && c.code.is_some()));
         let coding = preferred.or_else(|| self.coding.iter().find(|c| !text(c.code.as_ref()).is_empty()))?;
-        let display = [coding.display.as_ref(), self.text.as_ref(), coding.code.as_ref()].into_iter().map(text).find(|t| !t.is_empty());
-        Some((coding.token()?, display.unwrap_or_default()))
+        Some((coding.token()?, self.name(coding)))
+    }
+
+    fn name<'t>(&'t self, coding: &'t Coding<'_>) -> &'t str {
+        [coding.display.as_ref(), self.text.as_ref(), coding.code.as_ref()]
+            .into_iter()
+            .map(text)
+            .find(|t| !t.is_empty())
+            .unwrap_or_default()
     }
 
     /// Whether some coding has one of these codes.
@@ -160,6 +165,8 @@ pub(crate) struct Period<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Identifier<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(crate) kind: Option<CodeableConcept<'a>>,
     #[serde(borrow)]
     pub(crate) system: Option<Text<'a>>,
     #[serde(borrow)]
@@ -176,6 +183,32 @@ pub(crate) struct Quantity<'a> {
     pub(crate) code: Option<Text<'a>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Range<'a> {
+    #[serde(borrow)]
+    pub(crate) low: Option<Quantity<'a>>,
+    #[serde(borrow)]
+    pub(crate) high: Option<Quantity<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Ratio<'a> {
+    #[serde(borrow)]
+    pub(crate) numerator: Option<Quantity<'a>>,
+    #[serde(borrow)]
+    pub(crate) denominator: Option<Quantity<'a>>,
+}
+
+/// Points in time, of which the last counts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Timing<'a> {
+    #[serde(borrow)]
+    pub(crate) event: Vec<Text<'a>>,
+}
+
 /// Which part of FHIR a resource's type is, as far as events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -185,8 +218,13 @@ pub(crate) enum Kind {
     Condition,
     Procedure,
     MedicationRequest,
+    MedicationAdministration,
+    MedicationStatement,
     Medication,
+    AllergyIntolerance,
+    FamilyMemberHistory,
     DiagnosticReport,
+    DocumentReference,
     ImagingStudy,
     Bundle,
     /// A type that holds no event that is read.
@@ -204,8 +242,13 @@ impl Kind {
             "Condition" => Self::Condition,
             "Procedure" => Self::Procedure,
             "MedicationRequest" => Self::MedicationRequest,
+            "MedicationAdministration" => Self::MedicationAdministration,
+            "MedicationStatement" => Self::MedicationStatement,
             "Medication" => Self::Medication,
+            "AllergyIntolerance" => Self::AllergyIntolerance,
+            "FamilyMemberHistory" => Self::FamilyMemberHistory,
             "DiagnosticReport" => Self::DiagnosticReport,
+            "DocumentReference" => Self::DocumentReference,
             "ImagingStudy" => Self::ImagingStudy,
             "Bundle" => Self::Bundle,
             _ if name.len() <= 40

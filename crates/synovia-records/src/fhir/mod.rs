@@ -3,9 +3,12 @@
 
 mod convert;
 mod element;
+mod markup;
+mod observation;
 mod read;
 mod reference;
 mod report;
 mod resource;
+mod taken;
 
 pub(crate) use read::{Where, read_bundle, read_piece};

@@ -11,11 +11,13 @@ use super::convert::{self, At};
 use super::element::{Kind, Text};
 use super::reference::key_of_full_url;
 use super::resource::{
-    Condition, DiagnosticReport, Encounter, Entry, Head, ImagingStudy, InnerBundle, Medication, MedicationRequest, Observation, Patient,
-    Procedure,
+    AllergyIntolerance, Condition, DiagnosticReport, DocumentReference, Encounter, Entry, FamilyMemberHistory, Head, ImagingStudy,
+    InnerBundle, Medication, MedicationRequest, MedicationTaken, Observation, Patient, Procedure,
 };
+use super::{report, taken};
+use crate::json::Json;
 use crate::source::PieceKind;
-use crate::spill::Sink;
+use crate::spill::{Origin, Sink};
 
 /// Bundles in Bundles are followed this deep: a search's answer in a batch's answer is two.
 const MAX_BUNDLE_DEPTH: usize = 4;
@@ -28,8 +30,13 @@ enum Resource<'a> {
     Condition(Condition<'a>),
     Procedure(Procedure<'a>),
     MedicationRequest(Box<MedicationRequest<'a>>),
+    MedicationAdministration(Box<MedicationTaken<'a>>),
+    MedicationStatement(Box<MedicationTaken<'a>>),
     Medication(Medication<'a>),
+    AllergyIntolerance(AllergyIntolerance<'a>),
+    FamilyMemberHistory(FamilyMemberHistory<'a>),
     DiagnosticReport(Box<DiagnosticReport<'a>>),
+    DocumentReference(DocumentReference<'a>),
     ImagingStudy(ImagingStudy<'a>),
     Bundle(InnerBundle<'a>),
     Skipped(String),
@@ -45,7 +52,12 @@ impl<'de> Resource<'de> {
             Kind::Condition => Self::Condition(Deserialize::deserialize(from)?),
             Kind::Procedure => Self::Procedure(Deserialize::deserialize(from)?),
             Kind::MedicationRequest => Self::MedicationRequest(Deserialize::deserialize(from)?),
+            Kind::MedicationAdministration => Self::MedicationAdministration(Deserialize::deserialize(from)?),
+            Kind::MedicationStatement => Self::MedicationStatement(Deserialize::deserialize(from)?),
             Kind::Medication => Self::Medication(Deserialize::deserialize(from)?),
+            Kind::AllergyIntolerance => Self::AllergyIntolerance(Deserialize::deserialize(from)?),
+            Kind::FamilyMemberHistory => Self::FamilyMemberHistory(Deserialize::deserialize(from)?),
+            Kind::DocumentReference => Self::DocumentReference(Deserialize::deserialize(from)?),
             Kind::DiagnosticReport => Self::DiagnosticReport(Deserialize::deserialize(from)?),
             Kind::ImagingStudy => Self::ImagingStudy(Deserialize::deserialize(from)?),
             Kind::Bundle => Self::Bundle(Deserialize::deserialize(from)?),
@@ -96,12 +108,20 @@ impl<'de> DeserializeSeed<'de> for Quick {
 }
 
 fn parse(bytes: &[u8]) -> Result<Resource<'_>, serde_json::Error> {
+    let mut quick = Json::new(bytes);
+    if let Ok(resource) = Quick.deserialize(&mut quick).and_then(|resource| quick.end().map(|()| resource)) {
+        return Ok(resource);
+    }
     let mut from = serde_json::Deserializer::from_slice(bytes);
-    let quick = Quick.deserialize(&mut from).and_then(|resource| from.end().map(|()| resource));
-    match quick {
+    let again = Quick.deserialize(&mut from).and_then(|resource| from.end().map(|()| resource));
+    match again {
         Err(error) if error.is_data() && error.to_string().starts_with(NOT_FIRST) => {
             let head: Head<'_> = serde_json::from_slice(bytes)?;
             let name = super::element::text(head.resource_type.as_ref()).to_owned();
+            let mut quick = Json::new(bytes);
+            if let Ok(resource) = Resource::read(Kind::of(&name), &name, &mut quick) {
+                return Ok(resource);
+            }
             let mut from = serde_json::Deserializer::from_slice(bytes);
             let resource = Resource::read(Kind::of(&name), &name, &mut from)?;
             from.end().map(|()| resource)
@@ -119,7 +139,7 @@ pub(crate) struct Where {
 
 impl Where {
     /// `line 17` or `entry 3`.
-    fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match self.kind {
             PieceKind::Entry => format!("entry {}", self.place),
             _ => format!("line {}", self.place),
@@ -154,6 +174,10 @@ pub(crate) fn read_piece(bytes: &[u8], at: &Where, sink: &mut Sink) {
 }
 
 fn read_entry(bytes: &[u8], at: &Where, sink: &mut Sink, depth: usize) {
+    let mut quick = Json::new(bytes);
+    if let Ok((full_url, resource)) = QuickEntry.deserialize(&mut quick).and_then(|entry| quick.end().map(|()| entry)) {
+        return take_entry(full_url.as_ref(), resource, at, sink, depth);
+    }
     match serde_json::from_slice::<Entry<'_>>(bytes) {
         Ok(Entry { resource: Some(resource), full_url }) => {
             read_resource(resource.get().as_bytes(), super::element::text(full_url.as_ref()), at, sink, depth);
@@ -170,20 +194,45 @@ fn read_resource(bytes: &[u8], full_url: &str, at: &Where, sink: &mut Sink, dept
     }
 }
 
-fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, depth: usize) {
-    let place = at.place();
-    let mut at_element = At { place: &place, sink };
+fn take_entry(full_url: Option<&Text<'_>>, resource: Option<Resource<'_>>, at: &Where, sink: &mut Sink, depth: usize) {
     match resource {
-        Resource::Patient(patient) => convert::patient(&patient, key_of_full_url(full_url, "Patient"), &mut at_element),
-        Resource::Encounter(encounter) => convert::encounter(&encounter, &mut at_element),
-        Resource::Observation(observation) => convert::observation(*observation, &mut at_element),
-        Resource::Condition(condition) => convert::condition(&condition, &mut at_element),
-        Resource::Procedure(procedure) => convert::procedure(&procedure, &mut at_element),
-        Resource::MedicationRequest(request) => convert::medication_request(&request, &mut at_element),
-        Resource::Medication(medication) => convert::medication(&medication, key_of_full_url(full_url, "Medication"), &mut at_element),
-        Resource::DiagnosticReport(report) => super::report::diagnostic_report(&report, &mut at_element),
-        Resource::ImagingStudy(study) => super::report::imaging_study(&study, &mut at_element),
-        Resource::Bundle(_) if depth >= MAX_BUNDLE_DEPTH => sink.trouble(place, "a Bundle in a Bundle, too deep to follow"),
+        Some(resource) => take(resource, super::element::text(full_url), at, sink, depth),
+        None => sink.skipped(NO_RESOURCE),
+    }
+}
+
+/// Where a resource that is understood says what it says; it is counted.
+fn counted<'a>(place: &'a Where, origin: Origin, sink: &'a mut Sink) -> At<'a> {
+    sink.taken(origin.name());
+    At { place, origin, sink }
+}
+
+fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, depth: usize) {
+    match resource {
+        Resource::Patient(patient) => {
+            convert::patient(&patient, key_of_full_url(full_url, "Patient"), &mut counted(at, Origin::Patient, sink))
+        }
+        Resource::Encounter(encounter) => convert::encounter(&encounter, &mut counted(at, Origin::Encounter, sink)),
+        Resource::Observation(observation) => super::observation::observation(*observation, &mut counted(at, Origin::Observation, sink)),
+        Resource::Condition(condition) => convert::condition(&condition, &mut counted(at, Origin::Condition, sink)),
+        Resource::Procedure(procedure) => convert::procedure(&procedure, &mut counted(at, Origin::Procedure, sink)),
+        Resource::MedicationRequest(request) => taken::medication_request(&request, &mut counted(at, Origin::MedicationRequest, sink)),
+        Resource::MedicationAdministration(given) => {
+            taken::medication_administration(&given, &mut counted(at, Origin::MedicationAdministration, sink));
+        }
+        Resource::MedicationStatement(statement) => {
+            taken::medication_statement(&statement, &mut counted(at, Origin::MedicationStatement, sink))
+        }
+        Resource::Medication(medication) => {
+            sink.taken("Medication");
+            taken::medication(&medication, key_of_full_url(full_url, "Medication"), at, sink);
+        }
+        Resource::AllergyIntolerance(allergy) => convert::allergy(&allergy, &mut counted(at, Origin::AllergyIntolerance, sink)),
+        Resource::FamilyMemberHistory(history) => convert::family_history(&history, &mut counted(at, Origin::FamilyMemberHistory, sink)),
+        Resource::DiagnosticReport(report) => report::diagnostic_report(&report, &mut counted(at, Origin::DiagnosticReport, sink)),
+        Resource::DocumentReference(document) => report::document_reference(&document, &mut counted(at, Origin::DocumentReference, sink)),
+        Resource::ImagingStudy(study) => report::imaging_study(&study, &mut counted(at, Origin::ImagingStudy, sink)),
+        Resource::Bundle(_) if depth >= MAX_BUNDLE_DEPTH => sink.trouble(at.place(), "a Bundle in a Bundle, too deep to follow"),
         Resource::Bundle(bundle) => {
             sink.taken("Bundle");
             for entry in bundle.entry {
@@ -191,7 +240,7 @@ fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, dep
             }
         }
         Resource::Skipped(name) => sink.skipped(&name),
-        Resource::Nonsense => sink.trouble(place, "no resourceType of FHIR"),
+        Resource::Nonsense => sink.trouble(at.place(), "no resourceType of FHIR"),
     }
 }
 
@@ -199,7 +248,7 @@ fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, dep
 /// broken costs its entry alone. `sink` is to be thrown away in that case.
 pub(crate) fn read_bundle(bytes: &[u8], sink: &mut Sink) -> Result<(), NotInOnePass> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut from = serde_json::Deserializer::from_slice(bytes);
+    let mut from = Json::new(bytes);
     WholeBundle { sink }.deserialize(&mut from).and_then(|()| from.end()).map_err(|_| NotInOnePass)
 }
 
@@ -275,20 +324,33 @@ struct OneEntry<'s> {
 impl<'de> DeserializeSeed<'de> for OneEntry<'_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        let (full_url, resource) = QuickEntry.deserialize(from)?;
+        let at = Where { kind: PieceKind::Entry, place: self.place, line: 1 };
+        self.sink.at(self.place);
+        take_entry(full_url.as_ref(), resource, &at, self.sink, 1);
+        Ok(())
+    }
+}
+
+/// An element of `Bundle.entry` whose resource begins with its type.
+struct QuickEntry;
+
+impl<'de> DeserializeSeed<'de> for QuickEntry {
+    type Value = (Option<Text<'de>>, Option<Resource<'de>>);
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for OneEntry<'_> {
-    type Value = ();
+impl<'de> Visitor<'de> for QuickEntry {
+    type Value = (Option<Text<'de>>, Option<Resource<'de>>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an entry")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let at = Where { kind: PieceKind::Entry, place: self.place, line: 1 };
-        let (mut full_url, mut resource) = (None::<Text<'de>>, None);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut full_url, mut resource) = (None, None);
         while let Some(key) = map.next_key::<Text<'de>>()? {
             match key.as_str() {
                 "fullUrl" => full_url = map.next_value()?,
@@ -298,11 +360,6 @@ impl<'de> Visitor<'de> for OneEntry<'_> {
                 }
             }
         }
-        self.sink.at(self.place);
-        match resource {
-            Some(resource) => take(resource, super::element::text(full_url.as_ref()), &at, self.sink, 1),
-            None => self.sink.skipped(NO_RESOURCE),
-        }
-        Ok(())
+        Ok((full_url, resource))
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::element::{CodeableConcept, Coding, Decimal, Identifier, Period, Quantity, Reference, Text};
+use super::element::{CodeableConcept, Coding, Decimal, Identifier, Period, Quantity, Range, Ratio, Reference, Text, Timing};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -18,6 +18,8 @@ pub(crate) struct Patient<'a> {
     pub(crate) gender: Option<Text<'a>>,
     #[serde(borrow, rename = "deceasedDateTime")]
     pub(crate) deceased: Option<Text<'a>>,
+    #[serde(rename = "deceasedBoolean")]
+    pub(crate) is_deceased: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,6 +53,18 @@ pub(crate) struct Component<'a> {
     pub(crate) integer: Option<Decimal>,
     #[serde(rename = "valueBoolean")]
     pub(crate) boolean: Option<bool>,
+    #[serde(borrow, rename = "valueRange")]
+    pub(crate) range: Option<Range<'a>>,
+    #[serde(borrow, rename = "valueRatio")]
+    pub(crate) ratio: Option<Ratio<'a>>,
+    #[serde(rename = "valueSampledData")]
+    pub(crate) sampled: Option<serde::de::IgnoredAny>,
+    #[serde(borrow, rename = "valueTime")]
+    pub(crate) time: Option<Text<'a>>,
+    #[serde(borrow, rename = "valueDateTime")]
+    pub(crate) date_time: Option<Text<'a>>,
+    #[serde(borrow, rename = "valuePeriod")]
+    pub(crate) period: Option<Period<'a>>,
     #[serde(borrow, rename = "dataAbsentReason")]
     pub(crate) absent: Option<CodeableConcept<'a>>,
 }
@@ -68,6 +82,8 @@ pub(crate) struct Observation<'a> {
     pub(crate) effective_instant: Option<Text<'a>>,
     #[serde(borrow, rename = "effectivePeriod")]
     pub(crate) effective_period: Option<Period<'a>>,
+    #[serde(borrow, rename = "effectiveTiming")]
+    pub(crate) effective_timing: Option<Timing<'a>>,
     #[serde(borrow)]
     pub(crate) issued: Option<Text<'a>>,
     #[serde(borrow)]
@@ -85,6 +101,18 @@ pub(crate) struct Observation<'a> {
     pub(crate) integer: Option<Decimal>,
     #[serde(rename = "valueBoolean")]
     pub(crate) boolean: Option<bool>,
+    #[serde(borrow, rename = "valueRange")]
+    pub(crate) range: Option<Range<'a>>,
+    #[serde(borrow, rename = "valueRatio")]
+    pub(crate) ratio: Option<Ratio<'a>>,
+    #[serde(rename = "valueSampledData")]
+    pub(crate) sampled: Option<serde::de::IgnoredAny>,
+    #[serde(borrow, rename = "valueTime")]
+    pub(crate) time: Option<Text<'a>>,
+    #[serde(borrow, rename = "valueDateTime")]
+    pub(crate) date_time: Option<Text<'a>>,
+    #[serde(borrow, rename = "valuePeriod")]
+    pub(crate) period: Option<Period<'a>>,
     #[serde(borrow, rename = "dataAbsentReason")]
     pub(crate) absent: Option<CodeableConcept<'a>>,
 }
@@ -151,6 +179,68 @@ pub(crate) struct MedicationRequest<'a> {
     pub(crate) authored: Option<Text<'a>>,
 }
 
+/// MedicationAdministration and MedicationStatement: what was given or is taken.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct MedicationTaken<'a> {
+    #[serde(borrow)]
+    pub(crate) status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) subject: Option<Reference<'a>>,
+    #[serde(borrow, rename = "medicationCodeableConcept")]
+    pub(crate) concept: Option<CodeableConcept<'a>>,
+    #[serde(borrow, rename = "medicationReference")]
+    pub(crate) reference: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub(crate) contained: Vec<Medication<'a>>,
+    #[serde(borrow, rename = "effectiveDateTime")]
+    pub(crate) effective: Option<Text<'a>>,
+    #[serde(borrow, rename = "effectivePeriod")]
+    pub(crate) effective_period: Option<Period<'a>>,
+    /// Of a statement alone.
+    #[serde(borrow, rename = "dateAsserted")]
+    pub(crate) asserted: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct AllergyIntolerance<'a> {
+    #[serde(borrow, rename = "verificationStatus")]
+    pub(crate) verification: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub(crate) patient: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub(crate) code: Option<CodeableConcept<'a>>,
+    #[serde(borrow, rename = "onsetDateTime")]
+    pub(crate) onset: Option<Text<'a>>,
+    #[serde(borrow, rename = "onsetPeriod")]
+    pub(crate) onset_period: Option<Period<'a>>,
+    #[serde(borrow, rename = "recordedDate")]
+    pub(crate) recorded: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RelativesCondition<'a> {
+    #[serde(borrow)]
+    pub(crate) code: Option<CodeableConcept<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct FamilyMemberHistory<'a> {
+    #[serde(borrow)]
+    pub(crate) status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) patient: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub(crate) date: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) relationship: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub(crate) condition: Vec<RelativesCondition<'a>>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Attachment<'a> {
@@ -158,6 +248,42 @@ pub(crate) struct Attachment<'a> {
     pub(crate) content_type: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) data: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) url: Option<Text<'a>>,
+}
+
+/// `text` of a resource: XHTML for a person to read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Narrative<'a> {
+    #[serde(borrow)]
+    pub(crate) status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) div: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DocumentContent<'a> {
+    #[serde(borrow)]
+    pub(crate) attachment: Option<Attachment<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DocumentReference<'a> {
+    #[serde(borrow)]
+    pub(crate) status: Option<Text<'a>>,
+    #[serde(borrow, rename = "docStatus")]
+    pub(crate) doc_status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) subject: Option<Reference<'a>>,
+    #[serde(borrow, rename = "type")]
+    pub(crate) kind: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub(crate) date: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) content: Vec<DocumentContent<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -181,6 +307,8 @@ pub(crate) struct DiagnosticReport<'a> {
     pub(crate) conclusion_code: Vec<CodeableConcept<'a>>,
     #[serde(borrow, rename = "presentedForm")]
     pub(crate) presented_form: Vec<Attachment<'a>>,
+    #[serde(borrow)]
+    pub(crate) text: Option<Narrative<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -10,6 +10,8 @@ pub(crate) const BATCH_BYTES: usize = 1 << 20;
 pub(crate) enum PieceKind {
     /// A FHIR resource (a line of NDJSON, or a whole file).
     Resource,
+    /// Lines of NDJSON, still to be cut.
+    Lines,
     /// An element of `Bundle.entry`.
     Entry,
     /// A row of a table.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
@@ -20,19 +21,25 @@ pub(crate) enum Layout {
     Table,
 }
 
-/// A file to read.
+/// A file to read. There may be one a patient, so it is small.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// Where it is.
-    pub(crate) path: PathBuf,
+    folder: Arc<Path>,
     /// Its name in rejections: relative to the folder that is ingested.
-    pub(crate) name: String,
+    pub(crate) name: Box<str>,
     /// How it is cut.
     pub(crate) layout: Layout,
     /// Whether it is compressed.
     pub(crate) gzip: bool,
     /// Size on disk.
     pub(crate) n_bytes: u64,
+}
+
+impl Source {
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.join(&*self.name)
+    }
 }
 
 impl Format {
@@ -64,11 +71,13 @@ pub(crate) fn find(path: &Path, format: Format) -> Result<(Vec<Source>, Vec<Stri
     let (mut found, mut others) = (Vec::new(), Vec::new());
     let metadata = std::fs::metadata(path).map_err(io(path))?;
     if metadata.is_file() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name: Box<str> = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().into();
         if let Some((layout, gzip)) = format.layout(&name) {
-            found.push(Source { path: path.to_owned(), name, layout, gzip, n_bytes: metadata.len() });
+            let folder = path.parent().unwrap_or(Path::new("")).into();
+            found.push(Source { folder, name, layout, gzip, n_bytes: metadata.len() });
         }
     } else {
+        let root: Arc<Path> = path.into();
         let mut folders = vec![path.to_owned()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).map_err(io(&folder))? {
@@ -78,14 +87,14 @@ pub(crate) fn find(path: &Path, format: Format) -> Result<(Vec<Source>, Vec<Stri
                     folders.push(file);
                     continue;
                 }
-                let name = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
+                let name = file.strip_prefix(path).unwrap_or(&file);
                 let hidden = entry.file_name().to_string_lossy().starts_with('.');
-                match format.layout(&name) {
-                    Some((layout, gzip)) if !hidden => {
+                match name.to_str().and_then(|name| Some((name, format.layout(name)?))) {
+                    Some((name, (layout, gzip))) if !hidden => {
                         let n_bytes = std::fs::metadata(&file).map_or(0, |m| m.len());
-                        found.push(Source { path: file, name, layout, gzip, n_bytes });
+                        found.push(Source { folder: root.clone(), name: name.into(), layout, gzip, n_bytes });
                     }
-                    _ => others.push(name),
+                    _ => others.push(name.to_string_lossy().into_owned()),
                 }
             }
         }
@@ -117,6 +126,6 @@ pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// The decompressed bytes of a file.
 pub(crate) fn open<'a>(source: &Source, progress: &'a (dyn Fn(u64) + Sync)) -> std::io::Result<Box<dyn Read + 'a>> {
-    let raw = Counted { file: File::open(&source.path)?, progress };
+    let raw = Counted { file: File::open(source.path())?, progress };
     Ok(if source.gzip { Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, raw))) } else { Box::new(raw) })
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use super::batch::{Batch, PieceKind, read_failure};
+use super::batch::{BATCH_BYTES, Batch, Piece, PieceKind, read_failure};
 use super::files::READ_BYTES;
 
 /// What [`Lines::next`] found.
@@ -86,33 +86,74 @@ impl<R: Read> Lines<R> {
     }
 }
 
-/// A resource a line. `send` takes each full batch and says whether to go on.
-pub(crate) fn split_lines(reader: impl Read, max_bytes: usize, send: &mut dyn FnMut(Batch) -> bool) {
-    let mut lines = Lines::new(reader, max_bytes);
-    let mut batch = Batch::default();
+/// Lines in batches that end where a line does; [`lines_of`] cuts them, so that the one reader has little to do. `send` takes
+/// each batch and says whether to go on.
+pub(crate) fn split_lines(mut reader: impl Read, max_bytes: usize, send: &mut dyn FnMut(Batch) -> bool) {
+    let (mut bytes, mut number) = (Vec::new(), 1);
+    // Whether this is the start of the file, and whether it is in a line that is too long.
+    let (mut at_start, mut passing) = (true, false);
+    let mut troubles = Batch::default();
     loop {
-        match lines.next() {
-            Ok(Next::Line) => {
-                if !lines.line().iter().all(u8::is_ascii_whitespace) {
-                    batch.push(PieceKind::Resource, lines.number(), lines.number(), lines.line());
+        let goal = if bytes.len() < BATCH_BYTES { BATCH_BYTES } else { bytes.len() + BATCH_BYTES };
+        let wanted = goal - bytes.len();
+        bytes.reserve_exact(wanted);
+        let read = reader.by_ref().take(wanted as u64).read_to_end(&mut bytes);
+        let at_end = !matches!(read, Ok(n) if n == wanted);
+        if std::mem::replace(&mut at_start, false) && bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
+        }
+        if passing {
+            let end = memchr::memchr(b'\n', &bytes);
+            if end.is_some() || at_end {
+                troubles.trouble(format!("line {number}"), too_long(max_bytes));
+                (number, passing) = (number + 1, false);
+            }
+            bytes.drain(..end.map_or(bytes.len(), |end| end + 1));
+        }
+        let cut = if at_end && read.is_ok() { Some(bytes.len()) } else { memchr::memrchr(b'\n', &bytes).map(|k| k + 1) };
+        match cut {
+            None if bytes.len() > max_bytes => {
+                passing = true;
+                bytes = Vec::new();
+            }
+            None => {}
+            Some(cut) => {
+                let mut rest = Vec::with_capacity(BATCH_BYTES);
+                rest.extend_from_slice(&bytes[cut..]);
+                bytes.truncate(cut);
+                let mut batch = std::mem::take(&mut troubles);
+                let n = bytes.len();
+                batch.pieces.push(Piece { kind: PieceKind::Lines, place: number, line: number, range: 0..n });
+                number += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+                batch.bytes = std::mem::replace(&mut bytes, rest);
+                if (n > 0 || !batch.troubles.is_empty()) && !send(batch) {
+                    return;
                 }
             }
-            Ok(Next::TooLong) => {
-                batch.trouble(format!("line {}", lines.number()), format!("a line longer than {max_bytes} bytes"));
-            }
-            Ok(Next::End) => break,
-            Err(error) => {
-                batch.trouble(format!("line {}", lines.number()), read_failure(&error));
-                break;
-            }
         }
-        if batch.is_full() && !send(std::mem::take(&mut batch)) {
-            return;
+        if at_end {
+            if let Err(error) = read {
+                troubles.trouble(format!("line {number}"), read_failure(&error));
+            }
+            break;
         }
     }
-    if !batch.is_empty() {
-        send(batch);
+    if !troubles.is_empty() {
+        send(troubles);
     }
+}
+
+/// Why a line is passed over.
+pub(crate) fn too_long(max_bytes: usize) -> String {
+    format!("a line longer than {max_bytes} bytes")
+}
+
+/// The lines of a batch that are not blank, with their numbers, the first being `number`.
+pub(crate) fn lines_of(bytes: &[u8], number: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut start = 0;
+    let ends = memchr::memchr_iter(b'\n', bytes).chain((bytes.last() != Some(&b'\n')).then_some(bytes.len()));
+    let lines = ends.map(move |end| &bytes[std::mem::replace(&mut start, end + 1)..end]);
+    (number..).zip(lines).filter(|(_, line)| !line.iter().all(u8::is_ascii_whitespace))
 }
 
 #[cfg(test)]
@@ -145,9 +186,56 @@ mod tests {
     fn a_last_line_without_an_end_counts_and_empty_lines_keep_the_numbers() {
         let mut got = Vec::new();
         split_lines(&b"\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"b\":2}"[..], 100, &mut |batch| {
-            got.extend(batch.pieces.iter().map(|p| (p.place, String::from_utf8_lossy(&batch.bytes[p.range.clone()]).into_owned())));
+            got.extend(lines(&batch));
             true
         });
         assert_eq!(got, [(1, "{\"a\":1}\r".to_owned()), (4, "{\"b\":2}".to_owned())]);
+    }
+
+    fn lines(batch: &Batch) -> Vec<(u64, String)> {
+        let of = |p: &Piece| lines_of(&batch.bytes[p.range.clone()], p.line).map(|(n, l)| (n, String::from_utf8_lossy(l).into_owned()));
+        batch.pieces.iter().flat_map(|p| of(p).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn batches_end_where_lines_do() {
+        let line = |k: usize| format!("{k} {}", "y".repeat(k * 977 % 60_000));
+        let text: String = (1..200).map(|k| line(k) + "\n").collect();
+        let (mut got, mut n_batches) = (Vec::new(), 0);
+        split_lines(text.as_bytes(), 100_000, &mut |batch| {
+            got.extend(lines(&batch));
+            n_batches += 1;
+            true
+        });
+        assert_eq!(got, (1..200).map(|k| (k as u64, line(k))).collect::<Vec<_>>());
+        assert!(n_batches > 3, "{n_batches}");
+    }
+
+    #[test]
+    fn a_line_longer_than_a_batch_is_read_or_passed_over() {
+        let long = "z".repeat(3 * BATCH_BYTES);
+        for (max_bytes, expected) in [(4 * BATCH_BYTES, vec![1, 2, 3]), (2 * BATCH_BYTES, vec![1, 3])] {
+            let (mut got, mut troubles) = (Vec::new(), Vec::new());
+            split_lines(format!("a\n{long}\nb").as_bytes(), max_bytes, &mut |batch| {
+                got.extend(lines(&batch).into_iter().map(|(n, _)| n));
+                troubles.extend(batch.troubles.iter().map(|t| t.position.clone()));
+                true
+            });
+            assert_eq!(got, expected);
+            assert_eq!(troubles.len(), 3 - expected.len());
+            assert!(troubles.iter().all(|t| t == "line 2"));
+        }
+    }
+
+    #[test]
+    fn a_gigabyte_without_an_end_is_batched_in_bounded_memory() {
+        let (mut most, mut troubles) = (0, Vec::new());
+        split_lines(b"{}\n".chain(endless(1 << 30, b"\n{\"after\":1}\n")), 16 << 20, &mut |batch| {
+            most = most.max(batch.bytes.capacity());
+            troubles.extend(batch.troubles.iter().map(|t| t.position.clone()));
+            true
+        });
+        assert_eq!(troubles, ["line 2"]);
+        assert!(most <= 2 * BATCH_BYTES, "{most}");
     }
 }

@@ -9,5 +9,5 @@ mod rows;
 pub(crate) use batch::{Batch, PieceKind, Trouble};
 pub(crate) use entries::{WHOLE_FILE_BYTES, split_entries, whole_file};
 pub(crate) use files::{Layout, Source, find, open};
-pub(crate) use lines::split_lines;
+pub(crate) use lines::{lines_of, split_lines, too_long};
 pub(crate) use rows::{fields, split_rows};

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use synovia_cohort::{Event, EventKind, EventValue, Patient, Sex, StudyLink, Time};
 
+use super::said::{Said, Token, Value};
+
 /// The bytes are not what they should be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt;
@@ -97,19 +99,27 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn put_value(out: &mut Vec<u8>, value: &EventValue) {
+fn put_token(out: &mut Vec<u8>, token: Token<'_>) {
+    let Some(system) = token.system else { return put_text(out, token.code) };
+    put_u64(out, (system.len() + 1 + token.code.len()) as u64);
+    out.extend_from_slice(system.as_bytes());
+    out.push(b'|');
+    out.extend_from_slice(token.code.as_bytes());
+}
+
+fn put_value(out: &mut Vec<u8>, value: Value<'_>) {
     match value {
-        EventValue::None => out.push(0),
-        EventValue::Number { value, unit } => {
+        Value::None => out.push(0),
+        Value::Number { value, unit } => {
             out.push(1);
             out.extend_from_slice(&value.to_le_bytes());
             put_text(out, unit);
         }
-        EventValue::Code(code) => {
+        Value::Code(code) => {
             out.push(2);
-            put_text(out, code);
+            put_token(out, code);
         }
-        EventValue::Text(text) => {
+        Value::Text(text) => {
             out.push(3);
             put_text(out, text);
         }
@@ -126,7 +136,7 @@ fn get_value(from: &mut Cursor<'_>, names: &mut Interner) -> Result<EventValue, 
     })
 }
 
-const KINDS: [EventKind; 8] = [
+const KINDS: [EventKind; 10] = [
     EventKind::Observation,
     EventKind::Condition,
     EventKind::Medication,
@@ -135,15 +145,17 @@ const KINDS: [EventKind; 8] = [
     EventKind::Report,
     EventKind::Imaging,
     EventKind::Death,
+    EventKind::Allergy,
+    EventKind::FamilyHistory,
 ];
 
 /// An event; its time comes first, so that events can be sorted without being read.
-pub(crate) fn put_event(out: &mut Vec<u8>, event: &Event) {
+pub(crate) fn put_event(out: &mut Vec<u8>, event: &Said<'_>) {
     put_i64(out, event.time.seconds());
     out.push(KINDS.iter().position(|&k| k == event.kind).unwrap_or_default() as u8);
-    put_text(out, &event.code);
-    put_text(out, &event.display);
-    put_value(out, &event.value);
+    put_token(out, event.code);
+    put_text(out, event.display);
+    put_value(out, event.value);
 }
 
 pub(crate) fn get_event(from: &mut Cursor<'_>, names: &mut Interner) -> Result<Event, Corrupt> {
@@ -158,11 +170,12 @@ pub(crate) fn get_event(from: &mut Cursor<'_>, names: &mut Interner) -> Result<E
 
 pub(crate) fn put_study(out: &mut Vec<u8>, study: &StudyLink) {
     put_text(out, &study.study_instance_uid);
+    put_text(out, &study.accession);
     put_time(out, study.started);
 }
 
 pub(crate) fn get_study(from: &mut Cursor<'_>) -> Result<StudyLink, Corrupt> {
-    Ok(StudyLink { study_instance_uid: from.text()?.to_owned(), started: from.time()? })
+    Ok(StudyLink { study_instance_uid: from.text()?.to_owned(), accession: from.text()?.to_owned(), started: from.time()? })
 }
 
 pub(crate) fn put_patient(out: &mut Vec<u8>, patient: &Patient) {
@@ -181,7 +194,7 @@ pub(crate) fn put_patient(out: &mut Vec<u8>, patient: &Patient) {
     put_u64(out, patient.facts.len() as u64);
     for (name, value) in &patient.facts {
         put_text(out, name);
-        put_value(out, value);
+        put_value(out, value.into());
     }
 }
 
@@ -221,7 +234,7 @@ mod tests {
             let mut names = Interner::default();
             if let Ok(event) = get_event(&mut Cursor(&bytes), &mut names) {
                 let mut out = Vec::new();
-                put_event(&mut out, &event);
+                put_event(&mut out, &(&event).into());
                 prop_assert_eq!(get_event(&mut Cursor(&out), &mut names).map(|e| e.code), Ok(event.code));
             }
             let _ = get_patient(&mut Cursor(&bytes), &mut names);

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use synovia_cohort::{Event, Patient, StudyLink};
+use synovia_cohort::{Patient, StudyLink};
 
 use super::codec::{put_event, put_patient, put_study, put_text, put_u64};
+use super::said::Said;
 use crate::source::Trouble;
 use crate::summary::{Summary, count};
 
@@ -21,37 +22,67 @@ pub(crate) enum Origin {
     Condition,
     Procedure,
     MedicationRequest,
+    MedicationAdministration,
+    MedicationStatement,
+    AllergyIntolerance,
+    FamilyMemberHistory,
     DiagnosticReport,
+    DocumentReference,
     ImagingStudy,
     Row,
 }
 
 impl Origin {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Patient,
         Self::Encounter,
         Self::Observation,
         Self::Condition,
         Self::Procedure,
         Self::MedicationRequest,
+        Self::MedicationAdministration,
+        Self::MedicationStatement,
+        Self::AllergyIntolerance,
+        Self::FamilyMemberHistory,
         Self::DiagnosticReport,
+        Self::DocumentReference,
         Self::ImagingStudy,
         Self::Row,
     ];
 
-    /// The element that names the patient.
-    pub(crate) const fn subject_path(self) -> &'static str {
+    /// The resource's type.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Patient => "Patient.id",
-            Self::Encounter => "Encounter.subject",
-            Self::Observation => "Observation.subject",
-            Self::Condition => "Condition.subject",
-            Self::Procedure => "Procedure.subject",
-            Self::MedicationRequest => "MedicationRequest.subject",
-            Self::DiagnosticReport => "DiagnosticReport.subject",
-            Self::ImagingStudy => "ImagingStudy.subject",
+            Self::Patient => "Patient",
+            Self::Encounter => "Encounter",
+            Self::Observation => "Observation",
+            Self::Condition => "Condition",
+            Self::Procedure => "Procedure",
+            Self::MedicationRequest => "MedicationRequest",
+            Self::MedicationAdministration => "MedicationAdministration",
+            Self::MedicationStatement => "MedicationStatement",
+            Self::AllergyIntolerance => "AllergyIntolerance",
+            Self::FamilyMemberHistory => "FamilyMemberHistory",
+            Self::DiagnosticReport => "DiagnosticReport",
+            Self::DocumentReference => "DocumentReference",
+            Self::ImagingStudy => "ImagingStudy",
             Self::Row => "",
         }
+    }
+
+    /// The element that names the patient.
+    pub(crate) const fn subject(self) -> &'static str {
+        match self {
+            Self::Patient => "id",
+            Self::AllergyIntolerance | Self::FamilyMemberHistory => "patient",
+            Self::Row => "",
+            _ => "subject",
+        }
+    }
+
+    /// That element with its resource's type.
+    pub(crate) fn subject_path(self) -> String {
+        if self == Self::Row { String::new() } else { format!("{}.{}", self.name(), self.subject()) }
     }
 }
 
@@ -74,7 +105,7 @@ pub(crate) enum Body<'a> {
     /// The key is another name of this one.
     Alias(&'a str),
     /// An event.
-    Event(&'a Event),
+    Event(&'a Said<'a>),
     /// A study.
     Study(&'a StudyLink),
 }
@@ -104,6 +135,8 @@ pub(crate) struct Sink {
     pub(crate) any_alias: bool,
     /// Stem of the file's name, to notice that it names a patient.
     stem: String,
+    /// The key that was last sought in it.
+    last_key: String,
     /// Whether it does.
     pub(crate) file_names_patient: bool,
     file: u64,
@@ -122,6 +155,7 @@ impl Sink {
             medications: HashMap::new(),
             any_alias: false,
             stem: name.to_owned(),
+            last_key: String::new(),
             file_names_patient: false,
             file: file as u64,
             place: 0,
@@ -138,8 +172,9 @@ impl Sink {
     /// Sends a body to the patient of this key.
     pub(crate) fn push(&mut self, key: &str, origin: Origin, body: &Body<'_>) {
         // Shorter keys (`1`) are in many names by chance.
-        if !self.file_names_patient && key.len() >= 4 && self.stem.contains(key) {
-            self.file_names_patient = true;
+        if !self.file_names_patient && key != self.last_key && key.len() >= 4 {
+            self.file_names_patient = self.stem.contains(key);
+            key.clone_into(&mut self.last_key);
         }
         let item = &mut self.body;
         item.clear();

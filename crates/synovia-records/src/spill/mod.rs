@@ -2,10 +2,12 @@
 
 mod codec;
 mod item;
+mod said;
 mod settle;
 mod store;
 
 pub(crate) use item::{Body, MEDICATION_PREFIX, Origin, Sink};
+pub(crate) use said::{Said, Token, Value};
 pub(crate) use settle::{Context, settle};
 pub use store::RecordStore;
 pub(crate) use store::{MARKER, Raw, marker, publish};

@@ -1,14 +1,16 @@
 //! From items in any order to patients: who exists, under which name, with what, in order of time.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use synovia_cohort::{Patient, Rejected, StudyLink};
 
 use super::codec::{Corrupt, Cursor, Interner, get_event, get_patient, get_study, put_event, put_patient, put_study, put_text, put_u64};
 use super::item::{MEDICATION_PREFIX, Origin, Place, TAG_ALIAS, TAG_EVENT, TAG_PATIENT, TAG_STUDY, canonical_partition};
-use super::store::{Raw, part_path, publish};
+use super::store::{PartInfo, Raw, checksum, publish};
 use crate::error::{RecordsError, io};
 use crate::summary::Summary;
 
@@ -53,13 +55,84 @@ fn items(bytes: &[u8]) -> Result<Vec<Item<'_>>, Corrupt> {
     Ok(found)
 }
 
-fn read(folder: &Path, k: usize) -> Result<Vec<u8>, RecordsError> {
-    let path = Raw::path(folder, k);
-    std::fs::read(&path).map_err(io(&path))
+fn damaged(path: &Path) -> impl FnOnce(Corrupt) -> RecordsError + '_ {
+    move |Corrupt| RecordsError::Damaged { path: path.to_owned(), what: "not what was written".to_owned() }
 }
 
-fn corrupt(folder: &Path, k: usize) -> impl FnOnce(Corrupt) -> RecordsError + '_ {
-    move |Corrupt| RecordsError::Damaged { path: Raw::path(folder, k), what: "not what was written".to_owned() }
+/// The items of a raw file one by one, the file never being in memory.
+struct Items {
+    path: PathBuf,
+    reader: BufReader<std::io::Take<File>>,
+    item: Vec<u8>,
+}
+
+impl Items {
+    /// Those that the file has now: what is appended later is not seen.
+    fn open(path: PathBuf) -> Result<Self, RecordsError> {
+        let file = File::open(&path).map_err(io(&path))?;
+        let n_bytes = file.metadata().map_err(io(&path))?.len();
+        Ok(Self { reader: BufReader::with_capacity(64 << 10, file.take(n_bytes)), item: Vec::new(), path })
+    }
+
+    /// The next item with its length before it, as it lies in the file.
+    fn next(&mut self) -> Result<Option<&[u8]>, RecordsError> {
+        let mut read = || -> std::io::Result<bool> {
+            self.item.clear();
+            let mut n: u64 = 0;
+            for shift in (0..64).step_by(7) {
+                let Some(&byte) = self.reader.fill_buf()?.first() else { break };
+                self.reader.consume(1);
+                self.item.push(byte);
+                n |= u64::from(byte & 0x7f) << shift;
+                if byte < 0x80 {
+                    break;
+                }
+            }
+            let there = !self.item.is_empty();
+            let start = self.item.len();
+            if there && self.reader.by_ref().take(n).read_to_end(&mut self.item)? as u64 != n {
+                self.item.truncate(start);
+            }
+            Ok(there)
+        };
+        let there = read().map_err(io(&self.path))?;
+        Ok(there.then_some(&self.item))
+    }
+}
+
+/// A raw file of more bytes is cut by patients before it is settled, so that the memory of settling does not grow with the
+/// input. (A single patient is not cut: a record of more than this is in memory once.)
+const MAX_RAW_BYTES: u64 = 4 << 20;
+const MAX_PIECES: u64 = 256;
+
+/// Which piece of a raw file a patient's key belongs to: other bits than those which chose the file.
+fn piece_of(key: &str, n_pieces: usize) -> usize {
+    (checksum(key.as_bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % n_pieces
+}
+
+/// The raw file of partition `k` as it is, or cut into several files.
+fn pieces(folder: &Path, k: usize) -> Result<Vec<PathBuf>, RecordsError> {
+    let path = Raw::path(folder, k);
+    let n_bytes = std::fs::metadata(&path).map_err(io(&path))?.len();
+    if n_bytes <= MAX_RAW_BYTES {
+        return Ok(vec![path]);
+    }
+    let n_pieces = (2 * n_bytes / MAX_RAW_BYTES).clamp(2, MAX_PIECES) as usize;
+    let paths: Vec<PathBuf> = (0..n_pieces).map(|j| folder.join(format!("raw-{k:04}-{j:04}.bin"))).collect();
+    let open = |path: &PathBuf| Ok(BufWriter::with_capacity(8 << 10, File::create(path).map_err(io(path))?));
+    let mut files = paths.iter().map(open).collect::<Result<Vec<_>, RecordsError>>()?;
+    let mut from = Items::open(path.clone())?;
+    while let Some(item) = from.next()? {
+        let mut cursor = Cursor(item);
+        let key = cursor.u64().and_then(|_| cursor.text()).map_err(damaged(&path))?;
+        let j = piece_of(key, n_pieces);
+        files[j].write_all(item).map_err(io(&paths[j]))?;
+    }
+    for (file, path) in files.iter_mut().zip(&paths) {
+        file.flush().map_err(io(path))?;
+    }
+    std::fs::remove_file(&path).map_err(io(&path))?;
+    Ok(paths)
 }
 
 /// Settles every partition of `folder`, on all cores, and removes the raw files.
@@ -68,42 +141,58 @@ pub(crate) fn settle(
     raw: &Raw,
     context: &Context<'_>,
     log: &(dyn Fn(&Rejected) + Sync),
-) -> Result<(Vec<u64>, Summary), RecordsError> {
+) -> Result<(Vec<PartInfo>, Summary), RecordsError> {
+    raw.flush()?;
     let n_partitions = raw.n_partitions();
     if context.any_alias {
         for k in 0..n_partitions {
             move_aliased(folder, raw, k)?;
+            raw.flush()?;
         }
     }
-    let parts: Vec<(u64, Summary, Vec<Rejected>)> = (0..n_partitions)
-        .into_par_iter()
-        .map(|k| {
-            let bytes = read(folder, k)?;
-            let mut part = Part { context, out: Vec::new(), summary: Summary::default(), rejected: Vec::new() };
-            part.settle(&bytes).map_err(corrupt(folder, k))?;
-            publish(&part_path(folder, k), &part.out)?;
-            let path = Raw::path(folder, k);
-            std::fs::remove_file(&path).map_err(io(&path))?;
-            Ok((part.out.len() as u64, part.summary, part.rejected))
-        })
-        .collect::<Result<_, RecordsError>>()?;
+    let settle_one = |of: usize, piece: usize, path: &Path| {
+        let bytes = std::fs::read(path).map_err(io(path))?;
+        let mut part = Part { context, out: Vec::new(), summary: Summary::default(), rejected: Vec::new() };
+        part.settle(&bytes).map_err(damaged(path))?;
+        let info = PartInfo { of, piece, n_bytes: part.out.len() as u64, checksum: checksum(&part.out) };
+        publish(&info.path(folder), &part.out, false)?;
+        std::fs::remove_file(path).map_err(io(path))?;
+        Ok((info, part.summary, part.rejected))
+    };
     let mut summary = Summary::default();
-    let mut lengths = Vec::with_capacity(parts.len());
-    for (length, part, rejected) in parts {
-        lengths.push(length);
-        summary.add(&part);
-        rejected.iter().for_each(log);
+    let mut parts = Vec::new();
+    let partitions: Vec<usize> = (0..n_partitions).collect();
+    // A few at a time, so that rejections are logged in the order of the partitions without all of them being held.
+    for few in partitions.chunks(4 * rayon::current_num_threads()) {
+        let settled: Vec<Vec<(PartInfo, Summary, Vec<Rejected>)>> = few
+            .into_par_iter()
+            .map(|&k| pieces(folder, k)?.iter().enumerate().map(|(j, path)| settle_one(k, j, path)).collect())
+            .collect::<Result<_, RecordsError>>()?;
+        for (info, part, rejected) in settled.into_iter().flatten() {
+            parts.push(info);
+            summary.add(&part);
+            rejected.iter().for_each(log);
+        }
     }
-    Ok((lengths, summary))
+    Ok((parts, summary))
 }
 
 /// Copies what names a patient by its second key (a Bundle's `fullUrl`) to the partition of the first, under the first.
 fn move_aliased(folder: &Path, raw: &Raw, k: usize) -> Result<(), RecordsError> {
-    let bytes = read(folder, k)?;
-    let items = items(&bytes).map_err(corrupt(folder, k))?;
-    let aliases = effective_aliases(&items);
-    let mut moved: HashMap<usize, Vec<u8>> = HashMap::new();
-    for item in &items {
+    let path = Raw::path(folder, k);
+    let mut naming = Vec::new();
+    let mut from = Items::open(path.clone())?;
+    while let Some(item) = from.next()? {
+        if items(item).map_err(damaged(&path))?.iter().any(|item| matches!(item.tag, TAG_ALIAS | TAG_PATIENT)) {
+            naming.extend_from_slice(item);
+        }
+    }
+    let naming = items(&naming).map_err(damaged(&path))?;
+    let aliases = effective_aliases(&naming);
+    let mut from = Items::open(path.clone())?;
+    while let Some(item) = from.next()? {
+        let found = items(item).map_err(damaged(&path))?;
+        let Some(item) = found.first() else { continue };
         let Some(&to) = aliases.get(item.key) else { continue };
         if item.tag == TAG_ALIAS {
             continue;
@@ -116,11 +205,12 @@ fn move_aliased(folder: &Path, raw: &Raw, k: usize) -> Result<(), RecordsError> 
         body.push(item.origin as u8);
         body.push(item.tag);
         body.extend_from_slice(item.body);
-        let out = moved.entry(canonical_partition(to, raw.n_partitions())).or_default();
-        put_u64(out, body.len() as u64);
+        let mut out = Vec::with_capacity(body.len() + 4);
+        put_u64(&mut out, body.len() as u64);
         out.extend_from_slice(&body);
+        raw.append(canonical_partition(to, raw.n_partitions()), &out)?;
     }
-    moved.iter().try_for_each(|(&to, items)| raw.append(to, items))
+    Ok(())
 }
 
 /// Second keys that are not some patient's own, with the first of what they stand for.
@@ -166,7 +256,7 @@ impl Part<'_> {
                     // A resource with several items (a blood pressure) is one thing that is not taken.
                     if last != Some((item.at.file, item.at.number)) {
                         last = Some((item.at.file, item.at.number));
-                        self.reject(item, item.origin.subject_path(), "the subject is not among the Patient resources");
+                        self.reject(item, &item.origin.subject_path(), "the subject is not among the Patient resources");
                     }
                 }
             }
@@ -181,7 +271,7 @@ impl Part<'_> {
             let other = get_patient(&mut Cursor(item.body), &mut names)?;
             if !merge(&mut patient, other) {
                 let reason = "another description of the same patient says otherwise: the first was taken";
-                self.reject(item, item.origin.subject_path(), reason);
+                self.reject(item, &item.origin.subject_path(), reason);
             }
         }
         let (mut events, mut n_events) = (Vec::new(), 0);
@@ -192,11 +282,12 @@ impl Part<'_> {
                     let mut event = get_event(&mut Cursor(item.body), &mut names)?;
                     if let Some(key) = event.code.strip_prefix(MEDICATION_PREFIX) {
                         let Some((code, display)) = self.context.medications.get(key) else {
-                            self.reject(item, "MedicationRequest.medicationReference", "not among the Medication resources");
+                            let element = format!("{}.medicationReference", item.origin.name());
+                            self.reject(item, &element, "not among the Medication resources");
                             continue;
                         };
                         (event.code, event.display) = (names.get(code), names.get(display));
-                        put_event(&mut events, &event);
+                        put_event(&mut events, &(&event).into());
                     } else {
                         events.extend_from_slice(item.body);
                     }
@@ -204,8 +295,17 @@ impl Part<'_> {
                 }
                 TAG_STUDY => {
                     let study = get_study(&mut Cursor(item.body))?;
-                    match studies.iter_mut().find(|s| s.study_instance_uid == study.study_instance_uid) {
-                        Some(found) => found.started = found.started.or(study.started),
+                    let same = |s: &&mut StudyLink| {
+                        let by_uid = s.study_instance_uid == study.study_instance_uid;
+                        by_uid && (!study.study_instance_uid.is_empty() || s.accession == study.accession && s.started == study.started)
+                    };
+                    match studies.iter_mut().find(same) {
+                        Some(found) => {
+                            found.started = found.started.or(study.started);
+                            if found.accession.is_empty() {
+                                found.accession = study.accession;
+                            }
+                        }
                         None => studies.push(study),
                     }
                 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{PatientId, PatientRecord};
@@ -13,44 +13,75 @@ use crate::error::{RecordsError, io};
 use crate::summary::Summary;
 
 /// Version of the layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Written last: without it the folder is not a store.
 pub(crate) const MARKER: &str = "records.json";
+
+/// A settled partition: which raw file it came of, which piece of that it is, and what its bytes must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartInfo {
+    pub(crate) of: usize,
+    pub(crate) piece: usize,
+    /// A shorter or longer file is damaged,
+    pub(crate) n_bytes: u64,
+    /// and so is one whose bytes are others: what a machine that lost its power left behind.
+    pub(crate) checksum: u64,
+}
+
+impl PartInfo {
+    /// Its file.
+    pub(crate) fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("part-{:04}-{:04}.bin", self.of, self.piece))
+    }
+}
 
 /// What the marker says.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Marker {
     version: u32,
-    /// Length of each partition, bytes: a shorter file is damaged.
-    n_bytes: Vec<u64>,
+    parts: Vec<PartInfo>,
     summary: Summary,
 }
 
-pub(crate) fn marker(n_bytes: Vec<u64>, summary: Summary) -> Marker {
-    Marker { version: VERSION, n_bytes, summary }
+pub(crate) fn marker(parts: Vec<PartInfo>, summary: Summary) -> Marker {
+    Marker { version: VERSION, parts, summary }
 }
 
-/// File of a settled partition.
-pub(crate) fn part_path(folder: &Path, k: usize) -> PathBuf {
-    folder.join(format!("part-{k:04}.bin"))
+/// A 64-bit digest against damage, not against intent: a word at a time, multiplied by the constant of FNV-1a.
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(0xcbf2_9ce4_8422_2325, |hash, word| step(hash, u64::from_le_bytes(*word)));
+    step(rest.iter().fold(hash, |hash, byte| step(hash, u64::from(*byte))), bytes.len() as u64)
 }
 
-/// Writes a file under a temporary name, waits until it is on disk, and gives it its own name.
-pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), RecordsError> {
+/// Writes a file under a temporary name and gives it its own. `sync` waits until it is on disk; what has a checksum elsewhere
+/// needs no wait.
+pub(crate) fn publish(path: &Path, bytes: &[u8], sync: bool) -> Result<(), RecordsError> {
     let temporary = path.with_extension("tmp");
     let write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         std::fs::rename(&temporary, path)
     };
     write().map_err(io(path))
 }
 
+/// Bytes that wait in memory for each raw file: fewer writes than batches, and 4 MiB for the most files that there are.
+const WAITING_BYTES: usize = 16 << 10;
+
+struct RawFile {
+    file: File,
+    waiting: Vec<u8>,
+}
+
 /// Files that items are appended to as they come, one a partition.
 pub(crate) struct Raw {
     folder: PathBuf,
-    files: Vec<Mutex<File>>,
+    files: Vec<Mutex<RawFile>>,
 }
 
 impl Raw {
@@ -68,13 +99,13 @@ impl Raw {
                 std::fs::remove_file(entry.path()).map_err(io(&entry.path()))?;
             }
         }
-        let files = (0..n_partitions)
-            .map(|k| {
-                let path = Self::path(folder, k);
-                // Appended, since items under another name of a patient are moved in the end.
-                File::options().append(true).create_new(true).open(&path).map(Mutex::new).map_err(io(&path))
-            })
-            .collect::<Result<_, _>>()?;
+        let open = |k| {
+            let path = Self::path(folder, k);
+            // Appended, since items under another name of a patient are moved in the end.
+            let file = File::options().append(true).create_new(true).open(&path).map_err(io(&path))?;
+            Ok(Mutex::new(RawFile { file, waiting: Vec::new() }))
+        };
+        let files = (0..n_partitions).map(open).collect::<Result<_, RecordsError>>()?;
         Ok(Self { folder: folder.to_owned(), files })
     }
 
@@ -90,11 +121,25 @@ impl Raw {
 
     /// Appends items.
     pub(crate) fn append(&self, k: usize, items: &[u8]) -> Result<(), RecordsError> {
-        if items.is_empty() {
+        let mut raw = self.files[k].lock().unwrap_or_else(PoisonError::into_inner);
+        let RawFile { file, waiting } = &mut *raw;
+        if waiting.len() + items.len() <= WAITING_BYTES {
+            waiting.extend_from_slice(items);
             return Ok(());
         }
-        let mut file = self.files[k].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        file.write_all(items).map_err(io(&Self::path(&self.folder, k)))
+        file.write_all(waiting).and_then(|()| file.write_all(items)).map_err(io(&Self::path(&self.folder, k)))?;
+        waiting.clear();
+        Ok(())
+    }
+
+    /// Writes what still waits; to be called before the files are read.
+    pub(crate) fn flush(&self) -> Result<(), RecordsError> {
+        for (k, raw) in self.files.iter().enumerate() {
+            let mut raw = raw.lock().unwrap_or_else(PoisonError::into_inner);
+            let RawFile { file, waiting } = &mut *raw;
+            file.write_all(&std::mem::take(waiting)).map_err(io(&Self::path(&self.folder, k)))?;
+        }
+        Ok(())
     }
 }
 
@@ -102,7 +147,7 @@ impl Raw {
 #[derive(Debug)]
 pub struct RecordStore {
     folder: PathBuf,
-    n_bytes: Vec<u64>,
+    parts: Vec<PartInfo>,
     summary: Summary,
 }
 
@@ -122,19 +167,19 @@ impl RecordStore {
         if marker.version != VERSION {
             return Err(damaged(&format!("layout version {} where {VERSION} is expected", marker.version)));
         }
-        for (k, &expected) in marker.n_bytes.iter().enumerate() {
-            let path = part_path(folder, k);
-            let found = std::fs::metadata(&path).map_err(io(&path))?.len();
+        for part in &marker.parts {
+            let path = part.path(folder);
+            let (found, expected) = (std::fs::metadata(&path).map_err(io(&path))?.len(), part.n_bytes);
             if found != expected {
                 return Err(RecordsError::Damaged { path, what: format!("{found} bytes instead of {expected}") });
             }
         }
-        Ok(Self { folder: folder.to_owned(), n_bytes: marker.n_bytes, summary: marker.summary })
+        Ok(Self { folder: folder.to_owned(), parts: marker.parts, summary: marker.summary })
     }
 
     /// Number of partitions. A patient is in exactly one.
     pub fn n_partitions(&self) -> usize {
-        self.n_bytes.len()
+        self.parts.len()
     }
 
     /// What was read.
@@ -147,12 +192,15 @@ impl RecordStore {
     /// # Errors
     /// [`RecordsError::Damaged`] for a partition that is not there or not readable.
     pub fn load(&self, k: usize) -> Result<Vec<PatientRecord>, RecordsError> {
-        let path = part_path(&self.folder, k);
+        let Some(part) = self.parts.get(k) else {
+            return Err(RecordsError::Damaged { path: self.folder.clone(), what: format!("no partition {k}") });
+        };
+        let path = part.path(&self.folder);
         let damaged = |what: &str| RecordsError::Damaged { path: path.clone(), what: what.to_owned() };
-        if k >= self.n_bytes.len() {
-            return Err(damaged("no such partition"));
-        }
         let bytes = std::fs::read(&path).map_err(io(&path))?;
+        if checksum(&bytes) != part.checksum {
+            return Err(damaged("not the bytes that were written"));
+        }
         decode(&bytes).map_err(|Corrupt| damaged("not what was written"))
     }
 }

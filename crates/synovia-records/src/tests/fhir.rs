@@ -109,6 +109,14 @@ fn values_of_each_type() {
     );
     check(&of(r#""valueBoolean":true"#), &[&is(" = |true")], &[]);
     check(&of(r#""valueInteger":3"#), &[&is(" = 3.000000 ")], &[]);
+    check(&of(r#""valueRange":{"low":{"value":4,"code":"mg/L"},"high":{"value":6,"code":"mg/L"}}"#), &[&is(" = 5.000000 mg/L")], &[]);
+    check(&of(r#""valueRange":{"high":{"value":0.6,"code":"mg/dL"}}"#), &[&is(" = 6.000000 mg/L")], &[]);
+    check(&of(r#""valueDateTime":"2020-05-03""#), &[&is(" = “2020-05-03”")], &[]);
+    check(&of(r#""valueTime":"12:00:00""#), &[&is(" = “12:00:00”")], &[]);
+    check(&of(r#""valuePeriod":{"start":"2020-05-01","end":"2020-05-03"}"#), &[&is(" = “2020-05-03”")], &[]);
+    check(&of(r#""valueSampledData":{"data":"1 2 3"}"#), &[], &["line 2 Observation.valueSampledData: a waveform: not read"]);
+    let titre = of(r#""valueRatio":{"numerator":{"value":1},"denominator":{"value":128}}"#).replace("http://loinc.org", "lab");
+    check(&titre, &["2020-05-04T10:00:00Z Observation lab|1988-5 = 0.007812 1"], &[]);
     check(&of(r#""valueString":"tiny \"bit\"""#), &[&is(" = “tiny \"bit\"”")], &[]);
     check(
         &of(r#""dataAbsentReason":{"coding":[{"code":"unknown"}]}"#),
@@ -202,6 +210,88 @@ fn encounters_procedures_reports() {
 }
 
 #[test]
+fn the_text_of_reports_and_documents() {
+    let report = |elements: &str| {
+        format!(
+            r#"{{"resourceType":"DiagnosticReport","status":"final","code":{{"coding":[{{"code":"r"}}]}},"subject":{{"reference":"Patient/p1"}},"issued":"2020-05-05T08:00:00Z",{elements}}}"#
+        )
+    };
+    let is = |words: &str| format!("2020-05-05T08:00:00Z Report |r{words}");
+    // <p>foo &amp; bar</p>
+    check(
+        &report(r#""presentedForm":[{"contentType":"text/html; charset=utf-8","data":"PHA+Zm9vICZhbXA7IGJhcjwvcD4="}]"#),
+        &[&is(" = “foo & bar”")],
+        &[],
+    );
+    check(&report(r#""text":{"status":"generated","div":"<div><b>all</b> well</div>"}"#), &[&is(" = “all well”")], &[]);
+    check(&report(r#""conclusion":"ill","text":{"status":"generated","div":"<div>ill, says the server</div>"}"#), &[&is(" = “ill”")], &[]);
+    check(&report(r#""presentedForm":[{"contentType":"application/pdf","data":"Zm9v"}]"#), &[&is("")], &[]);
+    check(
+        &report(r#""presentedForm":[{"contentType":"text/plain","url":"https://h.example/1"}]"#),
+        &[&is("")],
+        &["line 2 DiagnosticReport.presentedForm: a text at an address: not fetched"],
+    );
+    let document = |status: &str| {
+        format!(
+            r#"{{"resourceType":"DocumentReference","status":"{status}","type":{{"coding":[{{"system":"http://loinc.org","code":"11506-3"}}]}},"subject":{{"reference":"Patient/p1"}},"date":"2020-05-05T08:00:00Z","content":[{{"attachment":{{"contentType":"text/plain","data":"Zm9v"}}}},{{"attachment":{{"contentType":"text/plain","data":"YmFy"}}}}]}}"#
+        )
+    };
+    check(&document("current"), &["2020-05-05T08:00:00Z Report http://loinc.org|11506-3 = “foo\nbar”"], &[]);
+    check(&document("entered-in-error"), &[], &["line 2 DocumentReference.status: status entered-in-error: not an event"]);
+}
+
+#[test]
+fn drugs_given_and_taken_allergies_and_relatives() {
+    let of = |kind: &str, elements: &str| {
+        format!(
+            r#"{{"resourceType":"{kind}","subject":{{"reference":"Patient/p1"}},"medicationCodeableConcept":{{"coding":[{{"system":"rx","code":"1"}}]}},{elements}}}"#
+        )
+    };
+    let given = r#""status":"completed","effectivePeriod":{"start":"2020-05-04T08:00:00Z","end":"2020-05-04T20:00:00Z"}"#;
+    check(&of("MedicationAdministration", given), &["2020-05-04T08:00:00Z Medication rx|1"], &[]);
+    check(
+        &of("MedicationAdministration", r#""status":"not-done","effectiveDateTime":"2020""#),
+        &[],
+        &["line 2 MedicationAdministration.status: status not-done: not an event"],
+    );
+    check(
+        &of("MedicationStatement", r#""status":"active","effectiveDateTime":"2020-01-01T00:00:00Z","dateAsserted":"2020-05-04T08:00:00Z""#),
+        &["2020-05-04T08:00:00Z Medication rx|1"],
+        &[],
+    );
+    check(
+        &of("MedicationStatement", r#""status":"not-taken","effectiveDateTime":"2020""#),
+        &[],
+        &["line 2 MedicationStatement.status: status not-taken: not an event"],
+    );
+    check(
+        &of("MedicationStatement", r#""status":"active","effectiveDateTime":"2020-05-04T08:00:00Z""#).replace(
+            r#""medicationCodeableConcept":{"coding":[{"system":"rx","code":"1"}]}"#,
+            r#""medicationReference":{"reference":"Medication/none"}"#,
+        ),
+        &[],
+        &["line 2 MedicationStatement.medicationReference: not among the Medication resources"],
+    );
+    let allergy = |verification: &str| {
+        format!(
+            r#"{{"resourceType":"AllergyIntolerance","verificationStatus":{{"coding":[{{"code":"{verification}"}}]}},"patient":{{"reference":"Patient/p1"}},"code":{{"coding":[{{"system":"s","code":"nut"}}]}},"recordedDate":"2020-05-04T08:00:00Z"}}"#
+        )
+    };
+    check(&allergy("confirmed"), &["2020-05-04T08:00:00Z Allergy s|nut"], &[]);
+    check(&allergy("refuted"), &[], &["line 2 AllergyIntolerance.verificationStatus: status refuted: not an event"]);
+    check(
+        &allergy("confirmed").replace("Patient/p1", "Group/1"),
+        &[],
+        &["line 2 AllergyIntolerance.patient: the subject is not a patient"],
+    );
+    check(
+        r#"{"resourceType":"FamilyMemberHistory","status":"completed","patient":{"reference":"Patient/p1"},"date":"2020-05-04T08:00:00Z","relationship":{"coding":[{"system":"v3","code":"MTH"}]},"condition":[{"code":{"coding":[{"system":"s","code":"ca"}]}},{}]}"#,
+        &["2020-05-04T08:00:00Z FamilyHistory s|ca = v3|MTH"],
+        &["line 2 FamilyMemberHistory.condition[1].code: no coding with a code"],
+    );
+}
+
+#[test]
 fn a_study_is_linked_by_its_uid() {
     let study = r#"{"resourceType":"ImagingStudy","status":"available","subject":{"reference":"Patient/p1"},"started":"2020-05-04T08:00:00Z","identifier":[{"system":"urn:dicom:uid","value":"urn:oid:1.2.3"}],"series":[{"uid":"9.9","modality":{"system":"DCM","code":"DX"}}]}"#;
     check(study, &["2020-05-04T08:00:00Z Imaging DCM|DX"], &[]);
@@ -209,10 +299,18 @@ fn a_study_is_linked_by_its_uid() {
     let links = &outcome.records[0].studies;
     assert_eq!(links.len(), 1);
     assert_eq!((links[0].study_instance_uid.as_str(), links[0].started.unwrap().to_string().as_str()), ("1.2.3", "2020-05-04T08:00:00Z"));
+    // By its accession number, or its time alone.
+    let by_accession =
+        study.replace(r#""system":"urn:dicom:uid","value":"urn:oid:1.2.3""#, r#""type":{"coding":[{"code":"ACSN"}]},"value":"A7""#);
+    let outcome = read_text("a.ndjson", format!("{PATIENT}\n{by_accession}\n").as_bytes());
+    let link = &outcome.records[0].studies[0];
+    assert_eq!((link.study_instance_uid.as_str(), link.accession.as_str(), link.started.is_some()), ("", "A7", true));
     check(
-        &study.replace("urn:oid:1.2.3", "accession 7"),
-        &["2020-05-04T08:00:00Z Imaging DCM|DX"],
-        &["line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…): no image can be linked"],
+        &study.replace("urn:oid:1.2.3", "something 7").replace("2020-05-04T08:00:00Z", "2020-05-04"),
+        &["2020-05-04T23:59:59Z Imaging DCM|DX"],
+        &[
+            "line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…), no accession number (type ACSN), no exact time: no image can be linked",
+        ],
     );
 }
 

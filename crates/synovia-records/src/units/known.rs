@@ -120,7 +120,11 @@ pub(crate) const TABLE: &[Known] = &[
 
 /// The entry of a code written `system|code`.
 pub(crate) fn known(code: &str) -> Option<Known> {
-    let loinc = code.strip_prefix("http://loinc.org|")?;
+    known_loinc(code.strip_prefix("http://loinc.org|")?)
+}
+
+/// The entry of a LOINC code.
+pub(crate) fn known_loinc(loinc: &str) -> Option<Known> {
     TABLE.binary_search_by(|known| known.loinc.cmp(loinc)).ok().map(|k| TABLE[k])
 }
 

@@ -3,8 +3,9 @@
 mod known;
 mod ucum;
 
+use crate::spill::Token;
 pub use known::canonical_unit;
-use known::known;
+use known::{Known, known, known_loinc};
 use ucum::Unit;
 
 /// Why a number can't be had in another unit.
@@ -19,6 +20,9 @@ pub enum UnitError {
     /// There is no unit where the code needs one.
     #[error("no unit where one is needed")]
     Missing,
+    /// The number is one that no living body has.
+    #[error("outside the limits of what a body can have")]
+    Implausible,
     /// The number is not finite.
     #[error("not a finite number")]
     NotFinite,
@@ -30,13 +34,16 @@ pub enum UnitError {
 /// # Errors
 /// [`UnitError`] when either unit is unknown, both measure different things, or the result is not finite.
 pub fn convert(value: f64, from: &str, to: &str, code: &str) -> Result<f64, UnitError> {
+    if from == to && value.is_finite() { Ok(value) } else { convert_known(value, from, to, known(code)) }
+}
+
+fn convert_known(value: f64, from: &str, to: &str, known: Option<Known>) -> Result<f64, UnitError> {
     if !value.is_finite() {
         return Err(UnitError::NotFinite);
     }
     if from == to {
         return Ok(value);
     }
-    let known = known(code);
     let (from, to) = (Unit::parse(from).ok_or(UnitError::Unknown)?, Unit::parse(to).ok_or(UnitError::Unknown)?);
     let result = match known {
         Some(known) if known.is_hba1c() => hba1c(value, from, to)?,
@@ -59,17 +66,18 @@ fn hba1c(value: f64, from: Unit, to: Unit) -> Result<f64, UnitError> {
 }
 
 /// The number and unit that an event keeps: for a code of the table in its canonical unit, for any other as it came.
-pub(crate) fn settle<'a>(code: &str, value: f64, unit: &'a str) -> Result<(f64, &'a str), UnitError> {
+pub(crate) fn settle<'a>(code: Token<'_>, value: f64, unit: &'a str) -> Result<(f64, &'a str), UnitError> {
     if !value.is_finite() {
         return Err(UnitError::NotFinite);
     }
     let unit = unit.trim();
-    let Some(known) = known(code) else { return Ok((value, unit)) };
+    let known = if code.system == Some("http://loinc.org") { known_loinc(code.code) } else { None };
+    let Some(known) = known else { return Ok((value, unit)) };
     if unit.is_empty() && !known.unit.starts_with('{') {
         return Err(UnitError::Missing);
     }
     let from = if unit.is_empty() { known.unit } else { unit };
-    Ok((convert(value, from, known.unit, code)?, known.unit))
+    Ok((convert_known(value, from, known.unit, Some(known))?, known.unit))
 }
 
 #[cfg(test)]
@@ -164,21 +172,21 @@ mod tests {
 
     #[test]
     fn a_known_code_needs_its_unit_and_others_keep_theirs() {
-        let loinc = |code: &str| format!("http://loinc.org|{code}");
-        assert_eq!(settle(&loinc("2039-6"), 3.0, "ug/L"), Ok((3.0, "ng/mL")));
-        assert_eq!(settle(&loinc("2039-6"), 3.0, ""), Err(UnitError::Missing));
-        assert_eq!(settle(&loinc("2039-6"), 3.0, "furlong"), Err(UnitError::Unknown));
-        assert_eq!(settle(&loinc("1988-5"), 3.0, "mmol/L"), Err(UnitError::Dimension));
-        assert_eq!(settle(&loinc("72514-3"), 3.0, ""), Ok((3.0, "{score}")));
-        assert_eq!(settle("local|x", 3.0, "furlong"), Ok((3.0, "furlong")));
-        assert_eq!(settle("local|x", f64::INFINITY, "mg"), Err(UnitError::NotFinite));
+        let loinc = |code: &'static str| Token::new("http://loinc.org", code);
+        assert_eq!(settle(loinc("2039-6"), 3.0, "ug/L"), Ok((3.0, "ng/mL")));
+        assert_eq!(settle(loinc("2039-6"), 3.0, ""), Err(UnitError::Missing));
+        assert_eq!(settle(loinc("2039-6"), 3.0, "furlong"), Err(UnitError::Unknown));
+        assert_eq!(settle(loinc("1988-5"), 3.0, "mmol/L"), Err(UnitError::Dimension));
+        assert_eq!(settle(loinc("72514-3"), 3.0, ""), Ok((3.0, "{score}")));
+        assert_eq!(settle(Token::new("local", "x"), 3.0, "furlong"), Ok((3.0, "furlong")));
+        assert_eq!(settle(Token::new("local", "x"), f64::INFINITY, "mg"), Err(UnitError::NotFinite));
     }
 
     #[test]
     fn every_canonical_unit_is_one() {
         for known in known::TABLE {
             assert!(Unit::parse(known.unit).is_some(), "{}: {}", known.loinc, known.unit);
-            assert_eq!(settle(&format!("http://loinc.org|{}", known.loinc), 7.0, known.unit), Ok((7.0, known.unit)));
+            assert_eq!(settle(Token::new("http://loinc.org", known.loinc), 7.0, known.unit), Ok((7.0, known.unit)));
         }
         assert!(known::TABLE.is_sorted_by(|a, b| a.loinc < b.loinc), "the table is searched by halves");
     }
