@@ -1,6 +1,7 @@
 //! What holds for the project as a whole: through the binary, as a user would.
 
 mod architecture;
+mod disk;
 mod real_data;
 mod runs;
 mod standards;
