@@ -47,6 +47,10 @@ export PIPELINE *ARGS: onnxruntime
 predict *ARGS: onnxruntime
     {{synovia}} predict {{ARGS}}
 
+# Speed on made-up data, such as `just bench train --batch 16 --size 224 --width 64 --layers`
+bench *ARGS:
+    {{synovia}} bench {{ARGS}}
+
 # The API's documentation
 docs:
     cargo doc --release --workspace --no-deps

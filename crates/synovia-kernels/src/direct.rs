@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::finish::{Finish, padded};
-use crate::gemm::{COLUMNS, Listed, ROWS, columns_times_panel, rows_times_panel};
+use crate::gemm::{COLUMNS, PACKED, ROWS, balanced_rows, columns_times_panel, pack_rows, rows_times_panel};
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::shared::{Buffer, Shared, Source, Target, with_scratch};
 use crate::winograd::Images;
@@ -298,17 +298,17 @@ fn panels(gradient: &[f32], n_pixels: usize, n_out: usize) -> Buffer {
 /// first-level cache.
 const REDUCED: usize = 160;
 
-/// Part of a weight gradient: one tap, some inner channels, some pixels.
+/// Part of a weight gradient: some taps, some inner channels, some pixels.
 struct Reduce<'a> {
     gather: &'a Gather,
     input: &'a [f32],
     panels: &'a [f32],
     n_out: usize,
-    tap: Tap,
+    taps: std::ops::Range<usize>,
     rows: std::ops::Range<usize>,
     pixels: std::ops::Range<usize>,
-    /// `[k, n_out]`, of this tap and part.
-    out: Target,
+    /// `[tap, k, n_out]`, of this part.
+    out: Shared<f32>,
 }
 
 impl Kernel for Reduce<'_> {
@@ -319,20 +319,25 @@ impl Kernel for Reduce<'_> {
         let (gather, n_out, n_pixels) = (self.gather, self.n_out, self.gather.grid.pixels());
         assert!(self.panels.len() == n_pixels * n_out && self.rows.end <= gather.k && self.pixels.end <= n_pixels);
         let mut sources = [ZEROS.as_ptr(); REDUCED];
+        let mut packed = [0.0f32; REDUCED * PACKED];
+        let at_once = balanced_rows(self.rows.len());
         for first in self.pixels.clone().step_by(REDUCED) {
             let count = REDUCED.min(self.pixels.end - first);
-            for (p, source) in sources[..count].iter_mut().enumerate() {
-                let (image, y, x) = gather.place(first + p);
-                *source = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), image, y, x, self.tap);
-            }
-            for i in self.rows.clone().step_by(ROWS) {
-                let rows = ROWS.min(self.rows.end - i);
-                for panel in 0..n_out / COLUMNS {
+            for tap in self.taps.clone() {
+                for (p, source) in sources[..count].iter_mut().enumerate() {
+                    let (image, y, x) = gather.place(first + p);
+                    *source = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), image, y, x, gather.taps[tap]);
+                }
+                for i in self.rows.clone().step_by(at_once) {
+                    let rows = at_once.min(self.rows.end - i);
                     // SAFETY: sources have `k` numbers each, panels were asserted, and `out` is this task's own.
                     unsafe {
-                        let a = Listed { rows: sources.as_ptr(), skip: i };
-                        let b = self.panels.as_ptr().add((panel * n_pixels + first) * COLUMNS);
-                        columns_times_panel::<V, Listed>(rows, count, a, b, self.out.add(i * n_out + panel * COLUMNS), n_out);
+                        pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.k, packed.as_mut_ptr());
+                        for panel in 0..n_out / COLUMNS {
+                            let b = self.panels.as_ptr().add((panel * n_pixels + first) * COLUMNS);
+                            let c = self.out.get().add((tap * gather.k + i) * n_out + panel * COLUMNS);
+                            columns_times_panel::<V>(rows, count, packed.as_ptr(), b, c, n_out);
+                        }
                     }
                 }
             }
@@ -340,25 +345,31 @@ impl Kernel for Reduce<'_> {
     }
 }
 
+/// Weights up to which all taps of a part are one task, so that the gradients are read once.
+const SMALL: usize = 100_000;
+
 /// `[tap, k, padded(channels_out)]`: sums over all pixels of the grid of input times gradient, the latter by [`panels`].
 fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffer {
     let (n_taps, k, n_pixels) = (gather.taps.len(), gather.k, gather.grid.pixels());
     assert!(k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride && panels.len() == n_pixels * n_out);
+    let size = n_taps * k * n_out;
+    let taps_at_once = if size <= SMALL { n_taps } else { 1 };
+    let tap_blocks = n_taps.div_ceil(taps_at_once);
     let rows_at_once = if k <= 96 { k } else { 96 };
     let row_blocks = k.div_ceil(rows_at_once);
     // Enough tasks for several cores; their sums are added up in order afterwards.
-    let parts = 32usize.div_ceil(n_taps * row_blocks).min(n_pixels.div_ceil(4 * REDUCED));
-    let per_part = n_pixels.div_ceil(parts);
-    let size = n_taps * k * n_out;
+    let parts = 32usize.div_ceil(tap_blocks * row_blocks).min(n_pixels.div_ceil(2 * REDUCED));
+    let per_part = n_pixels.div_ceil(parts).next_multiple_of(REDUCED);
     let mut out = Buffer::zeros(parts * size);
     let shared = Shared::new(&mut out);
-    (0..parts * n_taps * row_blocks).into_par_iter().for_each(|task| {
-        let (part, tap, block) = (task / (n_taps * row_blocks), task / row_blocks % n_taps, task % row_blocks);
+    (0..parts * tap_blocks * row_blocks).into_par_iter().for_each(|task| {
+        let (part, block, tap_block) = (task / (tap_blocks * row_blocks), task / tap_blocks % row_blocks, task % tap_blocks);
+        let taps = tap_block * taps_at_once..n_taps.min((tap_block + 1) * taps_at_once);
         let rows = block * rows_at_once..k.min((block + 1) * rows_at_once);
         let pixels = (part * per_part).min(n_pixels)..n_pixels.min((part + 1) * per_part);
-        // SAFETY: `tap` of `part` begins there; each task writes its own rows.
-        let out = unsafe { shared.from(part * size + tap * k * n_out) }.get();
-        vectorized(Reduce { gather, input, panels, n_out, tap: gather.taps[tap], rows, pixels, out });
+        // SAFETY: the part begins there; each task writes its own taps and rows.
+        let out = unsafe { shared.from(part * size) };
+        vectorized(Reduce { gather, input, panels, n_out, taps, rows, pixels, out });
     });
     let (sum, rest) = out.split_at_mut(size);
     if parts > 1 {

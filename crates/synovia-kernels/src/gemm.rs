@@ -80,63 +80,52 @@ pub(crate) unsafe fn rows_times_panel<V: Lanes>(
     }
 }
 
-/// Where the rows of [`columns_times_panel`] are.
-pub(crate) trait Rows: Copy {
-    /// # Safety
-    /// `k` is below the number of rows.
-    unsafe fn row(self, k: usize) -> Source;
+/// Numbers of a packed row of [`columns_times_panel`].
+pub(crate) const PACKED: usize = 8;
+
+/// How many rows of `n` to take at a time, so that all blocks are about equally large.
+pub(crate) const fn balanced_rows(n: usize) -> usize {
+    n.div_ceil(n.div_ceil(ROWS))
 }
 
-/// Rows at equal distances.
-#[derive(Clone, Copy)]
-pub(crate) struct Strided {
-    /// First row.
-    pub first: Source,
-    /// Numbers from a row to the next.
-    pub stride: usize,
-}
-
-impl Rows for Strided {
-    #[inline(always)]
-    unsafe fn row(self, k: usize) -> Source {
-        // SAFETY: the caller keeps `k` below the number of rows.
-        unsafe { self.first.add(k * self.stride) }
-    }
-}
-
-/// Rows anywhere.
-#[derive(Clone, Copy)]
-pub(crate) struct Listed {
-    /// Address of each row.
-    pub rows: *const Source,
-    /// Numbers to skip at the begin of each.
-    pub skip: usize,
-}
-
-impl Rows for Listed {
-    #[inline(always)]
-    unsafe fn row(self, k: usize) -> Source {
-        // SAFETY: the caller keeps `k` below the number of rows.
-        unsafe { (*self.rows.add(k)).add(self.skip) }
+/// Copies `n_rows` numbers of each source to rows of [`PACKED`]: sources a large power of two apart would compete for the
+/// same places of the first-level cache in each of the panels that they are multiplied with.
+///
+/// # Safety
+/// Each source has `n_rows` readable numbers, and eight if `whole`; `to` has room for a packed row each; the processor has what
+/// `V` needs.
+#[inline(always)]
+pub(crate) unsafe fn pack_rows<V: Lanes>(sources: impl Iterator<Item = Source>, n_rows: usize, whole: bool, to: Target) {
+    for (k, source) in sources.enumerate() {
+        // SAFETY: the caller vouches for both.
+        unsafe {
+            let to = to.add(k * PACKED);
+            if whole {
+                V::load(source).store(to);
+            } else {
+                for r in 0..n_rows {
+                    *to.add(r) = *source.add(r);
+                }
+            }
+        }
     }
 }
 
 /// `c[r][0..16] += Σ_k a[k][r] · b[k][0..16]` for `r < R`.
 ///
 /// # Safety
-/// Each of the `k` rows has `R` readable numbers, `b` has `k · 16`, and each of `R` rows of `c`, `c_stride` apart, has 16
-/// readable and writable ones.
+/// `a` has `k` packed rows, `b` has `k · 16` numbers, and each of `R` rows of `c`, `c_stride` apart, has 16 readable and
+/// writable ones.
 #[inline(always)]
-unsafe fn columns_by_panel<V: Lanes, A: Rows, const R: usize>(k: usize, a: A, b: Source, c: Target, c_stride: usize) {
+unsafe fn columns_by_panel<V: Lanes, const R: usize>(k: usize, a: Source, b: Source, c: Target, c_stride: usize) {
     // SAFETY: all addresses are within what the caller vouches for.
     unsafe {
         let mut sums = [[V::splat(0.0); 2]; R];
         for i in 0..k {
-            let row = a.row(i);
-            let b = b.add(i * COLUMNS);
+            let (a, b) = (a.add(i * PACKED), b.add(i * COLUMNS));
             let (b0, b1) = (V::load(b), V::load(b.add(8)));
             for r in 0..R {
-                let x = V::splat(*row.add(r));
+                let x = V::splat(*a.add(r));
                 sums[r][0] = x.mul_add(b0, sums[r][0]);
                 sums[r][1] = x.mul_add(b1, sums[r][1]);
             }
@@ -154,16 +143,16 @@ unsafe fn columns_by_panel<V: Lanes, A: Rows, const R: usize>(k: usize, a: A, b:
 /// # Safety
 /// As there.
 #[inline(always)]
-pub(crate) unsafe fn columns_times_panel<V: Lanes, A: Rows>(n_rows: usize, k: usize, a: A, b: Source, c: Target, c_stride: usize) {
+pub(crate) unsafe fn columns_times_panel<V: Lanes>(n_rows: usize, k: usize, a: Source, b: Source, c: Target, c_stride: usize) {
     // SAFETY: the caller's promise is the callee's.
     unsafe {
         match n_rows {
-            6 => columns_by_panel::<V, A, 6>(k, a, b, c, c_stride),
-            5 => columns_by_panel::<V, A, 5>(k, a, b, c, c_stride),
-            4 => columns_by_panel::<V, A, 4>(k, a, b, c, c_stride),
-            3 => columns_by_panel::<V, A, 3>(k, a, b, c, c_stride),
-            2 => columns_by_panel::<V, A, 2>(k, a, b, c, c_stride),
-            _ => columns_by_panel::<V, A, 1>(k, a, b, c, c_stride),
+            6 => columns_by_panel::<V, 6>(k, a, b, c, c_stride),
+            5 => columns_by_panel::<V, 5>(k, a, b, c, c_stride),
+            4 => columns_by_panel::<V, 4>(k, a, b, c, c_stride),
+            3 => columns_by_panel::<V, 3>(k, a, b, c, c_stride),
+            2 => columns_by_panel::<V, 2>(k, a, b, c, c_stride),
+            _ => columns_by_panel::<V, 1>(k, a, b, c, c_stride),
         }
     }
 }

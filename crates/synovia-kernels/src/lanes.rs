@@ -231,6 +231,8 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    // The instruction needs no alignment.
+    #[allow(clippy::cast_ptr_alignment)]
     unsafe fn load_bytes(from: *const u8) -> Self {
         use std::arch::x86_64::{_mm_loadl_epi64, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32};
         // SAFETY: the caller vouches for eight bytes at `from` and for AVX2.

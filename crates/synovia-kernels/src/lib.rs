@@ -1,9 +1,9 @@
 //! Fused CPU kernels: a whole image tower, forward and backward, channels last, as one operation of burn's autodiff; AdamW in
 //! one pass.
 //!
-//! Convolutions are made of two inner products in registers ([`gemm`]): by the definition, wherever a tap finds its pixels
-//! ([`direct`]), or, for 3 × 3 of stride 1, with a quarter of the multiplications ([`winograd`]). Normalisation, activation,
-//! residual sums and their masks are done where a convolution reads and writes anyway ([`finish`], [`norm`], [`pool`]).
+//! Convolutions are made of two inner products in registers (`gemm`): by the definition, wherever a tap finds its pixels
+//! (`direct`), or, for 3 × 3 of stride 1, with a quarter of the multiplications (`winograd`). Normalisation, activation,
+//! residual sums and their masks are done where a convolution reads and writes anyway (`finish`, `norm`, `pool`).
 //! Results are the same bits for any number of threads: work and sums are cut by the shapes alone.
 //!
 //! This crate alone has `unsafe`. It knows no medicine, no files and no model but the kind of tower it computes.

@@ -76,6 +76,9 @@ pub enum TowerError {
     },
 }
 
+/// Numbers of the stem's result in evaluation: a larger batch is taken in parts, which changes no bit of what comes out.
+const EVALUATED: usize = 16_000_000;
+
 /// A unit's parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit<'a> {
@@ -402,9 +405,19 @@ impl TowerShape {
             let UnitStatistics { mean, variance } = &statistics[unit];
             Norm::new(mean, variance, gamma, beta, epsilon, padded(self.units[unit].channels_out))
         };
-        let [batch, _, height, width] = shape;
-        let stem = Stem::new(self.units[0].window(), image, Images { batch, height, width });
+        let [batch, image_channels, height, width] = shape;
         let channels = padded(self.units[0].channels_out);
+        let per_image = self.units[0].output(Images { batch: 1, height, width }).pixels() * channels;
+        let at_once = (EVALUATED / per_image.max(1)).max(1);
+        if batch > at_once {
+            let size = image_channels * height * width;
+            let mut out = Vec::with_capacity(batch * self.width());
+            for part in image.chunks(at_once * size) {
+                out.extend(self.forward(part, [part.len() / size, image_channels, height, width], units, statistics)?);
+            }
+            return Ok(out);
+        }
+        let stem = Stem::new(self.units[0].window(), image, Images { batch, height, width });
         let large = stem.output();
         let mut images = pooled(large);
         let mut x = Buffer::new(images.pixels() * channels);

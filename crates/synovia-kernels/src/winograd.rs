@@ -4,10 +4,12 @@
 //! `y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A` a tile; the products of all channels are matrix products, one a point of the transformed
 //! tile. The weight gradient is the adjoint: `dg = Gᵀ [Σ (Bᵀ d B) ⊙ (A dy Aᵀ)] G`.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::finish::{Finish, Input, padded};
-use crate::gemm::{COLUMNS, ROWS, Strided, columns_times_panel, rows_times_panel};
+use crate::gemm::{COLUMNS, PACKED, ROWS, balanced_rows, columns_times_panel, pack_rows, rows_times_panel};
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::shared::{Buffer, Shared, Source, Target, with_scratch};
 
@@ -319,19 +321,40 @@ unsafe fn transform_input<V: Lanes, I: Input, const M: usize, const N: usize>(
     }
 }
 
-/// A block of tiles from input to output.
+/// Which steps of the algorithm.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Steps {
+    /// All, one after the other.
+    All,
+    /// Input tiles to transformed tiles.
+    Inputs,
+    /// Transformed tiles times transformed weights.
+    Products,
+    /// Products to output tiles.
+    Outputs,
+}
+
+/// Some tiles from input to output, or a step of that way.
 struct Block<'a, I, F, const M: usize, const N: usize> {
+    steps: Steps,
     input: I,
     finish: F,
     images: Images,
     channels_in: usize,
     channels_out: usize,
     weights: &'a [f32],
+    /// First tile of the buffers, and how many they hold.
     first: usize,
     n_tiles: usize,
+    /// What of the buffers is worked on.
+    tiles: Range<usize>,
+    points: Range<usize>,
+    panels: Range<usize>,
+    /// `[point, tile, channel in]` and `[point, tile, channel out]`, by [`point_stride`].
+    transformed: Shared<f32>,
+    products: Shared<f32>,
     out: Shared<f32>,
     sums: &'a mut [f32],
-    scratch: &'a mut [f32],
 }
 
 /// Distance of two points' numbers in scratch space. An odd number of cache lines: points at a power of two apart would
@@ -347,62 +370,78 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
     unsafe fn run<V: Lanes>(self) {
         let (n_in, n_out, n_tiles) = (self.channels_in, self.channels_out, self.n_tiles);
         let (in_stride, out_stride) = (point_stride(n_tiles, n_in), point_stride(n_tiles, n_out));
-        assert!(self.scratch.len() >= N * N * (in_stride + out_stride));
-        let transformed = self.scratch.as_mut_ptr();
-        // SAFETY: scratch holds N² points of both kinds, as asserted. Weights hold N² · n_in · n_out numbers. Pixels are
-        // those of tiles inside the images, and tiles of different tasks share none.
+        let (transformed, products) = (self.transformed.get(), self.products.get());
+        assert!(self.tiles.end <= n_tiles && self.points.end <= N * N && self.panels.end * COLUMNS <= n_out);
+        // SAFETY: the buffers hold N² points of `n_tiles` tiles, of which each task of a step has its own part, and each step
+        // is over before the next begins. Weights hold N² · n_in · n_out numbers. Pixels are those of tiles inside the images,
+        // and different tiles share none.
         unsafe {
-            let products = transformed.add(N * N * in_stride);
-            for t in 0..n_tiles {
-                let place = Place::of(self.first + t, M, self.images);
-                transform_input::<V, I, M, N>(self.input, self.images, n_in, place, transformed.add(t * n_in), in_stride);
+            if matches!(self.steps, Steps::All | Steps::Inputs) {
+                for t in self.tiles.clone() {
+                    let place = Place::of(self.first + t, M, self.images);
+                    transform_input::<V, I, M, N>(self.input, self.images, n_in, place, transformed.add(t * n_in), in_stride);
+                }
             }
-            for point in 0..N * N {
-                let (from, to) = (transformed.add(point * in_stride), products.add(point * out_stride));
-                for panel in 0..n_out / COLUMNS {
-                    let weights: Source = self.weights.as_ptr().add((point * n_out + panel * COLUMNS) * n_in);
-                    for t in (0..n_tiles).step_by(ROWS) {
-                        let rows = ROWS.min(n_tiles - t);
-                        let a: [Source; ROWS] = std::array::from_fn(|r| from.add((t + r.min(rows - 1)) * n_in).cast_const());
-                        let c: [Target; ROWS] = std::array::from_fn(|r| to.add((t + r.min(rows - 1)) * n_out + panel * COLUMNS));
-                        rows_times_panel::<V>(rows, 1, n_in, &raw const a, weights, &c, false);
+            if matches!(self.steps, Steps::All | Steps::Products) {
+                for point in self.points.clone() {
+                    let (from, to) = (transformed.add(point * in_stride), products.add(point * out_stride));
+                    for panel in self.panels.clone() {
+                        let weights: Source = self.weights.as_ptr().add((point * n_out + panel * COLUMNS) * n_in);
+                        for t in self.tiles.clone().step_by(ROWS) {
+                            let rows = ROWS.min(self.tiles.end - t);
+                            let a: [Source; ROWS] = std::array::from_fn(|r| from.add((t + r.min(rows - 1)) * n_in).cast_const());
+                            let c: [Target; ROWS] = std::array::from_fn(|r| to.add((t + r.min(rows - 1)) * n_out + panel * COLUMNS));
+                            rows_times_panel::<V>(rows, 1, n_in, &raw const a, weights, &c, false);
+                        }
                     }
                 }
             }
-            for t in 0..n_tiles {
-                let place = Place::of(self.first + t, M, self.images);
-                let (rows, columns) = (M.min(self.images.height - place.y), M.min(self.images.width - place.x));
-                for c in (0..n_out).step_by(8) {
-                    let from = products.add(t * n_out + c);
-                    let mut half = [[V::splat(0.0); N]; M];
-                    for j in 0..N {
-                        let column = output_1d::<V, M, N>(std::array::from_fn(|i| V::load(from.add((i * N + j) * out_stride))));
-                        for i in 0..M {
-                            half[i][j] = column[i];
+            if matches!(self.steps, Steps::All | Steps::Outputs) {
+                for t in self.tiles.clone() {
+                    let place = Place::of(self.first + t, M, self.images);
+                    let (rows, columns) = (M.min(self.images.height - place.y), M.min(self.images.width - place.x));
+                    for c in (0..n_out).step_by(8) {
+                        let from = products.add(t * n_out + c);
+                        let mut half = [[V::splat(0.0); N]; M];
+                        for j in 0..N {
+                            let column = output_1d::<V, M, N>(std::array::from_fn(|i| V::load(from.add((i * N + j) * out_stride))));
+                            for i in 0..M {
+                                half[i][j] = column[i];
+                            }
                         }
-                    }
-                    let mut sums = [V::splat(0.0); 2];
-                    if F::SUMS {
-                        sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
-                    }
-                    for i in 0..rows {
-                        let values = output_1d::<V, M, N>(half[i]);
-                        let pixel = ((place.image * self.images.height + place.y + i) * self.images.width + place.x) * n_out;
-                        for j in 0..columns {
-                            let pixel = pixel + j * n_out;
-                            let at = self.out.get().add(pixel + c);
-                            self.finish.finish(values[j], at, pixel, c, &mut sums).store(at);
+                        let mut sums = [V::splat(0.0); 2];
+                        if F::SUMS {
+                            sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
                         }
-                    }
-                    if F::SUMS {
-                        sums[0].store(self.sums.as_mut_ptr().add(c));
-                        sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
+                        for i in 0..rows {
+                            let values = output_1d::<V, M, N>(half[i]);
+                            let pixel = ((place.image * self.images.height + place.y + i) * self.images.width + place.x) * n_out;
+                            for j in 0..columns {
+                                let pixel = pixel + j * n_out;
+                                let at = self.out.get().add(pixel + c);
+                                self.finish.finish(values[j], at, pixel, c, &mut sums).store(at);
+                            }
+                        }
+                        if F::SUMS {
+                            sums[0].store(self.sums.as_mut_ptr().add(c));
+                            sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
+                        }
                     }
                 }
             }
         }
     }
 }
+
+/// Channels, in and out, from which on the transformed weights are large and each should be read once: the whole batch goes
+/// through one step of the algorithm at a time, if all of its tiles can be held in a usual last-level cache.
+const MANY_CHANNELS: usize = 512;
+
+/// Numbers that can.
+const HELD: usize = 6_000_000;
+
+/// Panels of a task of products.
+const PANELS: usize = 4;
 
 /// Tiles a task works on at a time.
 fn tiles_in_block(tile: Tile, channels_in: usize, channels_out: usize, n_tiles: usize) -> usize {
@@ -432,46 +471,76 @@ pub(crate) fn convolve<I: Input, F: Finish>(
     assert_eq!(weights.len(), tile.points() * channels_in * channels_out);
     assert_eq!(out.len(), images.pixels() * channels_out);
     let n_tiles = tile.count(images);
-    let in_block = tiles_in_block(tile, channels_in, channels_out, n_tiles);
+    let points = tile.points();
+    let all = points * (point_stride(n_tiles, channels_in) + point_stride(n_tiles, channels_out));
+    let by_steps = channels_in + channels_out >= MANY_CHANNELS && all <= HELD;
+    let in_block = if by_steps { n_tiles.div_ceil(32) } else { tiles_in_block(tile, channels_in, channels_out, n_tiles) };
     let n_blocks = n_tiles.div_ceil(in_block);
     let width = if F::SUMS { 2 * channels_out } else { 0 };
     let mut partial = vec![0.0; n_blocks * width];
     let (out, sums) = (Shared::new(out), Shared::new(&mut partial));
+    macro_rules! run {
+        ($steps:expr, $first:expr, $n_tiles:expr, $tiles:expr, $points:expr, $panels:expr, $transformed:expr, $products:expr, $sums:expr) => {{
+            macro_rules! of_tile {
+                ($m:literal, $n:literal) => {
+                    vectorized(Block::<I, F, $m, $n> {
+                        steps: $steps,
+                        input,
+                        finish,
+                        images,
+                        channels_in,
+                        channels_out,
+                        weights,
+                        first: $first,
+                        n_tiles: $n_tiles,
+                        tiles: $tiles,
+                        points: $points,
+                        panels: $panels,
+                        transformed: $transformed,
+                        products: $products,
+                        out,
+                        sums: $sums,
+                    })
+                };
+            }
+            match tile {
+                Tile::Two => of_tile!(2, 4),
+                Tile::Four => of_tile!(4, 6),
+            }
+        }};
+    }
+    let n_panels = channels_out / COLUMNS;
+    if by_steps {
+        let mut transformed = Buffer::new(points * point_stride(n_tiles, channels_in));
+        let mut products = Buffer::new(points * point_stride(n_tiles, channels_out));
+        let (transformed, products) = (Shared::new(&mut transformed), Shared::new(&mut products));
+        let tiles = |block: usize| block * in_block..n_tiles.min((block + 1) * in_block);
+        (0..n_blocks).into_par_iter().for_each(|block| {
+            run!(Steps::Inputs, 0, n_tiles, tiles(block), 0..0, 0..0, transformed, products, &mut []);
+        });
+        let groups = n_panels.div_ceil(PANELS);
+        (0..points * groups).into_par_iter().for_each(|k| {
+            let (point, first) = (k / groups, k % groups * PANELS);
+            let panels = first..n_panels.min(first + PANELS);
+            run!(Steps::Products, 0, n_tiles, 0..n_tiles, point..point + 1, panels, transformed, products, &mut []);
+        });
+        (0..n_blocks).into_par_iter().for_each(|block| {
+            // SAFETY: each task has its own row of sums.
+            let sums = unsafe { sums.part(block * width, width) };
+            run!(Steps::Outputs, 0, n_tiles, tiles(block), 0..0, 0..0, transformed, products, sums);
+        });
+        return partial;
+    }
     (0..n_blocks).into_par_iter().for_each(|block| {
         let first = block * in_block;
         let n_tiles = in_block.min(n_tiles - first);
-        let points = point_stride(n_tiles, channels_in) + point_stride(n_tiles, channels_out);
-        with_scratch(tile.points() * points, |scratch| {
+        let size = points * point_stride(n_tiles, channels_in);
+        with_scratch(size + points * point_stride(n_tiles, channels_out), |scratch| {
+            let (transformed, products) = scratch.split_at_mut(size);
             // SAFETY: each task has its own row of sums.
             let sums = unsafe { sums.part(block * width, width) };
-            match tile {
-                Tile::Two => vectorized(Block::<I, F, 2, 4> {
-                    input,
-                    finish,
-                    images,
-                    channels_in,
-                    channels_out,
-                    weights,
-                    first,
-                    n_tiles,
-                    out,
-                    sums,
-                    scratch,
-                }),
-                Tile::Four => vectorized(Block::<I, F, 4, 6> {
-                    input,
-                    finish,
-                    images,
-                    channels_in,
-                    channels_out,
-                    weights,
-                    first,
-                    n_tiles,
-                    out,
-                    sums,
-                    scratch,
-                }),
-            }
+            let (transformed, products) = (Shared::new(transformed), Shared::new(products));
+            run!(Steps::All, first, n_tiles, 0..n_tiles, 0..points, 0..n_panels, transformed, products, sums);
         });
     });
     partial
@@ -536,6 +605,9 @@ impl<I: Input, const M: usize, const N: usize> Kernel for TransformBoth<'_, I, M
     }
 }
 
+/// Tiles whose products are summed in registers: a panel of them and the packed inputs stay in the first-level cache.
+const REDUCED: usize = 192;
+
 /// Adds a group's products to some rows of one point of the transformed weight gradient.
 struct Accumulate<'a> {
     inputs: &'a [f32],
@@ -543,7 +615,7 @@ struct Accumulate<'a> {
     n_tiles: usize,
     channels_in: usize,
     channels_out: usize,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     /// `[channels_in, channels_out]`
     out: Shared<f32>,
 }
@@ -555,15 +627,20 @@ impl Kernel for Accumulate<'_> {
     unsafe fn run<V: Lanes>(self) {
         let (n_in, n_out, n_tiles) = (self.channels_in, self.channels_out, self.n_tiles);
         assert!(self.inputs.len() >= n_tiles * n_in && self.gradients.len() >= n_tiles * n_out);
-        for i in self.rows.clone().step_by(ROWS) {
-            let rows = ROWS.min(self.rows.end - i);
-            for panel in 0..n_out / COLUMNS {
+        let mut packed = [0.0f32; REDUCED * PACKED];
+        let at_once = balanced_rows(self.rows.len());
+        for first in (0..n_tiles).step_by(REDUCED) {
+            let count = REDUCED.min(n_tiles - first);
+            for i in self.rows.clone().step_by(at_once) {
+                let rows = at_once.min(self.rows.end - i);
                 // SAFETY: rows and panels are within both inputs, as asserted; each task adds to its own rows of `out`.
                 unsafe {
-                    let a = Strided { first: self.inputs.as_ptr().add(i), stride: n_in };
-                    let b = self.gradients.as_ptr().add(panel * n_tiles * COLUMNS);
-                    let c = self.out.get().add(i * n_out + panel * COLUMNS);
-                    columns_times_panel::<V, Strided>(rows, n_tiles, a, b, c, n_out);
+                    let inputs = self.inputs.as_ptr();
+                    pack_rows::<V>((first..first + count).map(|t| inputs.add(t * n_in + i)), rows, i + PACKED <= n_in, packed.as_mut_ptr());
+                    for panel in 0..n_out / COLUMNS {
+                        let b = self.gradients.as_ptr().add((panel * n_tiles + first) * COLUMNS);
+                        columns_times_panel::<V>(rows, count, packed.as_ptr(), b, self.out.get().add(i * n_out + panel * COLUMNS), n_out);
+                    }
                 }
             }
         }

@@ -162,6 +162,10 @@ proptest! {
     }
 }
 
+fn convolve<F: Finish>(x: &[f32], images: Images, weights: &[f32], finish: F, y: &mut [f32]) -> Vec<f32> {
+    winograd::convolve(Tile::Four, Plain(x), finish, images, [16, 16], weights, y)
+}
+
 #[test]
 fn what_is_done_on_the_way_in_and_out() {
     let (images, window) = (Images { batch: 2, height: 6, width: 5 }, Window { channels_in: 16, channels_out: 16, kernel: 3, stride: 1 });
@@ -175,9 +179,6 @@ fn what_is_done_on_the_way_in_and_out() {
         (finish(&mut y), y, expected)
     };
     let weights = transform_weights(Tile::Four, Weights { values: &weight, channels_in: 16, channels_out: 16, adjoint: false });
-    fn convolve<F: Finish>(x: &[f32], images: Images, weights: &[f32], finish: F, y: &mut [f32]) -> Vec<f32> {
-        winograd::convolve(Tile::Four, Plain(x), finish, images, [16, 16], weights, y)
-    }
 
     let active = per_channel(&x, &|k, v| (v * scale[k % 16] + shift[k % 16]).max(0.0));
     let input = Activated { z: &x, scale: &scale, shift: &shift };

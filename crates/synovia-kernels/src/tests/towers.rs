@@ -1,4 +1,6 @@
-use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
+use burn::nn::PaddingConfig2d;
+use burn::nn::pool::MaxPool2dConfig;
+use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
@@ -62,11 +64,12 @@ fn by_burn(shape: &TowerShape, image: &[f32], dims: [usize; 4], numbers: &[Numbe
         centred / (variance + 1e-5).sqrt() * wide(gamma) + wide(beta)
     };
     let x = Tensor::<4>::from_data(TensorData::new(image.to_vec(), dims), &device);
-    let x = max_pool2d(activation::relu(run(x, 0)), [3; 2], [2; 2], [1; 2], [1; 2], false);
+    let pool = MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init();
+    let x = pool.forward(activation::relu(run(x, 0)));
     let shortcut = if shape.units().len() > 3 { run(x.clone(), 3) } else { x.clone() };
     let y = activation::relu(run(activation::relu(run(x, 1)), 2) + shortcut);
     let [batch, channels, height, width] = y.dims();
-    let embedding = avg_pool2d(y, [height, width], [1; 2], [0; 2], true, false).reshape([batch, channels]);
+    let embedding = y.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels]);
     let target = Tensor::<2>::from_data(TensorData::new(toward.to_vec(), [batch, channels]), &device);
     let grads = (embedding.clone() * target).sum().backward();
     let gradients = tensors
@@ -94,8 +97,10 @@ fn check(shape: &TowerShape, dims: [usize; 4]) {
         for (what, got, expected) in
             [("weight", &gradient.weight, &expected[0]), ("gamma", &gradient.gamma, &expected[1]), ("beta", &gradient.beta, &expected[2])]
         {
-            let distance = distance(got, expected.iter().map(|v| f64::from(*v)));
-            assert!(distance < 1e-4, "{dims:?} unit {k} {what}: {distance}");
+            // Where all of a block's ReLUs are open, normalisation leaves no gradient but rounding: hence the second term.
+            let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            let error = distance(got, expected.iter().map(|v| f64::from(*v))) * norm(expected);
+            assert!(error < 1e-4 * norm(expected) + 1e-5 * norm(&toward), "{dims:?} unit {k} {what}: {error} of {}", norm(expected));
         }
     }
 }
