@@ -39,6 +39,14 @@ export PIPELINE *ARGS: onnxruntime
 predict *ARGS: onnxruntime
     {{synovia}} predict {{ARGS}}
 
+# Collections and tables of others that the images' tests compare with, into .oracle
+oracle:
+    python3 -m venv .oracle/venv && .oracle/venv/bin/pip install --quiet --no-deps --target .oracle pydicom==3.0.2 dicom-anonymizer==2.1.0
+
+# A million mutated DICOM files of FOLDER, read in every way
+mutate FOLDER N="1000000":
+    ulimit -v 2000000 && cargo run --release --quiet --package synovia-images --example mutate_files -- {{FOLDER}} {{N}}
+
 # The API's documentation
 docs:
     cargo doc --release --workspace --no-deps

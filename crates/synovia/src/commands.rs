@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod bench_ingest;
+pub mod deidentify;
 pub mod predict;
 pub mod simulate;
 pub mod stages;

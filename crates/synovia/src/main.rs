@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use synovia::cli::{Bench, Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, bench_ingest, predict, simulate, stages};
+use synovia::commands::{Context, audit, bench_ingest, deidentify, predict, simulate, stages};
 use synovia::failure::Failure;
 
 fn main() -> ExitCode {
@@ -31,6 +31,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Evaluate(args) => stages::run(args, &context, Until::Evaluate)?,
         Command::Run(args) | Command::Export(args) => stages::run(args, &context, Until::Export)?,
         Command::Predict(args) => predict::predict(args, &context)?,
+        Command::Deidentify(args) => deidentify::deidentify_folder(args, &context)?,
         Command::Bench(args) => match &args.what {
             Bench::Ingest(args) => bench_ingest::bench_ingest(args, &context)?,
         },
