@@ -51,6 +51,14 @@ predict *ARGS: onnxruntime
 bench *ARGS:
     {{synovia}} bench {{ARGS}}
 
+# Collections and tables of others that the images' tests compare with, into .oracle
+oracle:
+    python3 -m venv .oracle/venv && .oracle/venv/bin/pip install --quiet --no-deps --target .oracle pydicom==3.0.2 dicom-anonymizer==2.1.0
+
+# A million mutated DICOM files of FOLDER, read in every way
+mutate FOLDER N="1000000":
+    cargo build --release --workspace --examples && ulimit -v 2000000 && target/release/examples/mutate_files {{FOLDER}} {{N}}
+
 # The API's documentation
 docs:
     cargo doc --release --workspace --no-deps

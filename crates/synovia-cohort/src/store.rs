@@ -223,7 +223,8 @@ impl CohortWriter {
     /// - image: `[channels × height × width]`
     pub fn write_image(&self, row: usize, image: &[f32]) -> Result<(), StoreError> {
         let shards = self.pixels.as_ref().ok_or_else(|| self.damaged("no images in this cohort"))?;
-        let words: Vec<u16> = image.iter().map(|&x| (x.clamp(0.0, 1.0) * 65535.0).round() as u16).map(u16::to_le).collect();
+        // Half is added and the rest cut off: `round` is a call a value.
+        let words: Vec<u16> = image.iter().map(|&x| (x.clamp(0.0, 1.0) * 65535.0 + 0.5) as i32 as u16).map(u16::to_le).collect();
         if words.len() * 2 != shards.row_bytes {
             return Err(self.damaged(&format!("an image of {} values instead of {}", words.len(), shards.row_bytes / 2)));
         }

@@ -91,11 +91,19 @@ pub(crate) enum Fault {
     Derived(&'static str),
     #[error("a localizer alone does not stand for a study")]
     Localizer,
+    #[error("not of the {0} that the pipeline selects")]
+    NotSelected(&'static str),
     #[error("the same SOP Instance UID was already taken from another file; keep one of the two")]
     DuplicateInstance,
     #[error("the study holds instances of more than one Patient ID; those of the less frequent are not taken")]
     TwoPatients,
-    #[error("not a PNG or JPEG file")]
+    #[error(
+        "the pixels may show who the patient is (Burned In Annotation); blank them by hand, or use the option `pixels` where the file declares its regions and is not compressed"
+    )]
+    BurnedIn,
+    #[error("not a NIfTI file that this build reads: {0}")]
+    Nifti(&'static str),
+    #[error("not a PNG, JPEG or TIFF file")]
     NotPicture,
     #[error("the {0} file is damaged or over the size limit")]
     Picture(&'static str),
@@ -126,7 +134,10 @@ impl Fault {
             Self::NoSuchFrame { frame, .. } => return format!("frame {frame}"),
             Self::Derived(_) => tags::SOP_CLASS_UID,
             Self::Localizer => tags::IMAGE_TYPE,
+            Self::NotSelected("view") => tags::VIEW_POSITION,
+            Self::NotSelected(_) => tags::IMAGE_LATERALITY,
             Self::DuplicateInstance => tags::SOP_INSTANCE_UID,
+            Self::BurnedIn => tags::BURNED_IN_ANNOTATION,
             Self::TwoPatients => tags::PATIENT_ID,
             _ => return String::new(),
         };

@@ -1,21 +1,24 @@
-//! Medical pictures on disk (DICOM, PNG, JPEG) to one prepared array a study: which instance stands for the study, its
+//! Medical pictures on disk (DICOM, NIfTI, PNG, JPEG, TIFF) to one prepared array a study: which instance stands for the study, its
 //! stored values through modality and VOI transformation to grey in `[0, 1]`, resized with antialiasing.
 //!
-//! This crate knows no health record, no label, no prediction time and no model. It writes nothing, it has no network,
+//! This crate knows no health record, no label, no prediction time and no model. It writes no file, it has no network,
 //! it never shows a patient's identifier: a [`Rejected`](synovia_cohort::Rejected) names the file, the tag and what to do.
 //!
 //! Two steps: [`scan`] reads headers only and returns a [`StudyIndex`]; [`load`] decodes the one image of a study.
 //! Every file is hostile until shown otherwise: sizes are checked against what the file holds before anything is
 //! allocated, and a third-party decoder that panics costs a rejection, not the run.
 
+mod deidentify;
 mod dicom;
 mod error;
+mod nifti;
 mod picture;
 mod preparation;
 mod quiet;
 mod recycle;
 mod scan;
 mod sort;
+mod stack;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -24,11 +27,13 @@ mod window;
 use std::fmt;
 use std::path::Path;
 
-use synovia_cohort::{Rejected, Study};
+use synovia_cohort::{Rejected, RejectedLog, Study};
 
+pub use deidentify::{Clean, Profile, ProfileError, Secret, deidentify};
 pub use error::ImagesError;
 pub use preparation::{Fit, Preparation};
-pub use scan::{ImageKind, ScanCounts, StudyIndex, scan, scan_into};
+pub use scan::{ImageKind, ScanCounts, Selection, StudyIndex, scan, scan_into};
+pub use stack::{Plane, Stack, stack};
 pub use window::{Window, WindowError};
 
 use error::Fault;
@@ -59,7 +64,11 @@ impl fmt::Debug for Loaded {
 pub fn load(root: &Path, study: &Study, preparation: &Preparation) -> Result<Vec<f32>, Rejected> {
     let path = root.join(&study.file);
     let decode = || -> Result<Vec<f32>, Fault> {
-        let kind = if picture::is_picture(&path)? { ImageKind::Picture } else { ImageKind::Dicom };
+        let kind = match () {
+            () if nifti::is_nifti(&path) => ImageKind::Nifti,
+            () if picture::is_picture(&path)? => ImageKind::Picture,
+            () => ImageKind::Dicom,
+        };
         Ok(preparation.apply(decode(&path, kind, Some(study.frame), preparation)?.0)?)
     };
     decode().map_err(|fault| fault.into_rejected(&study.file))
@@ -84,8 +93,19 @@ fn decode(path: &Path, kind: ImageKind, frame: Option<u32>, preparation: &Prepar
     preparation.check()?;
     match kind {
         ImageKind::Dicom => dicom::decode_file(path, frame, preparation),
+        ImageKind::Nifti => Ok((nifti::decode_file(path, preparation)?, nifti::study_of(path, ""))),
         ImageKind::Picture => Ok((picture::decode_file(path, preparation.channels)?, picture::study_of(path, ""))),
     }
+}
+
+/// Calls `visit` with every file under `root`, relative to it, in one order on every machine; what can't be visited goes to
+/// `rejected`.
+///
+/// # Errors
+/// [`ImagesError::Folder`] when `root` can't be listed.
+pub fn image_files(root: &Path, rejected: &RejectedLog, visit: &mut dyn FnMut(String)) -> Result<(), ImagesError> {
+    let refuse = |file: &str, fault: Fault| rejected.push(&fault.into_rejected(file));
+    walk::walk(root, visit, refuse).map_err(|source| ImagesError::Folder { path: root.to_owned(), source })
 }
 
 /// Decodes one frame of one file and returns it as it is before the resize: grey values in `[0, 1]`, row-major, with the

@@ -1,4 +1,4 @@
-//! PNG and JPEG files: one picture, one study.
+//! PNG, JPEG and TIFF files: one picture, one study.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -15,9 +15,9 @@ use crate::quiet::guarded;
 const MAX_SIDE: u32 = 16_384;
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Recognises PNG and JPEG by their first bytes, not by their names.
+/// Recognises PNG, JPEG and TIFF by their first bytes, not by their names.
 pub(crate) fn format_of(path: &Path) -> Result<Option<ImageFormat>, Fault> {
-    let mut start = [0; 8];
+    let mut start = [0; 132];
     let mut n = 0;
     let mut file = File::open(path)?;
     while n < start.len() {
@@ -27,8 +27,11 @@ pub(crate) fn format_of(path: &Path) -> Result<Option<ImageFormat>, Fault> {
         }
     }
     Ok(match &start[..n] {
-        b"\x89PNG\r\n\x1a\n" => Some(ImageFormat::Png),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Some(ImageFormat::Png),
         [0xFF, 0xD8, 0xFF, ..] => Some(ImageFormat::Jpeg),
+        // A DICOM file's preamble may make it a TIFF file as well (PS3.10 §7.1).
+        [.., b'D', b'I', b'C', b'M'] if n == 132 => None,
+        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(ImageFormat::Tiff),
         [] => return Err(Fault::Empty),
         _ => None,
     })
@@ -52,7 +55,11 @@ pub(crate) fn study_of(path: &Path, file: &str) -> Study {
 }
 
 fn name(format: ImageFormat) -> &'static str {
-    if format == ImageFormat::Png { "PNG" } else { "JPEG" }
+    match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Tiff => "TIFF",
+        _ => "JPEG",
+    }
 }
 
 fn reader(path: &Path) -> Result<(ImageReader<BufReader<File>>, &'static str), Fault> {

@@ -10,8 +10,10 @@ use synovia_cohort::{RejectedLog, Study, Time};
 
 use crate::dicom::{self, Instance, Role};
 use crate::error::{Fault, ImagesError};
+use crate::nifti;
 use crate::picture;
 use crate::sort::Sorter;
+use crate::stack::{Plane, stack};
 use crate::walk::walk;
 
 /// What the files of a folder are.
@@ -20,7 +22,9 @@ use crate::walk::walk;
 pub enum ImageKind {
     /// DICOM Part 10 files, whatever their names; also data sets without preamble or meta information.
     Dicom,
-    /// PNG and JPEG: each file a study of its own, named by the file's stem.
+    /// NIfTI-1 volumes, `.nii` and `.nii.gz`: each file a study of its own, named by the file without them.
+    Nifti,
+    /// PNG, JPEG and TIFF: each file a study of its own, named by the file's stem.
     Picture,
 }
 
@@ -33,6 +37,29 @@ pub struct StudyIndex {
     pub n_files: u64,
     /// Files of them that are images and were taken.
     pub n_images: u64,
+}
+
+/// Which images are taken at all; the default takes all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// View Position, as `PA` or `MLO`; none for any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<String>,
+    /// `L`, `R`, `B` or `U`: Image Laterality, else Laterality.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub laterality: Option<String>,
+}
+
+impl Selection {
+    fn check(&self, instance: &Instance) -> Result<(), Fault> {
+        if !self.views.is_empty() && !self.views.contains(&instance.view_position) {
+            return Err(Fault::NotSelected("view"));
+        }
+        if self.laterality.as_ref().is_some_and(|side| *side != instance.laterality) {
+            return Err(Fault::NotSelected("laterality"));
+        }
+        Ok(())
+    }
 }
 
 /// What a scan counted.
@@ -56,10 +83,11 @@ const HELD_BYTES: usize = 6 << 20;
 ///
 /// One image stands for a study: of the images for presentation that are neither localizers nor secondary captures
 /// - radiographs (CR, DX, RG): Patient Orientation aside, View Position PA, else AP, else any, a lateral one last;
-/// - slices (CT, MR, PT, NM): of the largest series the middle one along its normal;
+/// - slices (CT, MR, PT, NM): of the largest series the middle one along its normal, leaving out slices that are turned
+///   against the others;
 /// - others: lowest series number, then instance number;
 ///
-/// and of an image with several frames the middle frame. Images that were made for processing come after those for
+/// and of an image with several frames the middle frame (along the normal where each has a place of its own). Images that were made for processing come after those for
 /// presentation, secondary ones after both; a study of localizers alone is rejected.
 ///
 /// `progress` is called now and then with the number of files that were looked at so far.
@@ -72,7 +100,7 @@ pub fn scan(root: &Path, kind: ImageKind, rejected: &RejectedLog, progress: &(dy
         index.studies.push(study);
         Ok(())
     };
-    let counts = scan_into(root, kind, &std::env::temp_dir(), rejected, progress, &mut take)?;
+    let counts = scan_into(root, kind, &Selection::default(), &std::env::temp_dir(), rejected, progress, &mut take)?;
     Ok(StudyIndex { n_files: counts.n_files, n_images: counts.n_images, ..index })
 }
 
@@ -85,6 +113,7 @@ pub fn scan(root: &Path, kind: ImageKind, rejected: &RejectedLog, progress: &(dy
 pub fn scan_into(
     root: &Path,
     kind: ImageKind,
+    selection: &Selection,
     scratch: &Path,
     rejected: &RejectedLog,
     progress: &(dyn Fn(u64) + Sync),
@@ -96,7 +125,8 @@ pub fn scan_into(
     let mut batch: Vec<String> = Vec::with_capacity(BATCH);
     let mut flush = |batch: &mut Vec<String>| {
         let read = |file: &String| match kind {
-            ImageKind::Dicom => dicom::index_file(&root.join(file)),
+            ImageKind::Dicom => dicom::index_file(&root.join(file)).and_then(|instance| selection.check(&instance).map(|()| instance)),
+            ImageKind::Nifti => nifti::check_header(&root.join(file)).map(|()| Instance::of_picture(nifti::study_of(Path::new(file), ""))),
             ImageKind::Picture => {
                 picture::check_header(&root.join(file)).map(|()| Instance::of_picture(picture::study_of(Path::new(file), "")))
             }
@@ -135,8 +165,8 @@ struct Record {
     series: String,
     modality: String,
     time: Option<Time>,
-    /// The bits of an `f64`: they are the same after the way through a file.
-    position_mm: Option<u64>,
+    /// Position and orientation as the bits of `f64`s: they are the same after the way through a file.
+    plane: Option<[u64; 9]>,
     series_number: i32,
     number: i32,
     frame: u32,
@@ -206,7 +236,7 @@ impl<'a> Gathered<'a> {
             }
             Ok(instance) => instance,
         };
-        let Instance { study, series_instance_uid, sop_instance_uid: uid, series_number, number, role, view, position_mm } = instance;
+        let Instance { study, series_instance_uid, sop_instance_uid: uid, series_number, number, role, view, plane, .. } = instance;
         let record = Record {
             study: study.study_instance_uid,
             ordinal,
@@ -215,7 +245,8 @@ impl<'a> Gathered<'a> {
             series: series_instance_uid,
             modality: study.modality,
             time: study.time,
-            position_mm: position_mm.map(f64::to_bits),
+            plane: plane
+                .map(|Plane { position_mm: [x, y, z], orientation: [a, b, c, d, e, f] }| [x, y, z, a, b, c, d, e, f].map(f64::to_bits)),
             series_number,
             number,
             frame: study.frame,
@@ -250,7 +281,7 @@ impl<'a> Gathered<'a> {
             group.add(first);
             while let Some(record) = records.next_if(|next| next.as_ref().is_ok_and(|next| next.study == uid)) {
                 let record = record?;
-                if self.kind == ImageKind::Picture {
+                if self.kind != ImageKind::Dicom {
                     self.rejected.push(&Fault::DuplicateName.into_rejected(&record.file));
                 } else {
                     group.add(record);
@@ -284,7 +315,7 @@ struct Series {
 struct Candidate {
     file: Box<str>,
     time: Option<Time>,
-    position_mm: Option<f64>,
+    plane: Option<Plane>,
     series: u32,
     patient: u32,
     number: i32,
@@ -295,15 +326,19 @@ struct Candidate {
 
 impl Group {
     fn add(&mut self, record: Record) {
-        let Record { file, patient, series, modality, time, position_mm, series_number, number, frame, role, view, .. } = record;
+        let Record { file, patient, series, modality, time, plane, series_number, number, frame, role, view, .. } = record;
         let patient = position(&mut self.patients, |known| *known == patient, || patient.clone());
         let series = position(
             &mut self.series,
             |known| known.uid == series && known.modality == modality,
             || Series { uid: series.clone(), number: series_number, modality: modality.clone() },
         );
-        let (file, position_mm) = (file.into_boxed_str(), position_mm.map(f64::from_bits));
-        self.candidates.push(Candidate { file, time, position_mm, series, patient, number, frame, role, view });
+        let file = file.into_boxed_str();
+        let plane = plane.map(|bits| {
+            let [x, y, z, a, b, c, d, e, f] = bits.map(f64::from_bits);
+            Plane { position_mm: [x, y, z], orientation: [a, b, c, d, e, f] }
+        });
+        self.candidates.push(Candidate { file, time, plane, series, patient, number, frame, role, view });
     }
 
     fn into_study(mut self, study_instance_uid: String, rejected: &RejectedLog) -> Option<Study> {
@@ -360,10 +395,14 @@ impl Group {
             return Some(first);
         }
         let mut slices: Vec<&Candidate> = self.candidates.iter().filter(|candidate| candidate.series == first.series).collect();
-        // Positions order slices only where every slice has one.
-        let placed = slices.iter().all(|slice| slice.position_mm.is_some());
-        let place = |slice: &Candidate| slice.position_mm.filter(|_| placed).unwrap_or(0.0);
-        slices.sort_unstable_by(|a, b| place(a).total_cmp(&place(b)).then_with(|| (a.number, &a.file).cmp(&(b.number, &b.file))));
+        slices.sort_unstable_by(|a, b| (a.number, &a.file).cmp(&(b.number, &b.file)));
+        // Positions order slices only where every slice has one. Slices that are turned against the others, and those at the
+        // place of another, are no candidates.
+        let planes: Option<Vec<Plane>> = slices.iter().map(|slice| slice.plane).collect();
+        if let Some(planes) = planes {
+            let order = stack(&planes).order;
+            return order.get(order.len() / 2).map(|&k| slices[k]);
+        }
         slices.get(slices.len() / 2).copied()
     }
 }

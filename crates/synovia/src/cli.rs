@@ -68,6 +68,9 @@ pub enum Command {
     /// Predict with an exported model; a JSON line an example
     #[command(after_help = "Example: synovia predict --model runs/lung/model.onnx --images new/dicom --records new/fhir")]
     Predict(PredictArgs),
+    /// Write copies of DICOM files that name no patient (PS3.15 Annex E)
+    #[command(after_help = "Example: synovia deidentify data/dicom clean --profile basic+dates --key secret.key")]
+    Deidentify(DeidentifyArgs),
     /// Fetch the ONNX Runtime library that export and predict need, checked by its hash
     #[command(after_help = "Example: synovia install-onnxruntime --to .onnxruntime")]
     InstallOnnxruntime(InstallOnnxruntimeArgs),
@@ -160,6 +163,26 @@ pub struct PredictArgs {
     /// Records in the format that the model was trained on: a file, or a folder of them
     #[arg(long, value_name = "PATH")]
     pub records: Option<PathBuf>,
+}
+
+/// `synovia deidentify`
+#[derive(Args, Clone, Debug)]
+pub struct DeidentifyArgs {
+    /// Folder of DICOM files
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// Folder to write; it must be new or empty
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// `basic`, and options after `+`: pixels, descriptors, dates, device, uids, private
+    #[arg(long, value_name = "P", default_value = "basic")]
+    pub profile: synovia_images::Profile,
+    /// File of the secret that UIDs, pseudonyms and dates follow from; made when it is not there [default: a new secret]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Write a line for each file that was not written; file names may identify
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub rejected: Option<PathBuf>,
 }
 
 /// `synovia bench ingest`

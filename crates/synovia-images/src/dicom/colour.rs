@@ -40,7 +40,7 @@ fn mixed<T: Copy>(values: &[T], shade: impl Fn(T) -> f32, photometric: Photometr
 }
 
 /// PS3.3 §C.7.6.3.1.2, YBR_FULL, solved for red, green and blue.
-fn rgb_of_ybr(y: f32, cb: f32, cr: f32) -> [f32; 3] {
+pub(super) fn rgb_of_ybr(y: f32, cb: f32, cr: f32) -> [f32; 3] {
     // 128 of 255 is no colour.
     let (cb, cr) = (cb - 128.0 / 255.0, cr - 128.0 / 255.0);
     [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb].map(|x| x.clamp(0.0, 1.0))

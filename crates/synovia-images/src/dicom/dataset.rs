@@ -103,21 +103,21 @@ impl Bytes {
 
 /// How elements are encoded (PS3.5 §7.1, §7.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Encoding {
-    pub(super) explicit_vr: bool,
-    pub(super) big_endian: bool,
+pub(crate) struct Encoding {
+    pub(crate) explicit_vr: bool,
+    pub(crate) big_endian: bool,
 }
 
 impl Encoding {
-    pub(super) const IMPLICIT: Self = Self { explicit_vr: false, big_endian: false };
-    pub(super) const EXPLICIT: Self = Self { explicit_vr: true, big_endian: false };
-    pub(super) const BIG_ENDIAN: Self = Self { explicit_vr: true, big_endian: true };
+    pub(crate) const IMPLICIT: Self = Self { explicit_vr: false, big_endian: false };
+    pub(crate) const EXPLICIT: Self = Self { explicit_vr: true, big_endian: false };
+    pub(crate) const BIG_ENDIAN: Self = Self { explicit_vr: true, big_endian: true };
 
-    pub(super) fn u16(self, bytes: [u8; 2]) -> u16 {
+    pub(crate) fn u16(self, bytes: [u8; 2]) -> u16 {
         if self.big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
     }
 
-    fn u32(self, bytes: [u8; 4]) -> u32 {
+    pub(crate) fn u32(self, bytes: [u8; 4]) -> u32 {
         if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     }
 }
@@ -370,6 +370,8 @@ fn is_sequence(tag: Tag) -> bool {
         tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE,
         tags::FRAME_VOILUT_SEQUENCE,
         tags::PIXEL_MEASURES_SEQUENCE,
+        tags::PLANE_POSITION_SEQUENCE,
+        tags::PLANE_ORIENTATION_SEQUENCE,
     ]
     .contains(&tag)
 }

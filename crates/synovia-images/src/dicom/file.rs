@@ -1,5 +1,6 @@
 //! A DICOM file (PS3.10): prefix, file meta information, and the header of the data set.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -77,6 +78,46 @@ impl Opened {
         }
         u64::from(pixels.length).min(left)
     }
+}
+
+/// A file in its parts, for those that rewrite it.
+pub(crate) struct Split<'a> {
+    pub(crate) syntax_uid: String,
+    pub(crate) encoding: Encoding,
+    pub(crate) deflated: bool,
+    /// The data set, inflated.
+    pub(crate) data: Cow<'a, [u8]>,
+}
+
+/// Takes the file meta information off a file.
+pub(crate) fn split_file(file: &[u8]) -> Result<Split<'_>, Fault> {
+    if file.is_empty() {
+        return Err(Fault::Empty);
+    }
+    // No meta information is longer.
+    let mut bytes = Bytes::of_memory(file[..file.len().min(1 << 16)].to_vec());
+    let (meta, start) = file_meta(&mut bytes)?;
+    if meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID).as_deref() == Some(uids::MEDIA_STORAGE_DIRECTORY_STORAGE) {
+        return Err(Fault::Directory);
+    }
+    bytes.go_to(start)?;
+    let syntax = match meta.text(tags::TRANSFER_SYNTAX_UID) {
+        Some(uid) => TransferSyntax::of(&uid).ok_or_else(|| Fault::Undecodable { uid: Fault::shown(&uid), name: "not known" })?,
+        None => guess(&mut bytes)?,
+    };
+    let rest = &file[start as usize..];
+    let data = if syntax.deflated {
+        let mut inflated = Vec::new();
+        let result = flate2::read::DeflateDecoder::new(rest).take(MAX_INFLATED).read_to_end(&mut inflated);
+        result.map_err(|_| Fault::Codec { codec: "deflate" })?;
+        if inflated.len() as u64 == MAX_INFLATED {
+            return Err(Fault::HeaderTooLarge { limit: "512 MiB inflated" });
+        }
+        Cow::Owned(inflated)
+    } else {
+        Cow::Borrowed(rest)
+    };
+    Ok(Split { syntax_uid: syntax.uid.to_owned(), encoding: syntax.encoding, deflated: syntax.deflated, data })
 }
 
 /// Group 0002 and where the data set starts. A file may lack the preamble, or the whole group.

@@ -182,7 +182,7 @@ impl Voi {
 }
 
 /// The item of a functional group (§C.7.6.16) that holds for `frame`: its own, else the shared one.
-fn functional_group(data: &Dataset, frame: usize, group: Tag) -> Option<&Dataset> {
+pub(super) fn functional_group(data: &Dataset, frame: usize, group: Tag) -> Option<&Dataset> {
     let own = data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).get(frame).and_then(|item| item.items(group).first());
     own.or_else(|| data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first().and_then(|item| item.items(group).first()))
 }
@@ -252,6 +252,21 @@ pub(super) fn grey(stored: &Stored<'_>, module: &PixelModule, data: &Dataset, fr
         }
     }
     Ok(plane)
+}
+
+/// Grey values of quantities that come without stored values; `file` is the range that their file shows.
+pub(crate) fn shades(values: &[f64], window: Window, file: Option<(f64, f64)>) -> Vec<f32> {
+    let within = |ends| {
+        let (low, high) = range(values.iter().filter(|x| x.is_finite()).map(|&x| (x, 1)).collect(), ends);
+        Voi::Range { low, high }
+    };
+    let voi = match (window, file) {
+        (Window::File, Some((low, high))) => Voi::Range { low, high },
+        (Window::File, None) => within((0.0, 100.0)),
+        (Window::Fixed { center, width }, _) => Voi::Linear { center, width },
+        (Window::Percentiles { low, high }, _) => within((low, high)),
+    };
+    values.iter().map(|&x| voi.at(x)).map(|y| if y.is_nan() { 0.0 } else { y as f32 }).collect()
 }
 
 /// The finite quantities of a frame that are no padding, each with the number of pixels that have it.

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::{Study, Time};
 
 use super::dataset::Dataset;
+use super::grey::functional_group;
 use crate::error::Fault;
+use crate::stack::{Plane, stack};
 
 /// Elements that the index reads.
 pub(super) const INDEX_TAGS: &[Tag] = &[
@@ -21,6 +23,8 @@ pub(super) const INDEX_TAGS: &[Tag] = &[
     tags::SERIES_NUMBER,
     tags::INSTANCE_NUMBER,
     tags::VIEW_POSITION,
+    tags::IMAGE_LATERALITY,
+    tags::LATERALITY,
     tags::IMAGE_POSITION_PATIENT,
     tags::IMAGE_ORIENTATION_PATIENT,
     tags::TIMEZONE_OFFSET_FROM_UTC,
@@ -43,6 +47,10 @@ pub(super) const INDEX_TAGS: &[Tag] = &[
     tags::BITS_STORED,
     tags::HIGH_BIT,
     tags::PIXEL_REPRESENTATION,
+    tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
+    tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
+    tags::PLANE_POSITION_SEQUENCE,
+    tags::PLANE_ORIENTATION_SEQUENCE,
 ];
 
 /// How well an instance stands for its study; lower is better.
@@ -66,10 +74,14 @@ pub(crate) struct Instance {
     pub(crate) series_number: i32,
     pub(crate) number: i32,
     pub(crate) role: Role,
+    /// View Position, empty where there is none.
+    pub(crate) view_position: String,
+    /// Image Laterality, else Laterality; empty where there is neither.
+    pub(crate) laterality: String,
     /// Projection radiographs: PA 0, AP 1, others 2, lateral 3.
     pub(crate) view: u8,
-    /// Slices: millimetres along the normal of the slice.
-    pub(crate) position_mm: Option<f64>,
+    /// Slices: where it lies; of several frames that of the chosen one.
+    pub(crate) plane: Option<Plane>,
 }
 
 impl Instance {
@@ -82,8 +94,10 @@ impl Instance {
             series_number: 0,
             number: 0,
             role: Role::Primary,
+            view_position: String::new(),
+            laterality: String::new(),
             view: 0,
-            position_mm: None,
+            plane: None,
         }
     }
 
@@ -100,13 +114,15 @@ impl Instance {
             series_number: number(tags::SERIES_NUMBER),
             number: number(tags::INSTANCE_NUMBER),
             role: role(data)?,
+            view_position: data.text(tags::VIEW_POSITION).unwrap_or_default(),
+            laterality: data.text(tags::IMAGE_LATERALITY).or_else(|| data.text(tags::LATERALITY)).unwrap_or_default(),
             view: match data.text(tags::VIEW_POSITION).as_deref() {
                 Some("PA") => 0,
                 Some("AP") => 1,
                 Some("LL" | "RL" | "LAT" | "LATERAL" | "LLAT" | "RLAT") => 3,
                 _ => 2,
             },
-            position_mm: position_mm(data),
+            plane: plane_of(data, study.frame as usize),
             study,
         })
     }
@@ -120,7 +136,7 @@ pub(super) fn study_of(data: &Dataset, n_frames: u32) -> Study {
         time: time(data),
         modality: data.text(tags::MODALITY).unwrap_or_default(),
         file: String::new(),
-        frame: n_frames / 2,
+        frame: middle_frame(data, n_frames),
         n_images: 1,
     }
 }
@@ -148,13 +164,29 @@ fn role(data: &Dataset) -> Result<Role, Fault> {
     })
 }
 
-/// Image Position along the normal of Image Orientation (PS3.3 §C.7.6.2.1.1).
-fn position_mm(data: &Dataset) -> Option<f64> {
-    let position = data.decimals(tags::IMAGE_POSITION_PATIENT)?;
-    let orientation = data.decimals(tags::IMAGE_ORIENTATION_PATIENT)?;
-    let ([x, y, z], [a, b, c, d, e, f]) = (position.as_slice(), orientation.as_slice()) else { return None };
-    let along = x * (b * f - c * e) + y * (c * d - a * f) + z * (a * e - b * d);
-    along.is_finite().then_some(along)
+/// Where a frame lies: by its functional groups (PS3.3 §C.7.6.16.2.3), else by the image's own position and orientation.
+fn plane_of(data: &Dataset, frame: usize) -> Option<Plane> {
+    let group = |group| functional_group(data, frame, group).unwrap_or(data);
+    let position = group(tags::PLANE_POSITION_SEQUENCE).decimals(tags::IMAGE_POSITION_PATIENT)?;
+    let orientation = group(tags::PLANE_ORIENTATION_SEQUENCE).decimals(tags::IMAGE_ORIENTATION_PATIENT)?;
+    let plane = Plane { position_mm: *position.first_chunk()?, orientation: *orientation.first_chunk()? };
+    let whole = position.len() == 3 && orientation.len() == 6;
+    (whole && plane.position_mm.iter().chain(&plane.orientation).all(|x| x.is_finite())).then_some(plane)
+}
+
+/// The frame that stands for an image: the middle one along the normal where every frame has a place of its own, else the
+/// middle one in order.
+fn middle_frame(data: &Dataset, n_frames: u32) -> u32 {
+    let n = data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).len();
+    if n == n_frames as usize && n > 1 {
+        let planes: Option<Vec<Plane>> = (0..n).map(|frame| plane_of(data, frame)).collect();
+        let order = planes.map(|planes| stack(&planes).order).unwrap_or_default();
+        // One position for all is a film, not a volume.
+        if order.len() > 1 {
+            return order[order.len() / 2] as u32;
+        }
+    }
+    n_frames / 2
 }
 
 /// When the image was acquired: the first of Acquisition DateTime, then Acquisition, Content, Series and Study Date with

@@ -20,7 +20,12 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use synovia_cohort::Study;
 
+pub(crate) use dataset::Encoding;
+pub(crate) use file::{Split, split_file};
+pub(crate) use grey::shades;
 pub(crate) use instance::{Instance, Role};
+#[cfg(test)]
+pub(crate) use jpeg::Written as WrittenJpeg;
 
 use crate::error::Fault;
 use crate::preparation::{Picture, Preparation};
@@ -54,8 +59,6 @@ const PIXEL_TAGS: &[Tag] = &[
     tags::SEGMENTED_RED_PALETTE_COLOR_LOOKUP_TABLE_DATA,
     tags::SEGMENTED_GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA,
     tags::SEGMENTED_BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA,
-    tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
-    tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
     tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE,
     tags::FRAME_VOILUT_SEQUENCE,
     tags::PIXEL_MEASURES_SEQUENCE,
@@ -106,4 +109,37 @@ fn pixel_width(data: &Dataset) -> f64 {
         _ => None,
     });
     ratio.filter(|ratio| (0.1..=10.0).contains(ratio)).unwrap_or(1.0)
+}
+
+/// The stored values of every frame, colour as red, green and blue, and what the header says of them: for comparison with
+/// another reader's.
+#[cfg(test)]
+pub(crate) fn stored_values(path: &Path) -> Result<Vec<f64>, Fault> {
+    let mut opened = Opened::read(path, Depth::Pixels, &[instance::INDEX_TAGS, PIXEL_TAGS].concat())?;
+    let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
+    let module = PixelModule::of(&opened.data, pixels.tag)?;
+    let mut all = Vec::new();
+    for frame in 0..module.frames {
+        let encoded = frame::read(&mut opened, &module, frame)?;
+        let (stored, photometric) = codec::decode(&encoded, &module, opened.syntax.codec)?;
+        let values: Vec<f64> = match stored {
+            codec::Stored::Words(words) => words.values().map(f64::from).collect(),
+            codec::Stored::Reals(values) => values,
+        };
+        if matches!(photometric, Photometric::YbrFull | Photometric::YbrFull422) && module.bits_stored == 8 {
+            for pixel in values.as_chunks::<3>().0 {
+                let rgb = colour::rgb_of_ybr(pixel[0] as f32 / 255.0, pixel[1] as f32 / 255.0, pixel[2] as f32 / 255.0);
+                all.extend(rgb.map(|x| f64::from((x * 255.0).round())));
+            }
+        } else {
+            all.extend(values);
+        }
+    }
+    Ok(all)
+}
+
+/// Name of the transfer syntax with this UID.
+#[cfg(test)]
+pub(crate) fn syntax_name(uid: &str) -> &'static str {
+    syntax::TransferSyntax::of(uid).map_or("none or unknown", |syntax| syntax.name)
 }

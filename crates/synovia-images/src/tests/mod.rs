@@ -4,6 +4,7 @@
 #![allow(clippy::needless_raw_string_hashes)]
 
 mod hostile;
+mod oracle;
 mod pixels;
 mod studies;
 

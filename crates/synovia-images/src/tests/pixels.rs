@@ -305,7 +305,7 @@ fn fragments_are_found_by_count_and_by_offset() {
     assert_eq!(rejected.reason, "frame 1 cannot be told apart: 3 fragments for 2 frames and no offset table");
 }
 
-fn jpeg(values: &[u8], columns: u32, rows: u32, colour: image::ExtendedColorType) -> Vec<u8> {
+pub(super) fn jpeg(values: &[u8], columns: u32, rows: u32, colour: image::ExtendedColorType) -> Vec<u8> {
     let mut bytes = Vec::new();
     image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100).encode(values, columns, rows, colour).unwrap();
     bytes
@@ -360,7 +360,7 @@ fn pixels_that_are_not_square() {
 }
 
 #[test]
-fn png_and_jpeg_files() {
+fn png_jpeg_and_tiff_files() {
     let dir = tempfile::tempdir().unwrap();
     let check = |name: &str, preparation: &Preparation, expected: &[f32]| {
         let loaded = load_file(&dir.path().join(name), ImageKind::Picture, preparation).unwrap();
@@ -379,4 +379,8 @@ fn png_and_jpeg_files() {
     check("red.png", &Preparation { channels: 3, ..Preparation::grey(1) }, &[1.0, 0.0, 0.0]);
     std::fs::write(dir.path().join("ramp.jpg"), jpeg(&[200; 64], 8, 8, image::ExtendedColorType::L8)).unwrap();
     check("ramp.jpg", &Preparation::grey(1), &[200.0 / 255.0]);
+    image::GrayImage::from_raw(1, 1, vec![51]).unwrap().save(dir.path().join("grey.tif")).unwrap();
+    check("grey.tif", &Preparation::grey(1), &[0.2]);
+    image::ImageBuffer::<image::Luma<u16>, _>::from_raw(1, 1, vec![6_553u16]).unwrap().save(dir.path().join("deep.tiff")).unwrap();
+    check("deep.tiff", &Preparation::grey(1), &[6_553.0 / 65_535.0]);
 }

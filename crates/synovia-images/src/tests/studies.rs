@@ -9,7 +9,7 @@ use expect_test::{Expect, expect};
 use synovia_cohort::RejectedLog;
 
 use super::Object;
-use crate::{ImageKind, Preparation, StudyIndex, load, scan};
+use crate::{ImageKind, Preparation, Selection, StudyIndex, load, scan, scan_into};
 
 /// The index and the rejections of a folder, as text.
 fn described(root: &Path, kind: ImageKind) -> (StudyIndex, String) {
@@ -82,6 +82,82 @@ fn a_radiograph_from_the_front() {
         vec![("a", view("LATERAL")), ("b", view("RLO"))],
         &expect![[r#"
             2.25.2 DX b#0 of 2 at no time
+        "#]],
+    );
+}
+
+#[test]
+fn only_what_is_selected() {
+    let dir = tempfile::tempdir().unwrap();
+    let mammogram = |k: u8, view: &str, side: &str| {
+        Object::new().text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.9{k}")).text(tags::VIEW_POSITION, VR::CS, view).text(
+            tags::IMAGE_LATERALITY,
+            VR::CS,
+            side,
+        )
+    };
+    for (k, (view, side)) in [("CC", "L"), ("MLO", "L"), ("MLO", "R"), ("", "")].into_iter().enumerate() {
+        mammogram(k as u8, view, side).write(&dir.path().join(k.to_string()));
+    }
+    let of = |views: &[&str], laterality: Option<&str>| {
+        let selection = Selection { views: views.iter().map(|&view| view.to_owned()).collect(), laterality: laterality.map(str::to_owned) };
+        let log = RejectedLog::counting();
+        let mut files = Vec::new();
+        let counts = scan_into(dir.path(), ImageKind::Dicom, &selection, &std::env::temp_dir(), &log, &|_| (), &mut |study| {
+            files.push(study.file);
+            Ok(())
+        });
+        (counts.unwrap().n_images, files, log.finish().unwrap().into_keys().collect::<Vec<_>>())
+    };
+    assert_eq!(of(&[], None).0, 4);
+    let (n, files, reasons) = of(&["MLO"], Some("R"));
+    assert_eq!((n, files), (1, vec!["2".to_owned()]));
+    assert_eq!(reasons, ["not of the laterality that the pipeline selects", "not of the view that the pipeline selects"]);
+    assert_eq!(of(&["CC", "MLO"], None).0, 3);
+}
+
+#[test]
+fn the_middle_frame_along_the_normal() {
+    // By hand: frames at 8, 0, 4, 2 and 6 mm; along the normal 1, 3, 2, 4, 0: the middle one is the third, at 4 mm.
+    let place = |z: f64| {
+        let position = Object::item().text(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("0\\0\\{z}"));
+        Object::item().sequence(tags::PLANE_POSITION_SEQUENCE, vec![position])
+    };
+    let orientation = Object::item().text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\1\\0");
+    let shared = Object::item().sequence(tags::PLANE_ORIENTATION_SEQUENCE, vec![orientation]);
+    let enhanced = Object::new()
+        .text(tags::MODALITY, VR::CS, "MR")
+        .text(tags::NUMBER_OF_FRAMES, VR::IS, "5")
+        .bytes(tags::PIXEL_DATA, VR::OB, &[0; 20])
+        .sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared])
+        .sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, [8.0, 0.0, 4.0, 2.0, 6.0].map(place).to_vec());
+    check(
+        vec![("a", enhanced.clone())],
+        &expect![[r#"
+            2.25.2 MR a#2 of 1 at no time
+        "#]],
+    );
+    // Two frames a position: the middle of three positions, at 2 mm, by its first frame.
+    let film = enhanced
+        .text(tags::NUMBER_OF_FRAMES, VR::IS, "6")
+        .bytes(tags::PIXEL_DATA, VR::OB, &[0; 24])
+        .sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, [4.0, 4.0, 2.0, 2.0, 0.0, 0.0].map(place).to_vec());
+    check(
+        vec![("a", film)],
+        &expect![[r#"
+            2.25.2 MR a#2 of 1 at no time
+        "#]],
+    );
+}
+
+#[test]
+fn a_turned_slice_does_not_stand_for_a_series() {
+    let turned = slice(1, 0, Some(0.0)).text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0\\1\\0\\0\\0\\-1");
+    check(
+        vec![("a", turned), ("b", slice(1, 1, Some(0.0))), ("c", slice(1, 2, Some(0.0))), ("d", slice(1, 3, Some(5.0)))],
+        // Along the normal b (with c at its place) and d.
+        &expect![[r#"
+            2.25.2 CT d#0 of 4 at no time
         "#]],
     );
 }
@@ -202,7 +278,7 @@ fn pictures_are_named_by_their_files() {
         one  a/one.png#0 of 1 at no time
         - cut.png : the PNG file is damaged or over the size limit
         - empty : empty file
-        - notes.txt : not a PNG or JPEG file
+        - notes.txt : not a PNG, JPEG or TIFF file
         - b/one.png : another picture has the same name in a different folder; give each picture its own name
     "#]]
     .assert_eq(&text);

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use synovia_cohort::Fractions;
+use synovia_images::{Selection, Window};
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
@@ -44,7 +45,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
     }
     let seed = top.integer("seed", 0..=i64::MAX).unwrap_or(0).cast_unsigned();
 
-    let images = top.has("images").then(|| read_images(&open(&top, "images", &["path", "kind", "size"])));
+    let images = top.has("images").then(|| read_images(&open(&top, "images", &["path", "kind", "size", "window", "views", "laterality"])));
     let records = if top.has("records") {
         let known = ["path", "format", "history", "features", "categories", "id", "image", "time"];
         Some(read_records(&open(&top, "records", &known)))
@@ -106,16 +107,22 @@ fn is_file_name(name: &str) -> bool {
 
 fn read_images(section: &Section<'_>) -> Option<Images> {
     let path = read_path(section, true);
-    let kind = section.choice(
-        "kind",
-        &[("dicom", ImageKind::Dicom), ("picture", ImageKind::Picture)],
-        &[("nifti", "is not read by this version; kinds that are")],
-    );
+    let kind = section.choice("kind", &[("dicom", ImageKind::Dicom), ("nifti", ImageKind::Nifti), ("picture", ImageKind::Picture)], &[]);
     if !section.has("kind") {
-        section.missing("kind", "write kind = \"dicom\" or kind = \"picture\"");
+        section.missing("kind", "write kind = \"dicom\", kind = \"nifti\" or kind = \"picture\"");
     }
     let size = section.count("size", 16..=1024).unwrap_or(224);
-    Some(Images { path: path?, kind: kind?, size })
+    let window = section.text("window").map_or(Ok(Window::File), |text| text.parse());
+    if let Err(error) = &window {
+        section.wrong("window", format!("{}: {error}", section.name("window")));
+    }
+    let sides = [("L", "L"), ("R", "R"), ("B", "B"), ("U", "U")];
+    let laterality = section.choice("laterality", &sides, &[]).map(str::to_owned);
+    for key in ["views", "laterality"].into_iter().filter(|key| kind.is_some_and(|kind| kind != ImageKind::Dicom) && section.has(key)) {
+        section.wrong(key, format!("{}: only DICOM files tell it; remove the line, or give kind = \"dicom\"", section.name(key)));
+    }
+    let selection = Selection { views: section.texts("views").unwrap_or_default(), laterality };
+    Some(Images { path: path?, kind: kind?, size, window: window.ok()?, selection })
 }
 
 /// A path that can be read: a folder that is not empty or, unless `folder`, a file.

@@ -42,6 +42,11 @@ pub struct Images {
     pub kind: ImageKind,
     /// Side of the square that every image becomes, in pixels: 16 to 1024. Default 224.
     pub size: usize,
+    /// Which values become black and white: `file`, a name such as `lung`, `40/400`, `1%-99%`. Default `file`.
+    pub window: synovia_images::Window,
+    /// `views` and `laterality`: which images are taken at all. Default: any.
+    #[serde(flatten)]
+    pub selection: synovia_images::Selection,
 }
 
 /// What the files of an image folder are.
@@ -50,7 +55,9 @@ pub struct Images {
 pub enum ImageKind {
     /// DICOM Part 10 files, grouped into studies.
     Dicom,
-    /// PNG and JPEG, each file a study named by its stem.
+    /// NIfTI-1 volumes, each file a study named by its stem.
+    Nifti,
+    /// PNG, JPEG and TIFF, each file a study named by its stem.
     Picture,
 }
 

@@ -115,6 +115,22 @@ fn oasis(from: &str, to: &str, expect: &Expect) {
 }
 
 #[test]
+fn which_images_and_how_they_are_shown() {
+    let with = |line: &str| parse(&LUNG.replacen("size = 64", &format!("size = 64\n{line}"), 1), &[]);
+    let images = with("window = \"45/410\"\nviews = [\"PA\", \"AP\"]\nlaterality = \"L\"").unwrap().images.unwrap();
+    assert_eq!(images.preparation().window.to_string(), "45/410");
+    assert_eq!((images.selection.views.len(), images.selection.laterality.as_deref()), (2, Some("L")));
+    let wrong = |result: Result<Pipeline, PipelineError>, what: &str| {
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
+    };
+    wrong(with("window = \"lungs\""), "p.toml:7: `window` in [images]: a window is file, lung, bone");
+    wrong(with("laterality = \"left\""), "p.toml:7: `laterality` in [images] is \"left\"; allowed: L, R, B, U");
+    let views = OASIS.replacen("kind = \"picture\"", "kind = \"picture\"\nviews = [\"PA\"]", 1);
+    wrong(parse(&views, &[]), "`views` in [images]: only DICOM files tell it");
+}
+
+#[test]
 fn defaults_are_written_out() {
     check(
         LUNG,
@@ -127,6 +143,7 @@ fn defaults_are_written_out() {
         path = "D/dicom"
         kind = "dicom"
         size = 64
+        window = "file"
 
         [records]
         path = "D/fhir"
@@ -203,6 +220,7 @@ fn defaults_are_written_out() {
             path = "D/pictures"
             kind = "picture"
             size = 224
+            window = "file"
 
             [records]
             path = "D/table.csv"

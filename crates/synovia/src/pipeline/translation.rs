@@ -10,6 +10,7 @@ impl From<ImageKind> for synovia_images::ImageKind {
     fn from(kind: ImageKind) -> Self {
         match kind {
             ImageKind::Dicom => Self::Dicom,
+            ImageKind::Nifti => Self::Nifti,
             ImageKind::Picture => Self::Picture,
         }
     }
@@ -18,7 +19,7 @@ impl From<ImageKind> for synovia_images::ImageKind {
 impl Images {
     /// How every image is prepared.
     pub fn preparation(&self) -> Preparation {
-        Preparation { size: self.size, ..Preparation::default() }
+        Preparation { size: self.size, window: self.window, ..Preparation::default() }
     }
 }
 

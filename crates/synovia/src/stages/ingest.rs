@@ -20,9 +20,9 @@ pub const FOLDER: &str = "ingest";
 /// The stage as it would run now.
 pub fn stage(work: &Work) -> anyhow::Result<Stage> {
     let pipeline = &work.pipeline;
-    let images = pipeline.images.as_ref().map(|images| (&images.path, images.kind));
+    let images = pipeline.images.as_ref().map(|images| (&images.path, images.kind, &images.selection));
     let mut stage = Stage::new("ingest", VERSION, &serde_json::json!({ "images": images, "records": work.pipeline.format_config() }))?;
-    if let Some((path, _)) = images {
+    if let Some((path, ..)) = images {
         stage = stage.reads("images", path)?;
     }
     Ok(stage.reads("records", &pipeline.records.path)?)
@@ -76,7 +76,7 @@ fn scan(images: &Images, scratch: &Path, path: &Path, log: &RejectedLog, progres
     atomic_file(path, |out| -> anyhow::Result<()> {
         out.write_all(b"{\"studies\": [")?;
         let mut between = "\n";
-        counts = synovia_images::scan_into(&images.path, images.kind.into(), scratch, log, progress, &mut |study| {
+        counts = synovia_images::scan_into(&images.path, images.kind.into(), &images.selection, scratch, log, progress, &mut |study| {
             out.write_all(between.as_bytes())?;
             serde_json::to_writer(&mut *out, &study)?;
             between = ",\n";

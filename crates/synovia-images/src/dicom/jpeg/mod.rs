@@ -10,6 +10,9 @@ mod lossless;
 
 use entropy::Table;
 
+#[cfg(test)]
+pub(crate) use lossless::tests::Written;
+
 use crate::error::Fault;
 
 const DAMAGED: Fault = Fault::Codec { codec: "JPEG" };

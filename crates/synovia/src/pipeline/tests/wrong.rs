@@ -29,8 +29,8 @@ fn unknown_keys() {
         "size = 64",
         "sizes = 64\nbrightness = 3",
         &expect![[r#"
-        p.toml:6: unknown key `sizes` in [images]; did you mean `size`?
-        p.toml:7: unknown key `brightness` in [images]; [images] has `path`, `kind`, `size`"#]],
+            p.toml:6: unknown key `sizes` in [images]; did you mean `size`?
+            p.toml:7: unknown key `brightness` in [images]; [images] has `path`, `kind`, `size`, `window`, `views`, `laterality`"#]],
     );
     lung(
         "within = \"180d\"",
@@ -158,8 +158,8 @@ fn words() {
     );
     lung(
         "kind = \"dicom\"",
-        "kind = \"nifti\"",
-        &expect![[r#"p.toml:5: kind = "nifti" is not read by this version; kinds that are: dicom, picture"#]],
+        "kind = \"dicoms\"",
+        &expect![[r#"p.toml:5: `kind` in [images] is "dicoms"; allowed: dicom, nifti, picture; did you mean "dicom"?"#]],
     );
     lung(
         "format = \"fhir\"",
@@ -389,13 +389,13 @@ fn everything_at_once_in_the_order_of_lines() {
         "sead = 3\n[images]\nkind = \"tiff\"\n[model]\nfussion = 1\n[[task]]\nname = \"t\"\n",
         &[],
         &expect![[r#"
-        p.toml: the pipeline has no `name`; write one such as name = "lung"
-        p.toml: the pipeline has no `records`; labels come from the records: add it, and record = "none" in [model] to train on images alone
-        p.toml:1: unknown key `sead`; did you mean `seed`?
-        p.toml:2: [images] has no `path`; write path = "…", relative to the current directory
-        p.toml:3: `kind` in [images] is "tiff"; allowed: dicom, picture
-        p.toml:5: unknown key `fussion` in [model]; did you mean `fusion`?
-        p.toml:6: [[task]] has no `kind`; write kind = "binary" or kind = "multiclass"
-        p.toml:6: [[task]] has no `label`; write label = { condition = "system|code", within = "180d" }"#]],
+            p.toml: the pipeline has no `name`; write one such as name = "lung"
+            p.toml: the pipeline has no `records`; labels come from the records: add it, and record = "none" in [model] to train on images alone
+            p.toml:1: unknown key `sead`; did you mean `seed`?
+            p.toml:2: [images] has no `path`; write path = "…", relative to the current directory
+            p.toml:3: `kind` in [images] is "tiff"; allowed: dicom, nifti, picture
+            p.toml:5: unknown key `fussion` in [model]; did you mean `fusion`?
+            p.toml:6: [[task]] has no `kind`; write kind = "binary" or kind = "multiclass"
+            p.toml:6: [[task]] has no `label`; write label = { condition = "system|code", within = "180d" }"#]],
     );
 }

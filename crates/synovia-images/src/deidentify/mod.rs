@@ -1,0 +1,393 @@
+//! De-identification by DICOM PS3.15 Annex E: the Basic Application Level Confidentiality Profile and some of its options.
+//!
+//! A file is read whole, changed attribute by attribute, and written in its own transfer syntax. What the profile's table does
+//! not name stays, but for what is more careful than the table: private attributes and attributes that the standard does not
+//! have go, and a text in which the patient's name or identifier stands, wherever it is, becomes empty.
+//!
+//! Not done here: faces are not removed from volumes, and pixels are blanked only outside of regions that the file itself
+//! declares. A file whose pixels may show a name is withheld instead.
+
+mod keyed;
+mod pixels;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod value;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+use synovia_cohort::Rejected;
+
+pub use keyed::Secret;
+
+use crate::dicom::{Encoding, Split, split_file};
+use crate::error::Fault;
+use table::Action;
+use tree::{Element, Value};
+
+/// Which options of the profile (PS3.15 §E.3) are on. As text: `basic`, or with options after `+`, as
+/// `basic+dates+device+descriptors`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// `pixels`: Clean Pixel Data, by the regions that ultrasound declares (§E.3.1).
+    pub clean_pixels: bool,
+    /// `descriptors`: Clean Descriptors, common words stay (§E.3.5).
+    pub clean_descriptors: bool,
+    /// `dates`: Retain Longitudinal Temporal Information, Modified Dates (§E.3.6): earlier by one offset a patient.
+    pub modified_dates: bool,
+    /// `device`: Retain Device Identity (§E.3.8).
+    pub retain_device: bool,
+    /// `uids`: Retain UIDs (§E.3.9).
+    pub retain_uids: bool,
+    /// `private`: Retain Safe Private (§E.3.10), the attributes that the standard lists.
+    pub retain_safe_private: bool,
+}
+
+/// A text that is no profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a profile is `basic`, or `basic` and some of pixels, descriptors, dates, device, uids, private after `+`, as basic+dates+device")]
+pub struct ProfileError;
+
+impl FromStr for Profile {
+    type Err = ProfileError;
+
+    fn from_str(text: &str) -> Result<Self, ProfileError> {
+        let mut words = text.split('+');
+        if words.next() != Some("basic") {
+            return Err(ProfileError);
+        }
+        let mut profile = Self::default();
+        for word in words {
+            *match word {
+                "pixels" => &mut profile.clean_pixels,
+                "descriptors" => &mut profile.clean_descriptors,
+                "dates" => &mut profile.modified_dates,
+                "device" => &mut profile.retain_device,
+                "uids" => &mut profile.retain_uids,
+                "private" => &mut profile.retain_safe_private,
+                _ => return Err(ProfileError),
+            } = true;
+        }
+        Ok(profile)
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("basic")?;
+        let options = [
+            (self.clean_pixels, "pixels"),
+            (self.clean_descriptors, "descriptors"),
+            (self.modified_dates, "dates"),
+            (self.retain_device, "device"),
+            (self.retain_uids, "uids"),
+            (self.retain_safe_private, "private"),
+        ];
+        options.iter().filter(|(on, _)| *on).try_for_each(|(_, word)| write!(f, "+{word}"))
+    }
+}
+
+/// A file that tells nothing of its patient.
+pub struct Clean {
+    /// The whole file.
+    pub bytes: Vec<u8>,
+    /// Where it belongs, by its new UIDs: `STUDY/SERIES/INSTANCE.dcm`. A folder of an archive may be named after a patient.
+    pub path: PathBuf,
+}
+
+impl fmt::Debug for Clean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clean").field("path", &self.path).field("n_bytes", &self.bytes.len()).finish()
+    }
+}
+
+/// De-identifies one file.
+///
+/// # Errors
+/// A [`Rejected`] whose source is the file's name: it can't be read, or its pixels may show who the patient is.
+pub fn deidentify(path: &Path, profile: Profile, secret: &Secret) -> Result<Clean, Rejected> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let work = || -> Result<Clean, Fault> {
+        let file = std::fs::read(path)?;
+        deidentify_bytes(&file, profile, secret)
+    };
+    work().map_err(|fault| fault.into_rejected(&name))
+}
+
+fn deidentify_bytes(file: &[u8], profile: Profile, secret: &Secret) -> Result<Clean, Fault> {
+    let Split { syntax_uid, encoding, deflated, data } = split_file(file)?;
+    let mut elements = tree::read(&data, encoding)?;
+    if !elements.iter().any(|element| element.tag == tags::SOP_INSTANCE_UID) {
+        return Err(Fault::Missing { tag: tags::SOP_INSTANCE_UID, name: "SOP Instance UID" });
+    }
+    let text = |elements: &[Element<'_>], tag| elements.iter().find(|e| e.tag == tag).map(text_of).unwrap_or_default();
+    let cleaned_pixels = pixels::clean(&mut elements, encoding, profile.clean_pixels)?;
+    // Instances without a Patient ID share what their study shares.
+    let patient = text(&elements, tags::PATIENT_ID);
+    let patient = if patient.is_empty() { text(&elements, tags::STUDY_INSTANCE_UID) } else { patient };
+    let work = Work { profile, secret, days: secret.days_back(&patient), identity: Identity::of(&elements) };
+    work.clean(&mut elements, true);
+    let pseudonym = secret.pseudonym(&patient);
+    put(&mut elements, tags::PATIENT_ID, *b"LO", pseudonym.into_bytes());
+    work.state(&mut elements, cleaned_pixels);
+    let uid = |tag| {
+        let uid = text(&elements, tag);
+        if uid.is_empty() { "none".to_owned() } else { uid.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect() }
+    };
+    let instance = uid(tags::SOP_INSTANCE_UID);
+    let path = PathBuf::from(uid(tags::STUDY_INSTANCE_UID)).join(uid(tags::SERIES_INSTANCE_UID)).join(format!("{instance}.dcm"));
+    let class = text(&elements, tags::SOP_CLASS_UID);
+    let mut body = Vec::with_capacity(data.len() + 1024);
+    tree::write(&elements, encoding, &mut body);
+    if deflated {
+        use std::io::Write;
+        let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        deflate.write_all(&body)?;
+        body = deflate.finish()?;
+        // PS3.5 §A.5: padded to an even length.
+        body.resize(body.len().next_multiple_of(2), 0);
+    }
+    let mut bytes = meta(&class, &instance, &syntax_uid);
+    bytes.append(&mut body);
+    Ok(Clean { bytes, path })
+}
+
+/// Preamble, prefix and file meta information: nothing of the old one but what says how to read the file.
+fn meta(class: &str, instance: &str, syntax: &str) -> Vec<u8> {
+    let element = |tag, vr, bytes: &[u8]| Element { tag, vr, value: Value::Bytes(Cow::Owned(bytes.to_vec())) };
+    let mut group = Vec::new();
+    let elements = [
+        element(tags::FILE_META_INFORMATION_VERSION, *b"OB", &[0, 1]),
+        element(tags::MEDIA_STORAGE_SOP_CLASS_UID, *b"UI", class.as_bytes()),
+        element(tags::MEDIA_STORAGE_SOP_INSTANCE_UID, *b"UI", instance.as_bytes()),
+        element(tags::TRANSFER_SYNTAX_UID, *b"UI", syntax.as_bytes()),
+        element(tags::IMPLEMENTATION_CLASS_UID, *b"UI", b"2.25.190146283741604316712840511094632107553"),
+        element(tags::IMPLEMENTATION_VERSION_NAME, *b"SH", b"SYNOVIA"),
+    ];
+    tree::write(&elements, Encoding::EXPLICIT, &mut group);
+    let mut bytes = vec![0; 128];
+    bytes.extend(b"DICM");
+    let length = element(tags::FILE_META_INFORMATION_GROUP_LENGTH, *b"UL", &(group.len() as u32).to_le_bytes());
+    tree::write(&[length], Encoding::EXPLICIT, &mut bytes);
+    bytes.append(&mut group);
+    bytes
+}
+
+/// Text without its padding; bytes that are no UTF-8 as ISO 8859-1.
+fn text_of(element: &Element<'_>) -> String {
+    let Value::Bytes(bytes) = &element.value else { return String::new() };
+    let text = str::from_utf8(bytes).map_or_else(|_| bytes.iter().map(|&b| char::from(b)).collect(), str::to_owned);
+    text.trim_matches([' ', '\0']).to_owned()
+}
+
+/// Sets an element of the root, in its place.
+fn put(elements: &mut Vec<Element<'_>>, tag: Tag, vr: [u8; 2], bytes: Vec<u8>) {
+    put_value(elements, tag, vr, Value::Bytes(Cow::Owned(bytes)));
+}
+
+fn put_value<'a>(elements: &mut Vec<Element<'a>>, tag: Tag, vr: [u8; 2], value: Value<'a>) {
+    let element = Element { tag, vr, value };
+    match elements.iter_mut().find(|known| known.tag == tag) {
+        Some(known) => *known = element,
+        None => {
+            let at = elements.iter().position(|known| known.tag > tag).unwrap_or(elements.len());
+            elements.insert(at, element);
+        }
+    }
+}
+
+/// Retired, and still written.
+const OTHER_PATIENT_IDS: Tag = Tag(0x0010, 0x1000);
+
+/// What names the patient, in capitals.
+#[derive(Default)]
+struct Identity {
+    /// Parts of names, of three letters or more: looked for as whole words.
+    names: Vec<String>,
+    /// Identifiers of five characters or more: looked for anywhere.
+    identifiers: Vec<String>,
+}
+
+impl Identity {
+    fn of(elements: &[Element<'_>]) -> Self {
+        let mut identity = Self::default();
+        identity.gather(elements);
+        identity
+    }
+
+    fn gather(&mut self, elements: &[Element<'_>]) {
+        for element in elements {
+            if let Value::Items(items) = &element.value {
+                items.iter().for_each(|item| self.gather(item));
+            }
+            let text = text_of(element).to_uppercase();
+            match element.tag {
+                tags::PATIENT_NAME | tags::OTHER_PATIENT_NAMES | tags::PATIENT_BIRTH_NAME | tags::PATIENT_MOTHER_BIRTH_NAME => {
+                    self.names.extend(words(&text).filter(|word| word.chars().count() >= 3).map(str::to_owned));
+                }
+                tags::PATIENT_ID | OTHER_PATIENT_IDS | tags::ACCESSION_NUMBER | tags::PATIENT_BIRTH_DATE => {
+                    self.identifiers.extend(text.split('\\').map(str::trim).filter(|id| id.chars().count() >= 5).map(str::to_owned));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        let text = text.to_uppercase();
+        self.identifiers.iter().any(|id| text.contains(id.as_str())) || words(&text).any(|word| self.names.iter().any(|name| name == word))
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric())
+}
+
+/// Private attributes that are safe by PS3.15 Table E.3.10-1: creator, group, element within the creator's block.
+const SAFE_PRIVATE: [(&str, u16, u8); 8] = [
+    ("Philips PET Private Group", 0x7053, 0x00),
+    ("Philips PET Private Group", 0x7053, 0x09),
+    ("Philips Imaging DD 001", 0x2001, 0x03),
+    ("Philips Imaging DD 001", 0x2001, 0x04),
+    ("GEMS_PARM_01", 0x0043, 0x39),
+    ("GEMS_ACQU_01", 0x0019, 0x23),
+    ("SIEMENS MR HEADER", 0x0019, 0x0C),
+    ("SIEMENS MR HEADER", 0x0019, 0x0E),
+];
+
+struct Work<'a> {
+    profile: Profile,
+    secret: &'a Secret,
+    days: i64,
+    identity: Identity,
+}
+
+impl Work<'_> {
+    fn clean(&self, elements: &mut Vec<Element<'_>>, root: bool) {
+        let creators: Vec<(Tag, String)> = elements
+            .iter()
+            .filter(|e| e.tag.0 % 2 == 1 && (0x10..=0xFF).contains(&e.tag.1))
+            .map(|creator| (creator.tag, text_of(creator)))
+            .collect();
+        let safe = |tag: Tag| {
+            self.profile.retain_safe_private
+                && SAFE_PRIVATE.iter().any(|&(creator, group, element)| {
+                    let named = |block: u16| creators.iter().any(|(tag, text)| *tag == Tag(group, block) && text == creator);
+                    tag.0 == group && (tag.1 > 0xFF && tag.1 as u8 == element && named(tag.1 >> 8))
+                })
+        };
+        // The creator of a safe attribute has to stay with it.
+        let blocks: Vec<Tag> = elements.iter().filter(|e| safe(e.tag)).map(|e| Tag(e.tag.0, e.tag.1 >> 8)).collect();
+        elements.retain_mut(|element| {
+            let tag = element.tag;
+            if tag.0 % 2 == 1 {
+                return safe(tag) || blocks.contains(&tag);
+            }
+            // Group lengths are retired, and wrong from here on; what the standard does not have can hold anything.
+            if tag.1 == 0 || tree::vr_of(tag).is_none() && table::action(tag).is_none() || root && tag == tags::DATA_SET_TRAILING_PADDING {
+                return false;
+            }
+            self.one(element)
+        });
+    }
+
+    /// Changes an attribute; false when it goes.
+    fn one(&self, element: &mut Element<'_>) -> bool {
+        let action = table::action(element.tag);
+        let date = matches!(&element.vr, b"DA" | b"DT");
+        let birth = matches!(element.tag, tags::PATIENT_BIRTH_DATE | tags::PATIENT_BIRTH_TIME);
+        if self.profile.modified_dates && !birth && (date || element.vr == *b"TM") {
+            // Times of day stay, as do the intervals within a patient.
+            let moved = if date { value::earlier(&text_of(element), self.days) } else { Some(text_of(element)) };
+            if let Some(text) = moved {
+                element.value = Value::Bytes(Cow::Owned(text.into_bytes()));
+                return true;
+            }
+        }
+        let keep = self.profile.retain_device && table::is_device(element.tag);
+        let described = matches!(&element.vr, b"LO" | b"SH" | b"ST" | b"LT" | b"UT" | b"UC");
+        match action {
+            Some(Action::Uid | Action::Uids) if self.profile.retain_uids => self.rest(element),
+            Some(Action::Replace) if element.vr == *b"UI" => self.uids(element),
+            Some(Action::Uid) => self.uids(element),
+            Some(_) if keep => self.rest(element),
+            Some(Action::Remove | Action::Empty | Action::Replace)
+                if self.profile.clean_descriptors && described && is_descriptor(element.tag) =>
+            {
+                let text = value::cleaned(&text_of(element));
+                element.value = Value::Bytes(Cow::Owned(text.into_bytes()));
+                true
+            }
+            Some(Action::Remove) => false,
+            Some(Action::Empty) => {
+                element.value = if element.vr == *b"SQ" { Value::Items(Vec::new()) } else { Value::Bytes(Cow::Borrowed(&[])) };
+                true
+            }
+            Some(Action::Replace) if element.vr != *b"SQ" => {
+                element.value = Value::Bytes(Cow::Owned(value::dummy(element.vr)));
+                true
+            }
+            // Not in the table: a date says when, whatever its name.
+            None if date => false,
+            Some(Action::Replace | Action::Uids) | None => self.rest(element),
+        }
+    }
+
+    /// Other UIDs in the place of its own.
+    fn uids(&self, element: &mut Element<'_>) -> bool {
+        let uids: Vec<String> = text_of(element).split('\\').map(|uid| self.secret.uid(uid)).collect();
+        element.value = Value::Bytes(Cow::Owned(uids.join("\\").into_bytes()));
+        true
+    }
+
+    /// What stays: its items are gone through, and a text that names the patient becomes empty.
+    fn rest(&self, element: &mut Element<'_>) -> bool {
+        let texts = [b"LO", b"SH", b"ST", b"LT", b"UT", b"UC", b"PN", b"CS", b"AE", b"UR", b"UN"];
+        if let Value::Items(items) = &mut element.value {
+            items.iter_mut().for_each(|item| self.clean(item, false));
+        } else if texts.contains(&&element.vr) && self.identity.is_in(&text_of(element)) {
+            element.value = Value::Bytes(Cow::Borrowed(&[]));
+        }
+        true
+    }
+
+    /// Says what was done (PS3.3 §C.7.1.1, PS3.16 CID 7050).
+    fn state(&self, elements: &mut Vec<Element<'_>>, cleaned_pixels: bool) {
+        put(elements, tags::PATIENT_IDENTITY_REMOVED, *b"CS", b"YES".to_vec());
+        let method = format!("synovia, PS3.15 2026c, {}", self.profile);
+        put(elements, tags::DEIDENTIFICATION_METHOD, *b"LO", method.into_bytes());
+        let options = [
+            (true, "113100", "Basic Application Confidentiality Profile"),
+            (cleaned_pixels, "113101", "Clean Pixel Data Option"),
+            (self.profile.clean_descriptors, "113105", "Clean Descriptors Option"),
+            (self.profile.modified_dates, "113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
+            (self.profile.retain_device, "113109", "Retain Device Identity Option"),
+            (self.profile.retain_uids, "113110", "Retain UIDs Option"),
+            (self.profile.retain_safe_private, "113111", "Retain Safe Private Option"),
+        ];
+        let element = |tag, vr: &[u8; 2], text: &str| Element { tag, vr: *vr, value: Value::Bytes(Cow::Owned(text.as_bytes().to_vec())) };
+        let items = options.iter().filter(|(on, ..)| *on).map(|(_, code, meaning)| {
+            vec![
+                element(tags::CODE_VALUE, b"SH", code),
+                element(tags::CODING_SCHEME_DESIGNATOR, b"SH", "DCM"),
+                element(tags::CODE_MEANING, b"LO", meaning),
+            ]
+        });
+        put_value(elements, tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE, *b"SQ", Value::Items(items.collect()));
+        let dates = if self.profile.modified_dates { "MODIFIED" } else { "REMOVED" };
+        put(elements, tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, *b"CS", dates.as_bytes().to_vec());
+    }
+}
+
+/// Whether a text attribute describes rather than names: by its keyword, as the column of §E.3.5 does.
+fn is_descriptor(tag: Tag) -> bool {
+    use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+    let keyword = dicom_dictionary_std::StandardDataDictionary.by_tag(tag).map_or("", DataDictionaryEntry::alias);
+    ["Description", "ProtocolName", "Comments", "ContrastBolusAgent", "Reason"].iter().any(|part| keyword.contains(part))
+}

@@ -1,0 +1,275 @@
+//! Values: what stands in for them, dates that are moved, and descriptions of which only common words stay.
+
+/// A value of the VR that says nothing (action D).
+pub(super) fn dummy(vr: [u8; 2]) -> Vec<u8> {
+    match &vr {
+        b"DA" => b"19000101".to_vec(),
+        b"DT" => b"19000101000000".to_vec(),
+        b"TM" => b"000000".to_vec(),
+        b"AS" => b"000D".to_vec(),
+        b"DS" | b"IS" => b"0".to_vec(),
+        b"US" | b"SS" | b"OB" | b"OW" | b"UN" => vec![0; 2],
+        b"UL" | b"SL" | b"FL" | b"AT" | b"OL" | b"OF" => vec![0; 4],
+        b"FD" | b"SV" | b"UV" | b"OD" | b"OV" => vec![0; 8],
+        _ => b"REMOVED".to_vec(),
+    }
+}
+
+/// A DA or DT value (several, by `\`), `days` earlier; `None` where a part is no date.
+pub(super) fn earlier(text: &str, days: i64) -> Option<String> {
+    let part = |part: &str| {
+        let part = part.trim_matches([' ', '\0']);
+        if part.is_empty() {
+            return Some(String::new());
+        }
+        let (date, rest) = part.split_at_checked(8)?;
+        if !date.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let (year, month, day) = (date[..4].parse().ok()?, date[4..6].parse().ok()?, date[6..].parse().ok()?);
+        let known = (1..=12).contains(&month) && (1..=31).contains(&day);
+        let (year, month, day) = known.then(|| date_of(days_of(year, month, day) - days))?;
+        (0..=9999).contains(&year).then(|| format!("{year:04}{month:02}{day:02}{rest}"))
+    };
+    let parts: Option<Vec<String>> = text.split('\\').map(part).collect();
+    Some(parts?.join("\\"))
+}
+
+/// Days from 1970-01-01 of the proleptic Gregorian calendar: years from March, so that a leap day is a year's last.
+const fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let year_of_era = y.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// The inverse of [`days_of`].
+const fn date_of(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let (era, day_of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let m = (5 * day_of_year + 2) / 153;
+    let month = if m < 10 { m + 3 } else { m - 9 };
+    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    (year, month, day_of_year - (153 * m + 2) / 5 + 1)
+}
+
+/// What of a description stays under Clean Descriptors (E.3.6): words that are anatomy, technique or contrast, never a name
+/// or a number that could be somebody's.
+pub(super) fn cleaned(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| {
+        let lower = word.to_ascii_lowercase();
+        WORDS.contains(&lower.as_str()) || lower.len() <= 2 && !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_digit())
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+const WORDS: &[&str] = &[
+    "2d",
+    "3d",
+    "4d",
+    "abd",
+    "abdomen",
+    "adc",
+    "ankle",
+    "aorta",
+    "ap",
+    "apical",
+    "arm",
+    "arterial",
+    "axial",
+    "ax",
+    "bilateral",
+    "body",
+    "bone",
+    "brain",
+    "breast",
+    "calcium",
+    "cardiac",
+    "carotid",
+    "cc",
+    "cerebral",
+    "cervical",
+    "chest",
+    "colon",
+    "contrast",
+    "cor",
+    "coronal",
+    "coronary",
+    "cranial",
+    "cranium",
+    "ct",
+    "cta",
+    "decubitus",
+    "delayed",
+    "diffusion",
+    "dwi",
+    "dx",
+    "early",
+    "elbow",
+    "enhanced",
+    "epi",
+    "expiration",
+    "fat",
+    "femur",
+    "fiesta",
+    "finger",
+    "flair",
+    "flash",
+    "foot",
+    "forearm",
+    "frontal",
+    "gre",
+    "hand",
+    "head",
+    "heart",
+    "hip",
+    "humerus",
+    "in",
+    "inspiration",
+    "iv",
+    "kidney",
+    "kidneys",
+    "knee",
+    "kv",
+    "late",
+    "lateral",
+    "left",
+    "leg",
+    "liver",
+    "ll",
+    "localizer",
+    "long",
+    "low",
+    "dose",
+    "lower",
+    "lumbar",
+    "lung",
+    "lungs",
+    "mammo",
+    "mammogram",
+    "mammography",
+    "mediastinum",
+    "mip",
+    "mlo",
+    "mm",
+    "mpr",
+    "mr",
+    "mra",
+    "mri",
+    "nasal",
+    "native",
+    "neck",
+    "noncontrast",
+    "no",
+    "oblique",
+    "obl",
+    "of",
+    "opposed",
+    "orbit",
+    "out",
+    "pa",
+    "pancreas",
+    "parasternal",
+    "pelvis",
+    "pet",
+    "phase",
+    "portable",
+    "portal",
+    "post",
+    "pre",
+    "prone",
+    "prostate",
+    "pulmonary",
+    "radiograph",
+    "recon",
+    "renal",
+    "rib",
+    "ribs",
+    "right",
+    "sacrum",
+    "sag",
+    "sagittal",
+    "scout",
+    "screening",
+    "se",
+    "series",
+    "short",
+    "shoulder",
+    "sinus",
+    "skull",
+    "soft",
+    "spgr",
+    "spin",
+    "echo",
+    "spine",
+    "spleen",
+    "stir",
+    "supine",
+    "survey",
+    "swi",
+    "t1",
+    "t1w",
+    "t2",
+    "t2w",
+    "tof",
+    "thigh",
+    "thin",
+    "thoracic",
+    "thorax",
+    "thyroid",
+    "tibia",
+    "tissue",
+    "toe",
+    "tof",
+    "tra",
+    "transverse",
+    "tse",
+    "ultrasound",
+    "upper",
+    "upright",
+    "uterus",
+    "venous",
+    "view",
+    "views",
+    "vessel",
+    "vessels",
+    "whole",
+    "window",
+    "wo",
+    "with",
+    "without",
+    "wrist",
+    "x",
+    "xr",
+    "xray",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_move_by_whole_days() {
+        assert_eq!(earlier("20200301", 1).unwrap(), "20200229");
+        assert_eq!(earlier("20190301", 1).unwrap(), "20190228");
+        assert_eq!(earlier("20200101101112.5+0100", 366).unwrap(), "20181231101112.5+0100");
+        assert_eq!(earlier("20200102\\20200103 ", 1).unwrap(), "20200101\\20200102");
+        assert_eq!(earlier("", 5).unwrap(), "");
+        for none in ["2020", "20201301", "2020.01.02", "yesterday", "é2020010"] {
+            assert_eq!(earlier(none, 1), None, "{none}");
+        }
+        for days in (-800_000..800_000).step_by(97) {
+            let (year, month, day) = date_of(days);
+            assert_eq!(days_of(year, month, day), days);
+        }
+    }
+
+    #[test]
+    fn descriptions_keep_common_words_only() {
+        assert_eq!(cleaned("CT Chest w/o contrast, Mr. Miller 4711-2 (5 mm)"), "CT Chest contrast Mr 2 5 mm");
+        assert_eq!(cleaned("Müller^Jan"), "");
+    }
+}
