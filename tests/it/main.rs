@@ -2,5 +2,6 @@
 
 mod architecture;
 mod real_data;
+mod records;
 mod runs;
 mod synovia;

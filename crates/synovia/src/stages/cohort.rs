@@ -9,11 +9,11 @@ use anyhow::{Context as _, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{
-    CohortWriter, Event, EventKind, Example, ExampleId, ExampleRow, FORMAT, FeatureSpec, Geometry, Manifest, PatientId, PatientRecord,
-    Refused, RejectedLog, Split, Study, Task, Time, assign, assign_folds,
+    CohortWriter, Event, EventKind, Example, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId,
+    PatientRecord, Refused, RejectedLog, Split, Study, Task, Time, assign, assign_folds,
 };
 use synovia_images::StudyIndex;
-use synovia_records::{FeaturePlan, LabelOutcome, LabelSpec, PlanBuilder, RecordStore};
+use synovia_records::{FeaturePlan, FeatureSource, LabelOutcome, LabelSpec, PlanBuilder, RecordStore};
 
 use super::cache::Stage;
 use super::ingest::{self, read_json, write_json};
@@ -23,13 +23,16 @@ use crate::commands::Work;
 use crate::pipeline::{Images, RecordFormat, TaskSettings, Unit};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What `cohort/report.json` holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CohortReport {
     /// Counts from files to examples, in order.
     pub steps: Vec<(String, u64)>,
+    /// Studies that were linked to a patient, by what linked them.
+    #[serde(default)]
+    pub links: BTreeMap<String, u64>,
     /// Studies and images that could not be linked, by reason.
     pub failed_links: BTreeMap<String, u64>,
     /// What the prediction time kept out.
@@ -54,6 +57,40 @@ pub fn run(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<Stage
     Ok(stage)
 }
 
+/// A column of `cohort/dictionary.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Described {
+    /// The column.
+    #[serde(flatten)]
+    pub spec: FeatureSpec,
+    /// Where its numbers come from.
+    pub source: FeatureSource,
+    /// Share of the train split's records that have it.
+    pub coverage: f64,
+    /// Its 5th, 25th, 50th, 75th and 95th percentiles (nearest rank) over at most 10,000 examples of the train split;
+    /// empty for a flag.
+    pub quantiles: Vec<f32>,
+}
+
+/// Train examples that the quantiles are taken of, at most: the first by id, which is a digest and so as good as drawn.
+const DESCRIBED: usize = 10_000;
+const PERCENTILES: [usize; 5] = [5, 25, 50, 75, 95];
+
+/// Nearest ranks of values that are there.
+fn quantiles(mut values: Vec<f32>) -> Vec<f32> {
+    values.retain(|x| x.is_finite());
+    values.sort_by(f32::total_cmp);
+    let rank = |percent: usize| values[(percent * values.len()).div_ceil(100).max(1) - 1];
+    if values.is_empty() { Vec::new() } else { PERCENTILES.map(rank).to_vec() }
+}
+
+/// How a study was linked, the surest first.
+const BY_UID: &str = "by study UID";
+const BY_TIME: &str = "by patient identifier and time";
+const BY_PATIENT: &str = "by patient identifier alone";
+/// A charted study without a UID of ours is the image's when it began within so many days of it.
+const SAME_STUDY_DAYS: f64 = 1.0;
+
 /// An example before its split is known.
 struct Draft {
     row: ExampleRow,
@@ -67,6 +104,8 @@ struct Builder<'a> {
     index: StudyIndex,
     /// Owner of each study of the index.
     owners: Vec<Option<PatientId>>,
+    /// What linked each.
+    link_kinds: Vec<Option<&'static str>>,
     by_uid: HashMap<String, usize>,
     labels: Vec<LabelSpec>,
     tasks: Vec<Task>,
@@ -102,6 +141,7 @@ impl<'a> Builder<'a> {
         Ok(Self {
             work,
             owners: vec![None; index.studies.len()],
+            link_kinds: vec![None; index.studies.len()],
             store,
             index,
             by_uid,
@@ -129,6 +169,7 @@ impl<'a> Builder<'a> {
         let n = self.index.studies.len();
         let (mut by_chart, mut by_image) = (vec![None::<PatientId>; n], vec![None::<PatientId>; n]);
         let mut ambiguous = vec![false; n];
+        let mut near = vec![false; n];
         let mut claim = |owners: &mut Vec<Option<PatientId>>, k: usize, patient: &PatientId| match &owners[k] {
             Some(owner) if owner != patient => ambiguous[k] = true,
             _ => owners[k] = Some(patient.clone()),
@@ -143,6 +184,11 @@ impl<'a> Builder<'a> {
                 let names = record.patient.identifiers.iter().map(String::as_str).chain([record.id.reveal()]);
                 for k in names.filter_map(|name| by_patient.get(name)).flatten() {
                     claim(&mut by_image, *k, &record.id);
+                    let taken = self.index.studies[*k].time;
+                    let charted = record.studies.iter().filter(|link| !self.by_uid.contains_key(&link.study_instance_uid));
+                    near[*k] |= charted
+                        .filter_map(|link| link.started.zip(taken))
+                        .any(|(charted, taken)| charted.days_since(taken).abs() <= SAME_STUDY_DAYS);
                 }
             }
         }
@@ -155,7 +201,16 @@ impl<'a> Builder<'a> {
             };
             match failed {
                 Some(reason) => *self.report.failed_links.entry(reason.to_owned()).or_default() += 1,
-                None => self.owners[k] = by_chart[k].take().or_else(|| by_image[k].take()),
+                None => {
+                    let kind = match (&by_chart[k], near[k]) {
+                        (Some(_), _) => BY_UID,
+                        (None, true) => BY_TIME,
+                        (None, false) => BY_PATIENT,
+                    };
+                    *self.report.links.entry(kind.to_owned()).or_default() += 1;
+                    self.link_kinds[k] = Some(kind);
+                    self.owners[k] = by_chart[k].take().or_else(|| by_image[k].take());
+                }
             }
         }
         let linked = self.owners.iter().flatten().count() as u64;
@@ -373,12 +428,14 @@ impl<'a> Builder<'a> {
         let mut rows = vec![None; drafts.len()];
         let mut coverage = vec![0u64; specs.len()];
         let mut n_train = 0u64;
+        let mut sample = Sample::of(&drafts);
         self.for_each_example(&drafts, |k, example, record| {
             features.fill(f32::NAN);
             if plan.row(example, &record.patient, &mut features) {
                 writer.write_record(k, &features)?;
                 rows[k] = Some(k as u32);
                 if drafts[k].row.split == Split::Train {
+                    sample.take(k, &features);
                     n_train += 1;
                     coverage.iter_mut().zip(&features).for_each(|(n, x)| *n += u64::from(x.is_finite()));
                 }
@@ -386,6 +443,19 @@ impl<'a> Builder<'a> {
             Ok(())
         })?;
         self.report.coverage = coverage.iter().map(|&n| n as f64 / n_train.max(1) as f64).collect();
+        let described = sample.transposed(specs.len());
+        let columns = plan.features.iter().zip(&self.report.coverage).zip(described).map(|((feature, coverage), values)| Described {
+            spec: feature.spec.clone(),
+            source: feature.source.clone(),
+            coverage: *coverage,
+            quantiles: if feature.spec.kind == FeatureKind::Number { quantiles(values) } else { Vec::new() },
+        });
+        write_json(&dir.path().join("dictionary.json"), &columns.collect::<Vec<_>>())?;
+        let links: Vec<serde_json::Value> = drafts
+            .iter()
+            .filter_map(|draft| Some(serde_json::json!({ "example_id": draft.row.id, "link": self.link_kinds[draft.study?]? })))
+            .collect();
+        write_json(&dir.path().join("links.json"), &links)?;
         for (draft, row) in drafts.iter_mut().zip(rows) {
             draft.row.record_row = row;
         }
@@ -435,9 +505,46 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Feature rows of some train examples, in the order of the drafts.
+struct Sample {
+    last: usize,
+    rows: BTreeMap<usize, Vec<f32>>,
+}
+
+impl Sample {
+    /// The first [`DESCRIBED`] of the train split.
+    fn of(drafts: &[Draft]) -> Self {
+        let mut train = drafts.iter().enumerate().filter(|(_, draft)| draft.row.split == Split::Train).map(|(k, _)| k);
+        Self { last: train.nth(DESCRIBED - 1).unwrap_or(drafts.len()), rows: BTreeMap::new() }
+    }
+
+    fn take(&mut self, k: usize, row: &[f32]) {
+        if k <= self.last {
+            self.rows.insert(k, row.to_vec());
+        }
+    }
+
+    /// The values of each column.
+    fn transposed(&self, n: usize) -> Vec<Vec<f32>> {
+        (0..n).map(|j| self.rows.values().map(|row| row[j]).collect()).collect()
+    }
+}
+
 fn window_days(spec: &LabelSpec) -> Option<f64> {
     match spec {
         LabelSpec::Condition { within_days, .. } | LabelSpec::Observation { within_days, .. } => Some(*within_days),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_ranks() {
+        assert_eq!(quantiles((1..=100).rev().map(|x| x as f32).collect()), [5.0, 25.0, 50.0, 75.0, 95.0]);
+        assert_eq!(quantiles(vec![3.0, f32::NAN]), [3.0; 5]);
+        assert_eq!(quantiles(vec![f32::NAN]), [0.0f32; 0]);
     }
 }

@@ -12,7 +12,7 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Folder of its outputs.
 pub const FOLDER: &str = "ingest";
 
