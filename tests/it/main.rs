@@ -3,6 +3,7 @@
 mod architecture;
 mod disk;
 mod real_data;
+mod records;
 mod runs;
 mod standards;
 mod synovia;

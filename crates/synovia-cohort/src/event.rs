@@ -27,6 +27,9 @@ pub struct Patient {
     pub birth: Option<Time>,
     /// Administrative sex.
     pub sex: Option<Sex>,
+    /// [`name_digest`](crate::name_digest) of the name, so that one person under two ids can be noticed; the name is not kept.
+    #[serde(default)]
+    pub name_digest: Option<u64>,
     /// Death, where it is recorded with a time.
     pub death: Option<Time>,
     /// Any other static column of a source that has no times (CSV): name and value.

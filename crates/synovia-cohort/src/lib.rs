@@ -15,7 +15,7 @@ mod time;
 
 pub use event::{Event, EventKind, EventValue, Patient, PatientRecord, Sex, Study, StudyLink};
 pub use example::{Example, ExampleError, Refused};
-pub use identity::{ExampleId, PatientId};
+pub use identity::{ExampleId, PatientId, name_digest};
 pub use rejected::{Rejected, RejectedLog};
 pub use split::{Fractions, Split, SplitError, assign, assign_folds};
 pub use store::{

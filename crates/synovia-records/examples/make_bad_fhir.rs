@@ -71,8 +71,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     writeln!(gzip, "{PATIENT}")?;
     // A row of numbers that does not repeat, so that what is cut off is more than the end.
     for k in 0u64..2000 {
-        let value = k.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        writeln!(gzip, "{}", observation("Patient/fixture-patient-1", "2020-05-04T10:00:00Z", &value.to_string()))?;
+        let value = (k.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 24);
+        writeln!(gzip, "{}", observation("Patient/fixture-patient-1", "2020-05-04T10:00:00Z", &format!("{:.7}", 1000.0 * value)))?;
     }
     let whole = gzip.finish()?;
     std::fs::write(folder.join("truncated.ndjson.gz"), &whole[..whole.len() / 2])?;

@@ -13,8 +13,8 @@ use crate::csv::Table;
 use crate::error::RecordsError;
 use crate::fhir::{Where, read_bundle, read_piece};
 use crate::source::{
-    Batch, Layout, PieceKind, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, split_entries, split_lines, split_rows, too_long,
-    whole_file,
+    Batch, Layout, PieceKind, Pool, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, split_entries, split_lines, split_rows,
+    too_long, whole_file,
 };
 use crate::spill::{Context, MARKER, Raw, RecordStore, Sink, marker, publish, settle};
 use crate::summary::{Summary, count};
@@ -73,6 +73,7 @@ pub fn ingest(
         names_patient: sources.iter().map(|_| AtomicBool::new(false)).collect(),
         rejected,
         found,
+        pool: Pool::default(),
     };
     for name in others {
         reading.log(&Rejected::new(name, "", format!("not read: expected {}", format.format.endings())));
@@ -124,6 +125,7 @@ struct Reading<'a> {
     names_patient: Vec<AtomicBool>,
     rejected: &'a RejectedLog,
     found: Mutex<Found>,
+    pool: Pool,
 }
 
 impl Reading<'_> {
@@ -144,7 +146,7 @@ impl Reading<'_> {
         let n_threads = rayon::current_num_threads();
         if n_threads <= 1 {
             let mut failure = None;
-            self.produce(progress, &mut |batch| match self.work(&batch) {
+            self.produce(progress, &mut |batch| match self.work(batch) {
                 Ok(()) => true,
                 Err(error) => {
                     failure = Some(error);
@@ -164,7 +166,7 @@ impl Reading<'_> {
                         loop {
                             let Ok(batch) = lock(&receiver).recv() else { return outcome };
                             if outcome.is_ok() {
-                                outcome = self.work(&batch);
+                                outcome = self.work(batch);
                             }
                         }
                     })
@@ -189,9 +191,9 @@ impl Reading<'_> {
             let max_bytes = self.format.max_resource_bytes;
             match open(source, progress) {
                 Ok(reader) => match source.layout {
-                    Layout::Lines => split_lines(reader, max_bytes, &mut numbered),
+                    Layout::Lines => split_lines(reader, max_bytes, &self.pool, &mut numbered),
                     Layout::Json if !source.gzip && source.n_bytes <= WHOLE_FILE_BYTES.min(max_bytes as u64) => {
-                        whole_file(reader, &mut numbered);
+                        whole_file(reader, source.n_bytes, &self.pool, &mut numbered);
                     }
                     Layout::Json => split_entries(reader, max_bytes, &mut numbered),
                     Layout::Table => split_rows(reader, max_bytes, self.tables[file].delimiter, &mut numbered),
@@ -252,9 +254,10 @@ impl Reading<'_> {
         }
     }
 
-    fn work(&self, batch: &Batch) -> Result<(), RecordsError> {
+    fn work(&self, batch: Batch) -> Result<(), RecordsError> {
         let mut sink = self.sink(batch.file);
-        self.read(batch, &mut sink);
+        self.read(&batch, &mut sink);
+        self.pool.give(batch.bytes);
         if sink.file_names_patient {
             self.names_patient[batch.file].store(true, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 //! on train examples turns a history into a row of numbers, and a [`LabelSpec`] reads an outcome from what came later.
 //!
 //! This crate knows nothing of images, models or splits, and nothing of terminologies beyond the codes in its unit table:
-//! it neither maps codes between systems nor follows their hierarchies.
+//! it does not map codes between systems, and follows a hierarchy only where the code itself carries it (ICD-10).
 //!
 //! # When an event was known
 //! An event's time is when the chart could first have told of it, never when it began, so that a prediction made in between
@@ -27,7 +27,7 @@ mod units;
 
 pub use config::{CsvLayout, Format, FormatConfig};
 pub use error::RecordsError;
-pub use features::{Feature, FeatureConfig, FeaturePlan, FeatureSource, PlanBuilder};
+pub use features::{Feature, FeatureConfig, FeaturePlan, FeatureSource, PlanBuilder, Statistic};
 pub use ingest::{ingest, input_bytes};
 pub use labels::{LabelOutcome, LabelSpec};
 pub use spill::RecordStore;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{EventKind, EventValue, Example, FeatureKind, FeatureSpec, Patient, Sex};
 
-use super::plan::{Feature, FeaturePlan, FeatureSource};
+use super::plan::{Feature, FeaturePlan, FeatureSource, category_of};
+use super::statistic::Statistic;
 use crate::units::convert;
 
 /// Which features a plan may have.
@@ -18,6 +19,12 @@ pub struct FeatureConfig {
     pub max_features: usize,
     /// Only these codes (`system|code`) become features, whatever their share; `None` for all.
     pub codes: Option<Vec<String>>,
+    /// Columns of each measurement.
+    pub statistics: Vec<Statistic>,
+    /// Windows before the prediction time, days: each statistic is taken in each. Empty stands for the whole history.
+    pub windows_days: Vec<f64>,
+    /// Whether ICD-10 codes count for their categories (`C34.11` for `C34`) as well.
+    pub roll_up: bool,
     /// Whether the age at the prediction is a feature.
     pub age: bool,
     /// Whether the sex is.
@@ -29,7 +36,17 @@ pub struct FeatureConfig {
 
 impl Default for FeatureConfig {
     fn default() -> Self {
-        Self { min_share: 0.05, max_features: 128, codes: None, age: true, sex: true, facts: Vec::new() }
+        Self {
+            min_share: 0.05,
+            max_features: 128,
+            codes: None,
+            statistics: vec![Statistic::Last],
+            windows_days: Vec::new(),
+            roll_up: false,
+            age: true,
+            sex: true,
+            facts: Vec::new(),
+        }
     }
 }
 
@@ -39,9 +56,11 @@ enum Candidate {
     Number(String),
     Answer(String),
     Flag(u8, String),
+    Under(u8, String),
 }
 
-const FLAG_KINDS: [EventKind; 3] = [EventKind::Condition, EventKind::Medication, EventKind::Procedure];
+const FLAG_KINDS: [EventKind; 5] =
+    [EventKind::Condition, EventKind::Medication, EventKind::Procedure, EventKind::Allergy, EventKind::FamilyHistory];
 
 #[derive(Default)]
 struct Stats {
@@ -115,6 +134,17 @@ impl PlanBuilder {
                     None => continue,
                 },
             };
+            if self.config.roll_up
+                && let Candidate::Flag(kind, code) = &candidate
+                && let Some(category) = category_of(code)
+            {
+                let under = Candidate::Under(*kind, category.to_owned());
+                if met.insert((under.clone(), None)) {
+                    let stats = self.candidates.entry(under).or_default();
+                    stats.n_examples += 1;
+                    category.rsplit('|').next().unwrap_or_default().clone_into(&mut stats.display);
+                }
+            }
             let stats = self.candidates.entry(candidate.clone()).or_default();
             // The least name of a code, so that the plan does not depend on which came first.
             if stats.display.is_empty() || *event.display < *stats.display {
@@ -172,13 +202,37 @@ impl PlanBuilder {
             match candidate {
                 _ if left == 0 => break,
                 Candidate::Number(code) => {
-                    left -= 1;
+                    let windows = if self.config.windows_days.is_empty() {
+                        vec![None]
+                    } else {
+                        self.config.windows_days.iter().copied().map(Some).collect()
+                    };
+                    let n_columns = windows.len() * self.config.statistics.len();
+                    if n_columns > left {
+                        break;
+                    }
+                    left -= n_columns;
                     let unit = most_frequent(&stats.variants).first().copied().unwrap_or_default();
                     let lost: u64 = stats.variants.iter().filter(|(from, _)| convert(1.0, from, unit, code).is_err()).map(|(_, n)| n).sum();
                     if lost > 0 {
                         unconverted.insert(code.clone(), lost);
                     }
-                    push(name(code), FeatureKind::Number, code, unit, FeatureSource::LastValue { code: code.clone() });
+                    for window_days in windows {
+                        for &statistic in &self.config.statistics {
+                            let name = match (statistic, window_days) {
+                                (Statistic::Last, None) => name(code),
+                                (_, None) => format!("{}: {}", name(code), statistic.as_str()),
+                                (_, Some(days)) => format!("{}: {} of {days} d", name(code), statistic.as_str()),
+                            };
+                            let source = FeatureSource::Value { code: code.clone(), statistic, window_days };
+                            push(name, FeatureKind::Number, code, &statistic.unit(unit), source);
+                        }
+                    }
+                }
+                Candidate::Under(kind, category) => {
+                    left -= 1;
+                    let source = FeatureSource::FlagUnder { kind: FLAG_KINDS[*kind as usize], category: category.clone() };
+                    push(format!("{} and below", stats.display), FeatureKind::Flag, category, "", source);
                 }
                 Candidate::Answer(code) => {
                     for value in most_frequent(&stats.variants) {

@@ -2,6 +2,8 @@
 
 mod builder;
 mod plan;
+mod statistic;
 
 pub use builder::{FeatureConfig, PlanBuilder};
 pub use plan::{Feature, FeaturePlan, FeatureSource};
+pub use statistic::Statistic;

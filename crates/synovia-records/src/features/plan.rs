@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{Event, EventKind, EventValue, Example, FeatureSpec, Patient, Sex};
 
+use super::statistic::{Point, Statistic};
 use crate::units::convert;
 
 /// Where a feature's number comes from.
@@ -15,10 +16,15 @@ pub enum FeatureSource {
     Age,
     /// Whether the administrative sex is this one; NaN where it is not known.
     Sex(Sex),
-    /// The last number of an Observation in the history, in the feature's unit.
-    LastValue {
+    /// A statistic of the numbers of an Observation, in the feature's unit.
+    Value {
         /// `system|code`.
         code: String,
+        /// Which statistic.
+        statistic: Statistic,
+        /// How far back from the prediction time, days; `None` for the whole history.
+        #[serde(default)]
+        window_days: Option<f64>,
     },
     /// Whether the last coded answer of an Observation is this one; NaN where the question was never answered.
     Answer {
@@ -33,6 +39,13 @@ pub enum FeatureSource {
         kind: EventKind,
         /// `system|code`.
         code: String,
+    },
+    /// Whether the history has an event of this kind whose ICD-10 code is this category or below it; NaN as [`Self::Flag`].
+    FlagUnder {
+        /// The kind.
+        kind: EventKind,
+        /// `system|category`, a category being what stands before the full stop: `C34` of `C34.11`.
+        category: String,
     },
     /// A fact that is a number.
     Fact {
@@ -70,7 +83,7 @@ pub struct FeaturePlan {
 /// Kinds whose absence says that somebody looked. An encounter or a picture alone does not: a chart that holds only the order
 /// for the image is no record of health.
 pub(super) fn is_clinical(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Observation | EventKind::Condition | EventKind::Medication | EventKind::Procedure | EventKind::Report)
+    !matches!(kind, EventKind::Encounter | EventKind::Imaging | EventKind::Death)
 }
 
 /// What a history says, by code, the latest last.
@@ -98,6 +111,18 @@ impl<'a> Seen<'a> {
         }
         seen
     }
+}
+
+/// The ICD-10 category that a code `system|code` is of: all before its full stop; `None` for a code of another system.
+pub(super) fn category_of(code: &str) -> Option<&str> {
+    let (system, _) = code.split_once('|')?;
+    let is_icd10 = system.starts_with("http://hl7.org/fhir/sid/icd-10") || system == "urn:oid:2.16.840.1.113883.6.90";
+    is_icd10.then(|| code[system.len()..].find('.').map_or(code, |at| &code[..system.len() + at]))
+}
+
+/// An event's number in the unit that it has.
+fn number_of(event: &Event) -> Option<f64> {
+    if let EventValue::Number { value, .. } = &event.value { Some(*value) } else { None }
 }
 
 /// An event's number in `unit`, if it can be had.
@@ -142,12 +167,29 @@ impl FeaturePlan {
                 patient.birth.map(|birth| example.prediction_time().years_since(birth) as f32).filter(|age| *age >= 0.0)
             }
             FeatureSource::Sex(sex) => patient.sex.map(|s| flag(s == *sex)),
-            FeatureSource::LastValue { code } => {
-                let events = seen.numbers.get(code.as_str())?;
-                events.iter().rev().find_map(|event| number_in(event, &feature.spec.unit)).map(|x| x as f32)
+            FeatureSource::Value { code, statistic, window_days } => {
+                let at = example.prediction_time();
+                let since = window_days.map(|days| at.plus_days(-days));
+                let unit = statistic.unit_of_values(&feature.spec.unit);
+                let events = seen.numbers.get(code.as_str()).map_or(&[][..], Vec::as_slice);
+                let in_window = events.iter().filter(|event| since.is_none_or(|since| event.time > since));
+                let points: Vec<Point> = in_window
+                    .filter_map(|event| {
+                        let value = unit.map_or_else(|| number_of(event), |unit| number_in(event, unit))?;
+                        Some(Point { days: at.days_since(event.time), value })
+                    })
+                    .collect();
+                match statistic.of(&points) {
+                    // Nothing was measured: that is 0 times, if there is a chart at all.
+                    None if *statistic == Statistic::Count => seen.clinical.then_some(0.0),
+                    value => value.map(|x| x as f32),
+                }
             }
             FeatureSource::Answer { code, value } => seen.answers.get(code.as_str()).map(|answer| flag(answer == value)),
             FeatureSource::Flag { kind, code } => seen.clinical.then(|| flag(seen.flags.contains(&(*kind, code.as_str())))),
+            FeatureSource::FlagUnder { kind, category } => {
+                seen.clinical.then(|| flag(seen.flags.iter().any(|(k, code)| k == kind && category_of(code) == Some(category.as_str()))))
+            }
             FeatureSource::Fact { name } => match fact(name)? {
                 EventValue::Number { value, .. } => Some(*value as f32),
                 _ => None,

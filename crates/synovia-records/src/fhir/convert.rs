@@ -1,6 +1,6 @@
 //! What each resource says of its patient: statuses respected, times as the chart could have known them.
 
-use synovia_cohort::{EventKind, Patient as Who, Sex, Time};
+use synovia_cohort::{EventKind, Patient as Who, Sex, Time, name_digest};
 
 use super::element::{CodeableConcept, Period, Reference, Text, text};
 use super::read::Where;
@@ -125,6 +125,11 @@ pub(crate) fn patient(patient: &Patient<'_>, url_key: Option<&str>, at: &mut At<
     if !birth.is_empty() && at.date(birth, "birthDate").is_some() {
         who.birth = Time::parse_birth(birth).ok();
     }
+    let official = patient.name.iter().find(|name| text(name.kind.as_ref()) == "official").or(patient.name.first());
+    who.name_digest = official.and_then(|name| {
+        let family = text(name.family.as_ref());
+        (!family.is_empty()).then(|| name_digest(family, text(name.given.first())))
+    });
     who.sex = match text(patient.gender.as_ref()) {
         "female" => Some(Sex::Female),
         "male" => Some(Sex::Male),

@@ -175,6 +175,17 @@ pub(crate) struct Identifier<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+pub(crate) struct HumanName<'a> {
+    #[serde(borrow, rename = "use")]
+    pub(crate) kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) family: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) given: Vec<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Quantity<'a> {
     pub(crate) value: Option<Decimal>,
     #[serde(borrow)]

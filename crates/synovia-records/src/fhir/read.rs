@@ -1,5 +1,6 @@
 //! From a line or an entry to a typed resource.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -39,7 +40,7 @@ enum Resource<'a> {
     DocumentReference(DocumentReference<'a>),
     ImagingStudy(ImagingStudy<'a>),
     Bundle(InnerBundle<'a>),
-    Skipped(String),
+    Skipped(Cow<'a, str>),
     Nonsense,
 }
 
@@ -63,7 +64,7 @@ impl<'de> Resource<'de> {
             Kind::Bundle => Self::Bundle(Deserialize::deserialize(from)?),
             Kind::Skipped => {
                 IgnoredAny::deserialize(from)?;
-                Self::Skipped(name.to_owned())
+                Self::Skipped(name.to_owned().into())
             }
             Kind::Nonsense => {
                 IgnoredAny::deserialize(from)?;
@@ -71,6 +72,11 @@ impl<'de> Resource<'de> {
             }
         })
     }
+}
+
+/// A place in JSON that passes over resources which hold nothing that is read.
+fn json(bytes: &[u8]) -> Json<'_> {
+    Json::passing(bytes, "resourceType", |name| Kind::of(name) == Kind::Skipped)
 }
 
 /// A Bundle's entry that has none: a DELETE of a transaction, a response.
@@ -87,6 +93,11 @@ impl<'de> Visitor<'de> for Quick {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a resource")
+    }
+
+    /// One that was passed over, by its type.
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Resource::Skipped(name.into()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -108,7 +119,7 @@ impl<'de> DeserializeSeed<'de> for Quick {
 }
 
 fn parse(bytes: &[u8]) -> Result<Resource<'_>, serde_json::Error> {
-    let mut quick = Json::new(bytes);
+    let mut quick = json(bytes);
     if let Ok(resource) = Quick.deserialize(&mut quick).and_then(|resource| quick.end().map(|()| resource)) {
         return Ok(resource);
     }
@@ -118,7 +129,7 @@ fn parse(bytes: &[u8]) -> Result<Resource<'_>, serde_json::Error> {
         Err(error) if error.is_data() && error.to_string().starts_with(NOT_FIRST) => {
             let head: Head<'_> = serde_json::from_slice(bytes)?;
             let name = super::element::text(head.resource_type.as_ref()).to_owned();
-            let mut quick = Json::new(bytes);
+            let mut quick = json(bytes);
             if let Ok(resource) = Resource::read(Kind::of(&name), &name, &mut quick) {
                 return Ok(resource);
             }
@@ -174,7 +185,7 @@ pub(crate) fn read_piece(bytes: &[u8], at: &Where, sink: &mut Sink) {
 }
 
 fn read_entry(bytes: &[u8], at: &Where, sink: &mut Sink, depth: usize) {
-    let mut quick = Json::new(bytes);
+    let mut quick = json(bytes);
     if let Ok((full_url, resource)) = QuickEntry.deserialize(&mut quick).and_then(|entry| quick.end().map(|()| entry)) {
         return take_entry(full_url.as_ref(), resource, at, sink, depth);
     }
@@ -248,7 +259,7 @@ fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, dep
 /// broken costs its entry alone. `sink` is to be thrown away in that case.
 pub(crate) fn read_bundle(bytes: &[u8], sink: &mut Sink) -> Result<(), NotInOnePass> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut from = Json::new(bytes);
+    let mut from = json(bytes);
     WholeBundle { sink }.deserialize(&mut from).and_then(|()| from.end()).map_err(|_| NotInOnePass)
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::element::{CodeableConcept, Coding, Decimal, Identifier, Period, Quantity, Range, Ratio, Reference, Text, Timing};
+use super::element::{CodeableConcept, Coding, Decimal, HumanName, Identifier, Period, Quantity, Range, Ratio, Reference, Text, Timing};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -12,6 +12,8 @@ pub(crate) struct Patient<'a> {
     pub(crate) id: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) identifier: Vec<Identifier<'a>>,
+    #[serde(borrow)]
+    pub(crate) name: Vec<HumanName<'a>>,
     #[serde(borrow, rename = "birthDate")]
     pub(crate) birth_date: Option<Text<'a>>,
     #[serde(borrow)]

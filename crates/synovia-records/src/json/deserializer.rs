@@ -27,15 +27,37 @@ impl Error for NotPlain {
 }
 
 /// A place in a buffer of JSON.
+///
+/// An object whose first member is of a name that it was told, with a text that it was told to pass over, is given to a
+/// visitor that asked for a map as that text, and passed over whole: one skip instead of one a member.
 pub(crate) struct Json<'de> {
     bytes: &'de [u8],
     at: usize,
+    passed: (&'static str, fn(&str) -> bool),
 }
 
 impl<'de> Json<'de> {
-    /// At the start of `bytes`.
-    pub(crate) fn new(bytes: &'de [u8]) -> Self {
-        Self { bytes, at: 0 }
+    /// At the start of `bytes`; objects whose first member is `name` with a text for which `pass` holds are passed over.
+    pub(crate) fn passing(bytes: &'de [u8], name: &'static str, pass: fn(&str) -> bool) -> Self {
+        Self { bytes, at: 0, passed: (name, pass) }
+    }
+
+    /// The text of the first member of the object that is next, if the object is one to be passed over.
+    fn passed_over(&mut self) -> Option<&'de str> {
+        let start = self.at;
+        self.at += 1;
+        let found = self.first_member();
+        self.at = start;
+        found
+    }
+
+    fn first_member(&mut self) -> Option<&'de str> {
+        if self.peek().ok()? != b'"' || self.string().ok()?.ok()? != self.passed.0 {
+            return None;
+        }
+        self.expect(b':').ok()?;
+        let text = if self.peek().ok()? == b'"' { self.string().ok()?.ok()? } else { return None };
+        (self.passed.1)(text).then_some(text)
     }
 
     /// That nothing but white space follows.
@@ -217,6 +239,31 @@ impl<'de> Deserializer<'de> for &mut Json<'de> {
         }
     }
 
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotPlain> {
+        if self.peek()? != b'{' {
+            return Err(NotPlain);
+        }
+        if let Some(text) = self.passed_over() {
+            self.pass()?;
+            return visitor.visit_borrowed_str(text);
+        }
+        self.deserialize_any(visitor)
+    }
+
+    /// Names are compared as bytes.
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotPlain> {
+        if self.peek()? != b'"' {
+            return Err(NotPlain);
+        }
+        let start = self.at + 1;
+        let end = self.plain_end(start)?;
+        if self.bytes[end] != b'"' {
+            return self.visit_string(visitor);
+        }
+        self.at = end + 1;
+        visitor.visit_borrowed_bytes(&self.bytes[start..end])
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotPlain> {
         if self.peek()? == b'n' {
             self.word(b"null")?;
@@ -238,7 +285,7 @@ impl<'de> Deserializer<'de> for &mut Json<'de> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct enum identifier
+        tuple_struct struct enum
     }
 }
 
@@ -301,7 +348,7 @@ mod tests {
     use super::*;
 
     fn value(text: &str) -> Result<Value, NotPlain> {
-        let mut json = Json::new(text.as_bytes());
+        let mut json = Json::passing(text.as_bytes(), "kind", |_| false);
         let value = Value::deserialize(&mut json)?;
         json.end().map(|()| value)
     }
@@ -349,6 +396,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn objects_of_a_kind_are_passed_over_whole() {
+        struct Kind;
+        impl<'de> Visitor<'de> for Kind {
+            type Value = String;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<String, E> {
+                Ok(format!("passed {text}"))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+                let mut n = 0;
+                while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {
+                    n += 1;
+                }
+                Ok(format!("read {n}"))
+            }
+        }
+        let read = |text: &str| {
+            let mut json = Json::passing(text.as_bytes(), "kind", |kind| kind == "Claim");
+            let value = json.deserialize_map(Kind)?;
+            json.end().map(|()| value)
+        };
+        assert_eq!(read(r#" { "kind" : "Claim", "x": [{}, "}"] } "#), Ok("passed Claim".to_owned()));
+        assert_eq!(read(r#"{"kind":"Other","x":1}"#), Ok("read 2".to_owned()));
+        assert_eq!(read(r#"{"x":1,"kind":"Claim"}"#), Ok("read 2".to_owned()));
+        assert_eq!(read(r#"{"kind":7}"#), Ok("read 1".to_owned()));
+        for bad in [r#"{"kind":"Claim""#, r#""Claim""#, "[]", r#"{"kind":"Claim"}}"#, r#"{"kind""#] {
+            assert_eq!(read(bad), Err(NotPlain), "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_edit_gives_what_serde_json_gives(edits in proptest::collection::vec((any::<prop::sample::Index>(), r#"[ -~]"#), 0..4)) {
@@ -365,7 +445,7 @@ mod tests {
         fn ignored_values_end_where_they_end(text in r#"\[("[a\]"]{0,3}"|1|\{"k":\[\]\}| ){0,3}\]"#) {
             if let Ok(expected) = serde_json::from_str::<Value>(&text) {
                 let wrapped = format!("[{text},7]");
-                let mut json = Json::new(wrapped.as_bytes());
+                let mut json = Json::passing(wrapped.as_bytes(), "kind", |_| false);
                 let got = <(serde::de::IgnoredAny, u64)>::deserialize(&mut json).map(|(_, n)| n);
                 prop_assert_eq!(got, Ok(7), "{}", expected);
             }

@@ -13,6 +13,9 @@ const fn between(quotes: u64) -> u64 {
     x ^ (x << 32)
 }
 
+/// Bits 0, 2, 4, …
+const EVEN: u64 = 0x5555_5555_5555_5555;
+
 /// Bits that follow an odd run of backslashes (Langdale and Lemire 2019, §3.1.1); `carry` is whether the block's first does,
 /// and then whether the next block's first does.
 const fn escaped(backslashes: u64, carry: &mut bool) -> u64 {
@@ -21,7 +24,6 @@ const fn escaped(backslashes: u64, carry: &mut bool) -> u64 {
         *carry = false;
         return first;
     }
-    const EVEN: u64 = 0x5555_5555_5555_5555;
     let backslashes = backslashes & !(*carry as u64);
     let follows = backslashes << 1 | *carry as u64;
     let odd_starts = backslashes & !EVEN & !follows;

@@ -1,6 +1,7 @@
 //! A stretch of a file, cut into pieces, that a worker takes in one go.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes after which a batch is handed on: large enough to keep the channel quiet, small enough that two cores share a file.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
@@ -49,7 +50,7 @@ pub(crate) struct Batch {
     pub(crate) file: usize,
     /// Number of the batch in the whole ingest, from 0.
     pub(crate) number: u64,
-    /// The bytes of all pieces.
+    /// The bytes of all pieces; what is of no piece may be anything.
     pub(crate) bytes: Vec<u8>,
     /// The pieces, in order.
     pub(crate) pieces: Vec<Piece>,
@@ -78,6 +79,46 @@ impl Batch {
     /// Whether it holds nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && self.troubles.is_empty()
+    }
+}
+
+/// Reads until `buffer` is full or the source ends, from `filled` on. What came before an error stays.
+pub(crate) fn fill(reader: &mut impl std::io::Read, buffer: &mut [u8], filled: &mut usize) -> std::io::Result<()> {
+    while *filled < buffer.len() {
+        match reader.read(&mut buffer[*filled..]) {
+            Ok(0) => break,
+            Ok(n) => *filled += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Buffers that were read into before, so that the system need not give and clear new memory for each batch.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<Vec<Vec<u8>>>);
+
+/// Buffers that are kept, and how large one may be.
+const MAX_POOLED: usize = 16;
+const MAX_POOLED_BYTES: usize = 2 * BATCH_BYTES;
+
+impl Pool {
+    /// A buffer of at least `n` bytes that may hold anything.
+    pub(crate) fn take(&self, n: usize) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        if buffer.len() < n {
+            buffer.resize(n, 0);
+        }
+        buffer
+    }
+
+    /// Gives a buffer back.
+    pub(crate) fn give(&self, buffer: Vec<u8>) {
+        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < MAX_POOLED && buffer.capacity() <= MAX_POOLED_BYTES {
+            buffers.push(buffer);
+        }
     }
 }
 

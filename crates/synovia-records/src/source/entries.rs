@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use super::batch::{Batch, Piece, PieceKind, read_failure};
+use super::batch::{Batch, Piece, PieceKind, Pool, fill, read_failure};
 use super::files::READ_BYTES;
 
 /// Keys of the outermost object are compared by this many bytes at most.
@@ -224,16 +224,26 @@ impl Scanner {
 /// A JSON file of up to this size goes to a worker whole; of a larger one, and of a compressed one, only entries do.
 pub(crate) const WHOLE_FILE_BYTES: u64 = 8 << 20;
 
-/// A small file, uncut. It is read to its end or to the size that it may have, should it have grown since it was found.
-pub(crate) fn whole_file(reader: impl Read, send: &mut dyn FnMut(Batch) -> bool) {
+/// A small file of about `n_bytes`, uncut. It is read to its end or to the size that it may have, should it have grown since it
+/// was found.
+pub(crate) fn whole_file(mut reader: impl Read, n_bytes: u64, pool: &Pool, send: &mut dyn FnMut(Batch) -> bool) {
     let mut batch = Batch::default();
-    let mut bytes = Vec::new();
-    if let Err(error) = reader.take(2 * WHOLE_FILE_BYTES).read_to_end(&mut bytes) {
-        batch.trouble("", read_failure(&error));
-    } else {
-        let n = bytes.len();
-        batch.bytes = bytes;
-        batch.pieces.push(Piece { kind: PieceKind::File, place: 1, line: 1, range: 0..n });
+    // One more than is there, so that its end is found without growing.
+    let mut bytes = pool.take(n_bytes.min(WHOLE_FILE_BYTES) as usize + 1);
+    let mut filled = 0;
+    let read = loop {
+        let read = fill(&mut reader, &mut bytes, &mut filled);
+        if read.is_err() || filled < bytes.len() || filled as u64 >= 2 * WHOLE_FILE_BYTES {
+            break read;
+        }
+        bytes.resize(2 * filled, 0);
+    };
+    match read {
+        Err(error) => batch.trouble("", read_failure(&error)),
+        Ok(()) => {
+            batch.bytes = bytes;
+            batch.pieces.push(Piece { kind: PieceKind::File, place: 1, line: 1, range: 0..filled });
+        }
     }
     send(batch);
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use super::batch::{BATCH_BYTES, Batch, Piece, PieceKind, read_failure};
+use super::batch::{BATCH_BYTES, Batch, Piece, PieceKind, Pool, fill, read_failure};
 use super::files::READ_BYTES;
 
 /// What [`Lines::next`] found.
@@ -88,45 +88,50 @@ impl<R: Read> Lines<R> {
 
 /// Lines in batches that end where a line does; [`lines_of`] cuts them, so that the one reader has little to do. `send` takes
 /// each batch and says whether to go on.
-pub(crate) fn split_lines(mut reader: impl Read, max_bytes: usize, send: &mut dyn FnMut(Batch) -> bool) {
-    let (mut bytes, mut number) = (Vec::new(), 1);
+pub(crate) fn split_lines(mut reader: impl Read, max_bytes: usize, pool: &Pool, send: &mut dyn FnMut(Batch) -> bool) {
+    let (mut bytes, mut filled, mut number) = (pool.take(BATCH_BYTES), 0, 1);
     // Whether this is the start of the file, and whether it is in a line that is too long.
     let (mut at_start, mut passing) = (true, false);
     let mut troubles = Batch::default();
     loop {
-        let goal = if bytes.len() < BATCH_BYTES { BATCH_BYTES } else { bytes.len() + BATCH_BYTES };
-        let wanted = goal - bytes.len();
-        bytes.reserve_exact(wanted);
-        let read = reader.by_ref().take(wanted as u64).read_to_end(&mut bytes);
-        let at_end = !matches!(read, Ok(n) if n == wanted);
-        if std::mem::replace(&mut at_start, false) && bytes.starts_with(b"\xef\xbb\xbf") {
-            bytes.drain(..3);
+        let goal = if filled < BATCH_BYTES { BATCH_BYTES } else { filled + BATCH_BYTES };
+        if bytes.len() < goal {
+            bytes.resize(goal, 0);
         }
+        let read = fill(&mut reader, &mut bytes[..goal], &mut filled);
+        let at_end = filled < goal;
+        let mut start = if std::mem::replace(&mut at_start, false) && bytes[..filled].starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         if passing {
-            let end = memchr::memchr(b'\n', &bytes);
+            let end = memchr::memchr(b'\n', &bytes[..filled]);
             if end.is_some() || at_end {
                 troubles.trouble(format!("line {number}"), too_long(max_bytes));
                 (number, passing) = (number + 1, false);
             }
-            bytes.drain(..end.map_or(bytes.len(), |end| end + 1));
+            start = end.map_or(filled, |end| end + 1);
         }
-        let cut = if at_end && read.is_ok() { Some(bytes.len()) } else { memchr::memrchr(b'\n', &bytes).map(|k| k + 1) };
+        let there = &bytes[start..filled];
+        let cut = if at_end && read.is_ok() { Some(there.len()) } else { memchr::memrchr(b'\n', there).map(|k| k + 1) };
         match cut {
-            None if bytes.len() > max_bytes => {
-                passing = true;
-                bytes = Vec::new();
+            None if there.len() > max_bytes => {
+                (passing, filled) = (true, 0);
+                bytes = pool.take(BATCH_BYTES);
             }
-            None => {}
+            None => {
+                bytes.copy_within(start..filled, 0);
+                filled -= start;
+            }
             Some(cut) => {
-                let mut rest = Vec::with_capacity(BATCH_BYTES);
-                rest.extend_from_slice(&bytes[cut..]);
-                bytes.truncate(cut);
+                let rest = &there[cut..];
+                let mut next = pool.take(BATCH_BYTES.max(rest.len()));
+                next[..rest.len()].copy_from_slice(rest);
                 let mut batch = std::mem::take(&mut troubles);
-                let n = bytes.len();
-                batch.pieces.push(Piece { kind: PieceKind::Lines, place: number, line: number, range: 0..n });
-                number += memchr::memchr_iter(b'\n', &bytes).count() as u64;
-                batch.bytes = std::mem::replace(&mut bytes, rest);
-                if (n > 0 || !batch.troubles.is_empty()) && !send(batch) {
+                if cut > 0 {
+                    batch.pieces.push(Piece { kind: PieceKind::Lines, place: number, line: number, range: start..start + cut });
+                    number += memchr::memchr_iter(b'\n', &there[..cut]).count() as u64;
+                }
+                filled = rest.len();
+                batch.bytes = std::mem::replace(&mut bytes, next);
+                if !batch.is_empty() && !send(batch) {
                     return;
                 }
             }
@@ -185,7 +190,7 @@ mod tests {
     #[test]
     fn a_last_line_without_an_end_counts_and_empty_lines_keep_the_numbers() {
         let mut got = Vec::new();
-        split_lines(&b"\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"b\":2}"[..], 100, &mut |batch| {
+        split_lines(&b"\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"b\":2}"[..], 100, &Pool::default(), &mut |batch| {
             got.extend(lines(&batch));
             true
         });
@@ -202,7 +207,7 @@ mod tests {
         let line = |k: usize| format!("{k} {}", "y".repeat(k * 977 % 60_000));
         let text: String = (1..200).map(|k| line(k) + "\n").collect();
         let (mut got, mut n_batches) = (Vec::new(), 0);
-        split_lines(text.as_bytes(), 100_000, &mut |batch| {
+        split_lines(text.as_bytes(), 100_000, &Pool::default(), &mut |batch| {
             got.extend(lines(&batch));
             n_batches += 1;
             true
@@ -216,7 +221,7 @@ mod tests {
         let long = "z".repeat(3 * BATCH_BYTES);
         for (max_bytes, expected) in [(4 * BATCH_BYTES, vec![1, 2, 3]), (2 * BATCH_BYTES, vec![1, 3])] {
             let (mut got, mut troubles) = (Vec::new(), Vec::new());
-            split_lines(format!("a\n{long}\nb").as_bytes(), max_bytes, &mut |batch| {
+            split_lines(format!("a\n{long}\nb").as_bytes(), max_bytes, &Pool::default(), &mut |batch| {
                 got.extend(lines(&batch).into_iter().map(|(n, _)| n));
                 troubles.extend(batch.troubles.iter().map(|t| t.position.clone()));
                 true
@@ -230,7 +235,7 @@ mod tests {
     #[test]
     fn a_gigabyte_without_an_end_is_batched_in_bounded_memory() {
         let (mut most, mut troubles) = (0, Vec::new());
-        split_lines(b"{}\n".chain(endless(1 << 30, b"\n{\"after\":1}\n")), 16 << 20, &mut |batch| {
+        split_lines(b"{}\n".chain(endless(1 << 30, b"\n{\"after\":1}\n")), 16 << 20, &Pool::default(), &mut |batch| {
             most = most.max(batch.bytes.capacity());
             troubles.extend(batch.troubles.iter().map(|t| t.position.clone()));
             true

@@ -191,6 +191,8 @@ pub(crate) fn put_patient(out: &mut Vec<u8>, patient: &Patient) {
         Some(Sex::Other) => 3,
     });
     put_time(out, patient.death);
+    out.push(u8::from(patient.name_digest.is_some()));
+    put_u64(out, patient.name_digest.unwrap_or_default());
     put_u64(out, patient.facts.len() as u64);
     for (name, value) in &patient.facts {
         put_text(out, name);
@@ -209,8 +211,11 @@ pub(crate) fn get_patient(from: &mut Cursor<'_>, names: &mut Interner) -> Result
         _ => return Err(Corrupt),
     };
     let death = from.time()?;
+    let named = from.u8()? != 0;
+    let digest = from.u64()?;
+    let name_digest = named.then_some(digest);
     let facts = (0..from.u64()?).map(|_| Ok((names.get(from.text()?), get_value(from, names)?))).collect::<Result<_, _>>()?;
-    Ok(Patient { identifiers, birth, sex, death, facts })
+    Ok(Patient { identifiers, birth, sex, name_digest, death, facts })
 }
 
 #[cfg(test)]

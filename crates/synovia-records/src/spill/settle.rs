@@ -341,6 +341,8 @@ fn merge(patient: &mut Patient, other: Patient) -> bool {
         }
     }
     let mut agree = one(&mut patient.birth, other.birth) & one(&mut patient.sex, other.sex) & one(&mut patient.death, other.death);
+    // A name may change; that it did is no disagreement.
+    patient.name_digest = patient.name_digest.or(other.name_digest);
     for identifier in other.identifiers {
         if !patient.identifiers.contains(&identifier) {
             patient.identifiers.push(identifier);

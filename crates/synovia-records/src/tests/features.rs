@@ -3,7 +3,7 @@
 use synovia_cohort::{Event, EventKind, EventValue, Example, ExampleId, Patient, PatientId, PatientRecord, Sex, Time};
 
 use super::{event, record};
-use crate::{FeatureConfig, FeaturePlan, PlanBuilder};
+use crate::{FeatureConfig, FeaturePlan, PlanBuilder, Statistic};
 
 const GLUCOSE: &str = "http://loinc.org|2345-7";
 const LOCAL: &str = "lab|x";
@@ -54,6 +54,54 @@ fn the_last_value_in_the_window_in_the_features_unit() {
     // What can't be had in the unit is missing, never taken for it.
     assert_eq!(of(vec![number(900.0, LOCAL, 5.0, "furlong")]), (vec![], false));
     assert_eq!(of(vec![number(900.0, LOCAL, 1.0, "g/L"), number(950.0, LOCAL, 5.0, "furlong")]), (vec!["lab|x = 1".to_owned()], true));
+}
+
+#[test]
+fn statistics_in_windows() {
+    let config = FeatureConfig { statistics: Statistic::ALL.to_vec(), windows_days: vec![10.0, 200.0], ..FeatureConfig::default() };
+    let train = record(Patient::default(), vec![number(900.0, LOCAL, 2.0, "g/L")]);
+    let plan = fit(config.clone(), &[train]);
+    assert_eq!(plan.features.len(), 16);
+    let units: Vec<String> = plan.specs().into_iter().take(8).map(|s| s.unit).collect();
+    assert_eq!(units, ["g/L", "g/L", "g/L", "g/L", "g/L", "g/L/d", "", "d"]);
+    let of = |events| row(&plan, &record(Patient::default(), events)).0;
+    assert_eq!(
+        of(vec![number(900.0, LOCAL, 1.0, "g/L"), number(910.0, LOCAL, 200.0, "mg/dL"), number(920.0, LOCAL, 6.0, "g/L")]),
+        [
+            "lab|x: count of 10 d = 0",
+            "lab|x: last of 200 d = 6",
+            "lab|x: first of 200 d = 1",
+            "lab|x: mean of 200 d = 3",
+            "lab|x: min of 200 d = 1",
+            "lab|x: max of 200 d = 6",
+            "lab|x: slope of 200 d = 0.25",
+            "lab|x: count of 200 d = 3",
+            "lab|x: time_since of 200 d = 80",
+        ]
+    );
+    // One number has no slope, and nobody counted where there is no chart.
+    assert!(!of(vec![number(999.0, LOCAL, 1.0, "g/L")]).iter().any(|text| text.contains("slope")));
+    assert_eq!(of(vec![]), Vec::<String>::new());
+    // A measurement whose columns do not all fit is left out whole.
+    assert!(
+        fit(FeatureConfig { max_features: 15, ..config }, &[record(Patient::default(), vec![number(900.0, LOCAL, 2.0, "g/L")])])
+            .features
+            .is_empty()
+    );
+}
+
+#[test]
+fn icd10_counts_for_its_category() {
+    const ICD: &str = "http://hl7.org/fhir/sid/icd-10-cm";
+    let of = |code: &str| record(Patient::default(), vec![event(900.0, EventKind::Condition, &format!("{ICD}|{code}"), EventValue::None)]);
+    let plan = fit(FeatureConfig { roll_up: true, min_share: 0.6, ..FeatureConfig::default() }, &[of("C34.11"), of("C34.2"), of("I10")]);
+    assert_eq!(
+        plan.specs().into_iter().map(|s| (s.name, s.code)).collect::<Vec<_>>(),
+        [("C34 and below".to_owned(), format!("{ICD}|C34"))]
+    );
+    assert_eq!(row(&plan, &of("C34.9")).0, ["C34 and below = 1"]);
+    assert_eq!(row(&plan, &of("C34")).0, ["C34 and below = 1"]);
+    assert_eq!(row(&plan, &of("C341.9")).0, ["C34 and below = 0"]);
 }
 
 #[test]

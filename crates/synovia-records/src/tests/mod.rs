@@ -5,6 +5,7 @@ mod features;
 mod fhir;
 mod hostile;
 mod labels;
+mod oracle;
 mod store;
 
 use std::io::Write;

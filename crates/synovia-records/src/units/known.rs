@@ -118,6 +118,69 @@ pub(crate) const TABLE: &[Known] = &[
     unit("9279-1", "/min"),              // respiratory rate
 ];
 
+/// The least and the greatest number that a living body has been seen with or could have, generously, in the canonical unit:
+/// beyond it a value was mistyped, or is of another unit than it says. Sorted by code.
+const LIMITS: &[(&str, f64, f64)] = &[
+    ("13457-7", 0.0, 2000.0), // LDL cholesterol, mg/dL
+    ("1751-7", 0.2, 10.0),    // albumin, g/dL
+    ("17861-6", 1.0, 40.0),   // calcium, mg/dL
+    ("18262-6", 0.0, 2000.0), // LDL cholesterol
+    ("1963-8", 0.5, 100.0),   // bicarbonate, mmol/L
+    ("1975-2", 0.0, 100.0),   // bilirubin, mg/dL
+    ("1988-5", 0.0, 1500.0),  // C-reactive protein, mg/L
+    ("2028-9", 0.5, 100.0),   // carbon dioxide
+    ("20565-8", 0.5, 100.0),  // carbon dioxide, blood
+    ("20570-8", 1.0, 90.0),   // haematocrit, %
+    ("2069-3", 30.0, 250.0),  // chloride, blood, mmol/L
+    ("2075-0", 30.0, 250.0),  // chloride
+    ("2085-9", 0.0, 500.0),   // HDL cholesterol, mg/dL
+    ("2089-1", 0.0, 2000.0),  // LDL cholesterol
+    ("2093-3", 5.0, 3000.0),  // cholesterol
+    ("2160-0", 0.01, 100.0),  // creatinine, mg/dL
+    ("2339-0", 1.0, 5000.0),  // glucose, blood, mg/dL
+    ("2345-7", 1.0, 5000.0),  // glucose
+    ("2524-7", 0.0, 100.0),   // lactate, mmol/L
+    ("2571-8", 1.0, 50000.0), // triglycerides, mg/dL
+    ("2708-6", 0.0, 100.0),   // oxygen saturation, %
+    ("2823-3", 0.5, 25.0),    // potassium, mmol/L
+    ("29463-7", 0.1, 700.0),  // body weight, kg
+    ("2947-0", 70.0, 250.0),  // sodium, blood, mmol/L
+    ("2951-2", 70.0, 250.0),  // sodium
+    ("3094-0", 0.0, 500.0),   // urea nitrogen, mg/dL
+    ("3141-9", 0.1, 700.0),   // body weight, measured
+    ("38483-4", 0.01, 100.0), // creatinine, blood
+    ("39156-5", 2.0, 250.0),  // body mass index, kg/m2
+    ("41653-7", 1.0, 5000.0), // glucose, capillary
+    ("4544-3", 1.0, 90.0),    // haematocrit
+    ("4548-4", 1.0, 30.0),    // HbA1c, %
+    ("49765-1", 1.0, 40.0),   // calcium, blood
+    ("59408-5", 0.0, 100.0),  // oxygen saturation by pulse oximetry
+    ("6298-4", 0.5, 25.0),    // potassium, blood
+    ("6299-2", 0.0, 500.0),   // urea nitrogen, blood
+    ("6301-6", 0.1, 100.0),   // INR
+    ("6690-2", 0.0, 3000.0),  // leukocytes, 10*3/uL
+    ("718-7", 0.5, 30.0),     // haemoglobin, g/dL
+    ("777-3", 0.0, 10000.0),  // platelets, 10*3/uL
+    ("8302-2", 10.0, 300.0),  // body height, cm
+    ("8310-5", 10.0, 48.0),   // body temperature, Cel
+    ("8331-1", 10.0, 48.0),   // oral temperature
+    ("8462-4", 0.0, 300.0),   // diastolic blood pressure, mm[Hg]
+    ("8480-6", 0.0, 400.0),   // systolic blood pressure
+    ("8867-4", 0.0, 400.0),   // heart rate, /min
+    ("9279-1", 0.0, 200.0),   // respiratory rate
+];
+
+/// The limits of a LOINC code, where it has some.
+pub(crate) fn limits(loinc: &str) -> Option<(f64, f64)> {
+    LIMITS.binary_search_by(|(code, ..)| (*code).cmp(loinc)).ok().map(|k| (LIMITS[k].1, LIMITS[k].2))
+}
+
+/// Whether [`LIMITS`] can be searched by halves, and names codes of the table alone.
+#[cfg(test)]
+pub(crate) fn limits_are_sound() -> bool {
+    LIMITS.is_sorted_by(|a, b| a.0 < b.0) && LIMITS.iter().all(|(code, low, high)| known_loinc(code).is_some() && low < high)
+}
+
 /// The entry of a code written `system|code`.
 pub(crate) fn known(code: &str) -> Option<Known> {
     known_loinc(code.strip_prefix("http://loinc.org|")?)

@@ -5,7 +5,7 @@ mod ucum;
 
 use crate::spill::Token;
 pub use known::canonical_unit;
-use known::{Known, known, known_loinc};
+use known::{Known, known, known_loinc, limits};
 use ucum::Unit;
 
 /// Why a number can't be had in another unit.
@@ -77,7 +77,11 @@ pub(crate) fn settle<'a>(code: Token<'_>, value: f64, unit: &'a str) -> Result<(
         return Err(UnitError::Missing);
     }
     let from = if unit.is_empty() { known.unit } else { unit };
-    Ok((convert_known(value, from, known.unit, Some(known))?, known.unit))
+    let value = convert_known(value, from, known.unit, Some(known))?;
+    match limits(known.loinc) {
+        Some((low, high)) if !(low..=high).contains(&value) => Err(UnitError::Implausible),
+        _ => Ok((value, known.unit)),
+    }
 }
 
 #[cfg(test)]
@@ -183,11 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn what_no_body_has_is_refused_after_conversion() {
+        let temperature = |value, unit| settle(Token::new("http://loinc.org", "8310-5"), value, unit);
+        assert_eq!(temperature(98.6, "Cel"), Err(UnitError::Implausible));
+        assert!(temperature(98.6, "[degF]").is_ok_and(|(value, _)| (value - 37.0).abs() < 1e-9));
+        assert_eq!(settle(Token::new("http://loinc.org", "59408-5"), 970.0, "%"), Err(UnitError::Implausible));
+        assert_eq!(settle(Token::new("http://loinc.org", "2345-7"), 5.5, "mmol/L").map(|(_, unit)| unit), Ok("mg/dL"));
+    }
+
+    #[test]
     fn every_canonical_unit_is_one() {
         for known in known::TABLE {
             assert!(Unit::parse(known.unit).is_some(), "{}: {}", known.loinc, known.unit);
-            assert_eq!(settle(Token::new("http://loinc.org", known.loinc), 7.0, known.unit), Ok((7.0, known.unit)));
+            let value = limits(known.loinc).map_or(7.0, |(low, high)| f64::midpoint(low, high));
+            assert_eq!(settle(Token::new("http://loinc.org", known.loinc), value, known.unit), Ok((value, known.unit)));
         }
+        assert!(known::limits_are_sound());
         assert!(known::TABLE.is_sorted_by(|a, b| a.loinc < b.loinc), "the table is searched by halves");
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use synovia_cohort::Fractions;
 use synovia_images::{Selection, Window};
+use synovia_records::Statistic;
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
@@ -220,16 +221,44 @@ fn read_fhir(section: &Section<'_>) -> Option<RecordFormat> {
         }
         Some(_) => {
             let (table, place) = section.table("features")?;
-            let inner = Section::new("records.features", place, Some(table), &["cap", "min_share"], section.problems);
-            let Features::Frequent { cap, min_share } = Features::default() else { return None };
+            let known = ["cap", "min_share", "statistics", "windows", "roll_up"];
+            let inner = Section::new("records.features", place, Some(table), &known, section.problems);
+            let Features::Frequent { cap, min_share, statistics, windows, roll_up } = Features::default() else { return None };
             Features::Frequent {
                 cap: inner.count("cap", 1..=4096).unwrap_or(cap),
                 min_share: inner.number("min_share", 0.0..=1.0).unwrap_or(min_share),
+                statistics: read_statistics(&inner).unwrap_or(statistics),
+                windows: read_windows(&inner).unwrap_or(windows),
+                roll_up: inner.flag("roll_up").unwrap_or(roll_up),
             }
         }
     };
     let history = read_history(section).or_else(|| TimeSpan::new(365, TimeUnit::Day).ok().map(History::Last))?;
     Some(RecordFormat::Fhir { history, features })
+}
+
+fn read_statistics(section: &Section<'_>) -> Option<Vec<Statistic>> {
+    let names = Statistic::ALL.map(Statistic::as_str);
+    let found = |text: &String| {
+        let statistic = Statistic::ALL.into_iter().find(|statistic| statistic.as_str() == text);
+        if statistic.is_none() {
+            let meant = nearest(text, &names).map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default();
+            section.wrong("statistics", format!("{} has \"{text}\"; allowed: {}{meant}", section.name("statistics"), names.join(", ")));
+        }
+        statistic
+    };
+    section.texts("statistics").map(|texts| texts.iter().filter_map(found).collect())
+}
+
+fn read_windows(section: &Section<'_>) -> Option<Vec<TimeSpan>> {
+    let found = |text: &String| match text.parse() {
+        Ok(span) => Some(span),
+        Err(error) => {
+            section.wrong("windows", format!("{} has \"{text}\", {error}", section.name("windows")));
+            None
+        }
+    };
+    section.texts("windows").map(|texts| texts.iter().filter_map(found).collect())
 }
 
 /// `system|code`, as FHIR search tokens are written.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Fractions, Task, TaskKind};
+use synovia_records::Statistic;
 
 use super::span::TimeSpan;
 
@@ -136,6 +137,15 @@ pub enum Features {
         cap: usize,
         /// Only those that at least this share of the training patients have, 0 to 1. Default 0.05.
         min_share: f64,
+        /// Columns of each measurement. Default `["last"]`.
+        #[serde(skip_serializing_if = "is_last_alone")]
+        statistics: Vec<Statistic>,
+        /// Windows before the prediction time in which each statistic is taken; none for the whole history.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        windows: Vec<TimeSpan>,
+        /// Whether ICD-10 codes count for their categories too. Default false.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        roll_up: bool,
     },
     /// These, as `system|code`, `age` or `sex`.
     Listed(Vec<String>),
@@ -143,8 +153,12 @@ pub enum Features {
 
 impl Default for Features {
     fn default() -> Self {
-        Self::Frequent { cap: 128, min_share: 0.05 }
+        Self::Frequent { cap: 128, min_share: 0.05, statistics: vec![Statistic::Last], windows: Vec::new(), roll_up: false }
     }
+}
+
+fn is_last_alone(statistics: &[Statistic]) -> bool {
+    statistics == [Statistic::Last]
 }
 
 /// The name of a row's image, from one of its columns: `ID`, or `{ID}_a` where a text stands around the column's.

@@ -62,9 +62,14 @@ impl Pipeline {
     pub fn feature_config(&self) -> FeatureConfig {
         let none = FeatureConfig { age: false, sex: false, codes: Some(Vec::new()), ..FeatureConfig::default() };
         match &self.records.format {
-            RecordFormat::Fhir { features: Features::Frequent { cap, min_share }, .. } => {
-                FeatureConfig { max_features: *cap, min_share: *min_share, ..FeatureConfig::default() }
-            }
+            RecordFormat::Fhir { features: Features::Frequent { cap, min_share, statistics, windows, roll_up }, .. } => FeatureConfig {
+                max_features: *cap,
+                min_share: *min_share,
+                statistics: statistics.clone(),
+                windows_days: windows.iter().map(|window| window.days()).collect(),
+                roll_up: *roll_up,
+                ..FeatureConfig::default()
+            },
             RecordFormat::Fhir { features: Features::Listed(listed), .. } => {
                 let has = |name: &str| listed.iter().any(|listed| listed == name);
                 let codes: Vec<String> = listed.iter().filter(|name| name.contains('|')).cloned().collect();
@@ -111,7 +116,7 @@ impl TaskSettings {
 #[cfg(test)]
 mod tests {
     use synovia_cohort::{RejectedLog, Time};
-    use synovia_records::LabelOutcome;
+    use synovia_records::{LabelOutcome, Statistic};
 
     use super::*;
 
@@ -171,6 +176,9 @@ mod tests {
         assert_eq!(config(""), FeatureConfig::default());
         let some = FeatureConfig { max_features: 9, min_share: 0.5, ..FeatureConfig::default() };
         assert_eq!(config("features = { cap = 9, min_share = 0.5 }"), some);
+        let windows = config("features = { statistics = [\"mean\", \"time_since\"], windows = [\"30d\", \"1y\"], roll_up = true }");
+        assert_eq!(windows.statistics, [Statistic::Mean, Statistic::TimeSince]);
+        assert!(windows.windows_days.len() == 2 && windows.windows_days[0] == 30.0 && windows.roll_up);
         let listed = config("features = [\"s|a\", \"age\"]");
         assert_eq!((listed.age, listed.sex, listed.codes), (true, false, Some(vec!["s|a".to_owned()])));
     }

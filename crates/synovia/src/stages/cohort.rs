@@ -9,11 +9,11 @@ use anyhow::{Context as _, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{
-    CohortWriter, Event, EventKind, Example, ExampleId, ExampleRow, FORMAT, FeatureSpec, Geometry, Manifest, PatientId, PatientRecord,
-    Refused, RejectedLog, Split, Study, Task, Time, assign, assign_folds,
+    CohortWriter, Event, EventKind, Example, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId,
+    PatientRecord, Refused, RejectedLog, Split, Study, Task, Time, assign, assign_folds,
 };
 use synovia_images::StudyIndex;
-use synovia_records::{FeaturePlan, LabelOutcome, LabelSpec, PlanBuilder, RecordStore};
+use synovia_records::{FeaturePlan, FeatureSource, LabelOutcome, LabelSpec, PlanBuilder, RecordStore};
 
 use super::cache::Stage;
 use super::ingest::{self, read_json, write_json};
@@ -31,6 +31,9 @@ const VERSION: u32 = 2;
 pub struct CohortReport {
     /// Counts from files to examples, in order.
     pub steps: Vec<(String, u64)>,
+    /// Studies that were linked to a patient, by what linked them.
+    #[serde(default)]
+    pub links: BTreeMap<String, u64>,
     /// Studies and images that could not be linked, by reason.
     pub failed_links: BTreeMap<String, u64>,
     /// What the prediction time kept out.
@@ -53,6 +56,33 @@ pub fn run(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<Stage
     let stage = Stage::new(&place.stage("cohort"), VERSION, &settings)?.after(ingested);
     run_stage(&stage, &work.run, &work.progress, &[&place.relative("cohort")], || Builder::open(work)?.build(place))?;
     Ok(stage)
+}
+
+/// A column of `cohort/dictionary.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Described {
+    /// The column.
+    #[serde(flatten)]
+    pub spec: FeatureSpec,
+    /// Where its numbers come from.
+    pub source: FeatureSource,
+    /// Share of the train split's records that have it.
+    pub coverage: f64,
+    /// Its 5th, 25th, 50th, 75th and 95th percentiles (nearest rank) over at most 10,000 examples of the train split;
+    /// empty for a flag.
+    pub quantiles: Vec<f32>,
+}
+
+/// Train examples that the quantiles are taken of, at most: the first by id, which is a digest and so as good as drawn.
+const DESCRIBED: usize = 10_000;
+const PERCENTILES: [usize; 5] = [5, 25, 50, 75, 95];
+
+/// Nearest ranks of values that are there.
+fn quantiles(mut values: Vec<f32>) -> Vec<f32> {
+    values.retain(|x| x.is_finite());
+    values.sort_by(f32::total_cmp);
+    let rank = |percent: usize| values[(percent * values.len()).div_ceil(100).max(1) - 1];
+    if values.is_empty() { Vec::new() } else { PERCENTILES.map(rank).to_vec() }
 }
 
 /// An example before its split is known.
@@ -99,7 +129,7 @@ impl<'a> Builder<'a> {
         ];
         Ok(Self {
             work,
-            links: Links { owners: Vec::new(), failed: BTreeMap::new() },
+            links: Links { owners: Vec::new(), kinds: Vec::new(), failed: BTreeMap::new() },
             store,
             index,
             images,
@@ -121,6 +151,9 @@ impl<'a> Builder<'a> {
     fn link(&mut self) -> anyhow::Result<()> {
         self.links = link::link(&self.index.studies, &self.store)?;
         self.report.failed_links.clone_from(&self.links.failed);
+        for kind in self.links.kinds.iter().flatten() {
+            *self.report.links.entry((*kind).to_owned()).or_default() += 1;
+        }
         let linked = self.links.owners.iter().flatten().count() as u64;
         self.report.steps.push(("studies linked to a patient".to_owned(), linked));
         Ok(())
@@ -329,12 +362,14 @@ impl<'a> Builder<'a> {
         let mut rows = vec![None; drafts.len()];
         let mut coverage = vec![0u64; specs.len()];
         let mut n_train = 0u64;
+        let mut sample = Sample::of(&drafts);
         self.for_each_example(&drafts, |k, example, record| {
             features.fill(f32::NAN);
             if plan.row(example, &record.patient, &mut features) {
                 writer.write_record(k, &features)?;
                 rows[k] = Some(k as u32);
                 if drafts[k].row.split == Split::Train {
+                    sample.take(k, &features);
                     n_train += 1;
                     coverage.iter_mut().zip(&features).for_each(|(n, x)| *n += u64::from(x.is_finite()));
                 }
@@ -342,6 +377,19 @@ impl<'a> Builder<'a> {
             Ok(())
         })?;
         self.report.coverage = coverage.iter().map(|&n| n as f64 / n_train.max(1) as f64).collect();
+        let described = sample.transposed(specs.len());
+        let columns = plan.features.iter().zip(&self.report.coverage).zip(described).map(|((feature, coverage), values)| Described {
+            spec: feature.spec.clone(),
+            source: feature.source.clone(),
+            coverage: *coverage,
+            quantiles: if feature.spec.kind == FeatureKind::Number { quantiles(values) } else { Vec::new() },
+        });
+        write_json(&dir.path().join("dictionary.json"), &columns.collect::<Vec<_>>())?;
+        let links: Vec<serde_json::Value> = drafts
+            .iter()
+            .filter_map(|draft| Some(serde_json::json!({ "example_id": draft.row.id, "link": self.links.kinds[draft.study?]? })))
+            .collect();
+        write_json(&dir.path().join("links.json"), &links)?;
         for (draft, row) in drafts.iter_mut().zip(rows) {
             draft.row.record_row = row;
         }
@@ -391,9 +439,46 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Feature rows of some train examples, in the order of the drafts.
+struct Sample {
+    last: usize,
+    rows: BTreeMap<usize, Vec<f32>>,
+}
+
+impl Sample {
+    /// The first [`DESCRIBED`] of the train split.
+    fn of(drafts: &[Draft]) -> Self {
+        let mut train = drafts.iter().enumerate().filter(|(_, draft)| draft.row.split == Split::Train).map(|(k, _)| k);
+        Self { last: train.nth(DESCRIBED - 1).unwrap_or(drafts.len()), rows: BTreeMap::new() }
+    }
+
+    fn take(&mut self, k: usize, row: &[f32]) {
+        if k <= self.last {
+            self.rows.insert(k, row.to_vec());
+        }
+    }
+
+    /// The values of each column.
+    fn transposed(&self, n: usize) -> Vec<Vec<f32>> {
+        (0..n).map(|j| self.rows.values().map(|row| row[j]).collect()).collect()
+    }
+}
+
 fn window_days(spec: &LabelSpec) -> Option<f64> {
     match spec {
         LabelSpec::Condition { within_days, .. } | LabelSpec::Observation { within_days, .. } => Some(*within_days),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_ranks() {
+        assert_eq!(quantiles((1..=100).rev().map(|x| x as f32).collect()), [5.0, 25.0, 50.0, 75.0, 95.0]);
+        assert_eq!(quantiles(vec![3.0, f32::NAN]), [3.0; 5]);
+        assert_eq!(quantiles(vec![f32::NAN]), [0.0f32; 0]);
     }
 }

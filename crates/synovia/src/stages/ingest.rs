@@ -13,7 +13,7 @@ use crate::commands::Work;
 use crate::pipeline::Images;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Folder of its outputs.
 pub const FOLDER: &str = "ingest";
 

@@ -5,10 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use synovia_cohort::{ExampleId, PatientId, PatientRecord, Study, Time};
 use synovia_records::RecordStore;
 
+/// How a study was linked, the surest first.
+const BY_UID: &str = "by study UID";
+const BY_TIME: &str = "by patient identifier and time";
+const BY_PATIENT: &str = "by patient identifier alone";
+/// A charted study without a UID of ours is the image's when it began within so many days of it.
+const SAME_STUDY_DAYS: f64 = 1.0;
+
 /// What linking found.
 pub struct Links {
     /// Owner of each study, in the order in which they were given.
     pub owners: Vec<Option<PatientId>>,
+    /// What linked each.
+    pub kinds: Vec<Option<&'static str>>,
     /// Studies without one, by reason.
     pub failed: BTreeMap<String, u64>,
 }
@@ -64,7 +73,7 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
     }
     let n = studies.len();
     let (mut by_chart, mut by_image) = (vec![None::<PatientId>; n], vec![None::<PatientId>; n]);
-    let mut ambiguous = vec![false; n];
+    let (mut ambiguous, mut near) = (vec![false; n], vec![false; n]);
     let mut claim = |owners: &mut Vec<Option<PatientId>>, k: usize, patient: &PatientId| match &owners[k] {
         Some(owner) if owner != patient => ambiguous[k] = true,
         _ => owners[k] = Some(patient.clone()),
@@ -79,10 +88,15 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
             let names = record.patient.identifiers.iter().map(String::as_str).chain([record.id.reveal()]);
             for k in names.filter_map(|name| by_patient.get(name)).flatten() {
                 claim(&mut by_image, *k, &record.id);
+                let taken = studies[*k].time;
+                let charted = record.studies.iter().filter(|link| !by_uid.contains_key(link.study_instance_uid.as_str()));
+                near[*k] |= charted
+                    .filter_map(|link| link.started.zip(taken))
+                    .any(|(charted, taken)| charted.days_since(taken).abs() <= SAME_STUDY_DAYS);
             }
         }
     }
-    let mut links = Links { owners: vec![None; n], failed: BTreeMap::new() };
+    let mut links = Links { owners: vec![None; n], kinds: vec![None; n], failed: BTreeMap::new() };
     for k in 0..n {
         let failed = match (&by_chart[k], &by_image[k]) {
             _ if ambiguous[k] => Some("two patients claim the study"),
@@ -92,7 +106,14 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
         };
         match failed {
             Some(reason) => *links.failed.entry(reason.to_owned()).or_default() += 1,
-            None => links.owners[k] = by_chart[k].take().or_else(|| by_image[k].take()),
+            None => {
+                links.kinds[k] = Some(match (&by_chart[k], near[k]) {
+                    (Some(_), _) => BY_UID,
+                    (None, true) => BY_TIME,
+                    (None, false) => BY_PATIENT,
+                });
+                links.owners[k] = by_chart[k].take().or_else(|| by_image[k].take());
+            }
         }
     }
     Ok(links)
