@@ -39,8 +39,8 @@ struct Header {
 
 /// Whether a file is named as NIfTI files are.
 pub(crate) fn is_nifti(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    name.ends_with(".nii") || name.ends_with(".nii.gz")
+    let is = |path: &Path, wanted: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted));
+    is(path, "nii") || is(path, "gz") && path.file_stem().is_some_and(|stem| is(Path::new(stem), "nii"))
 }
 
 /// The study that a volume is by itself, named by its file without `.nii` and `.gz`.

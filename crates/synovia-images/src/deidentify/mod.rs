@@ -34,6 +34,8 @@ use tree::{Element, Value};
 /// Which options of the profile (PS3.15 §E.3) are on. As text: `basic`, or with options after `+`, as
 /// `basic+dates+device+descriptors`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+// Each is an option of the standard, on or off by itself.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Profile {
     /// `pixels`: Clean Pixel Data, by the regions that ultrasound declares (§E.3.1).
     pub clean_pixels: bool,

@@ -52,7 +52,7 @@ const fn date_of(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let m = (5 * day_of_year + 2) / 153;
     let month = if m < 10 { m + 3 } else { m - 9 };
-    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    let year = year_of_era + era * 400 + (month <= 2) as i64;
     (year, month, day_of_year - (153 * m + 2) / 5 + 1)
 }
 
