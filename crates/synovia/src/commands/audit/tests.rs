@@ -156,7 +156,7 @@ fn write(run: &Path, people: &[Person]) {
             n_images: 1,
         });
     }
-    crate::stages::ingest::write_json(&ingested.join("studies.json"), &index).unwrap();
+    ingest::write_json(&ingested.join("studies.json"), &index).unwrap();
 
     let plan = plan();
     let manifest = Manifest {
@@ -195,7 +195,7 @@ fn write(run: &Path, people: &[Person]) {
         });
     }
     writer.finish(&rows).unwrap();
-    crate::stages::ingest::write_json(&cohort.join("features.json"), &plan).unwrap();
+    ingest::write_json(&cohort.join("features.json"), &plan).unwrap();
 }
 
 fn found(people: &[Person]) -> Vec<Leak> {
