@@ -1,6 +1,7 @@
 //! The commands, one module each, and what those that work on a pipeline begin with.
 
 pub mod audit;
+pub mod compare;
 pub mod predict;
 pub mod simulate;
 pub mod stages;
