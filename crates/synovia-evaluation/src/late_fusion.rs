@@ -63,8 +63,8 @@ impl LateFusion {
                 .sum()
         };
         let mut best = (loss(&half), half.clone());
-        for a in 0..=12 {
-            for b in 0..=12 {
+        for a in 0..=24 {
+            for b in 0..=24 {
                 let pool = Self { weights: [f64::from(a) / 8.0, f64::from(b) / 8.0], ..half.clone() };
                 let reached = loss(&pool);
                 if reached < best.0 {

@@ -174,8 +174,8 @@ fn what_the_report_is_given_it_shows() {
     ] {
         assert!(html.contains(&shown), "{shown:?} is not shown");
     }
-    // ROC, PR and calibration of the binary task; ROC and PR of three classes and one calibration; one of losses.
-    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 3 + 7 + 1);
+    // ROC, PR, calibration and net benefit of the binary task; ROC and PR of three classes and one calibration; one of losses.
+    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 4 + 7 + 1);
 }
 
 #[test]
