@@ -70,3 +70,11 @@ bench *ARGS: build
 # What CI runs
 ci:
     bash .ci/run
+
+# Seconds to evaluate 100,000 predictions with 2,000 bootstrap resamples
+evaluation-speed *ARGS:
+    cargo run --release --quiet --package synovia-evaluation --example evaluation_speed -- {{ARGS}}
+
+# How often intervals and prediction sets hold the truth, over simulated test sets
+evaluation-coverage *ARGS:
+    cargo run --release --quiet --package synovia-evaluation --example coverage_study -- {{ARGS}}

@@ -44,11 +44,15 @@ fn the_whole_way_once() {
     }
     let metrics: serde_json::Value = serde_json::from_slice(&std::fs::read(to.join("metrics.json")).unwrap()).unwrap();
     for task in ["malignant", "stage"] {
-        for variant in ["joint", "image", "record", "joint-image", "joint-record", "logistic-record"] {
+        for variant in ["joint", "image", "record", "joint-image", "joint-record", "logistic-record", "forest-record", "late-fusion"] {
             let auroc = metrics["tasks"][task]["variants"][variant]["auroc"]["value"].as_f64().unwrap();
             assert!((0.0..=1.0).contains(&auroc), "{task} {variant}");
         }
         assert!(metrics["tasks"][task]["gain"]["verdict"].is_string());
+        assert!(metrics["tasks"][task]["over_baselines"]["verdict"].is_string());
+        let columns: Vec<&str> =
+            metrics["tasks"][task]["subgroups"].as_array().unwrap().iter().filter_map(|group| group["column"].as_str()).collect();
+        assert!(columns.contains(&"sex") && columns.contains(&"age"), "{columns:?}");
     }
     succeed(&format!("audit {}", to.display()));
 
@@ -66,6 +70,10 @@ fn the_whole_way_once() {
             let p = line["probabilities"]["malignant"]["malignant"].as_f64().unwrap();
             let stages = line["probabilities"]["stage"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum::<f64>();
             assert!((0.0..=1.0).contains(&p) && (stages - 1.0).abs() < 1e-5, "{line}");
+            let set = &line["prediction_sets"]["malignant"];
+            assert_eq!(set["coverage"], 0.9, "{line}");
+            let classes: Vec<&str> = set["classes"].as_array().unwrap().iter().filter_map(|class| class.as_str()).collect();
+            assert!(classes.iter().all(|class| ["malignant", "not malignant"].contains(class)), "{line}");
         }
     }
 

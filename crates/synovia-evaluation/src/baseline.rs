@@ -24,8 +24,8 @@ impl Default for LogisticOptions {
     }
 }
 
-/// One input of the regression, made of a column of the feature table.
-struct Column {
+/// One input of a baseline, made of a column of the feature table.
+pub(crate) struct Column {
     feature: usize,
     /// What stands for a missing value: the median of the training split.
     median: f64,
@@ -64,26 +64,8 @@ impl LogisticBaseline {
         task: &Task,
         options: &LogisticOptions,
     ) -> Result<Self, EvaluationError> {
-        if n_features == 0 {
-            return Err(EvaluationError::Option { what: "a logistic baseline needs at least one feature of the record".to_owned() });
-        }
-        check_features(features, n_features, labels.len())?;
-        let mut found = vec![false; n_labels(task)];
-        let (mut rows, mut targets) = (Vec::new(), Vec::new());
-        for (k, label) in labels.iter().enumerate() {
-            let Some(label) = *label else { continue };
-            if label.fract() != 0.0 || !(0.0..found.len() as f32).contains(&label) {
-                return Err(EvaluationError::Option { what: format!("task `{}`: a label is {label}, which is no class", task.name) });
-            }
-            found[label as usize] = true;
-            rows.push(&features[k * n_features..(k + 1) * n_features]);
-            targets.push(label as usize);
-        }
-        let n_found = found.iter().filter(|&&f| f).count();
-        if n_found < found.len() {
-            return Err(EvaluationError::Classes { task: task.name.clone(), found: n_found, expected: found.len() });
-        }
-        let columns: Vec<Column> = (0..n_features).filter_map(|feature| Column::fit(feature, &rows)).collect();
+        let (rows, targets) = labelled(features, n_features, labels, task)?;
+        let columns = columns(n_features, &rows);
         let dataset = DatasetBase::new(design(&columns, &rows), Array1::from(targets));
         let fitted = match task.kind {
             TaskKind::Binary => Fitted::Binary(
@@ -142,6 +124,43 @@ pub fn logistic_baseline(
     LogisticBaseline::fit(train, n_features, labels, task, &LogisticOptions::default())?.probabilities(test)
 }
 
+/// The rows of a feature table that have a label, and their labels: all classes of the task among them.
+///
+/// # Errors
+/// As [`LogisticBaseline::fit`].
+pub(crate) fn labelled<'f>(
+    features: &'f [f32],
+    n_features: usize,
+    labels: &[Option<f32>],
+    task: &Task,
+) -> Result<(Vec<&'f [f32]>, Vec<usize>), EvaluationError> {
+    if n_features == 0 {
+        return Err(EvaluationError::Option { what: "a baseline needs at least one feature of the record".to_owned() });
+    }
+    check_features(features, n_features, labels.len())?;
+    let mut found = vec![false; n_labels(task)];
+    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    for (k, label) in labels.iter().enumerate() {
+        let Some(label) = *label else { continue };
+        if label.fract() != 0.0 || !(0.0..found.len() as f32).contains(&label) {
+            return Err(EvaluationError::Option { what: format!("task `{}`: a label is {label}, which is no class", task.name) });
+        }
+        found[label as usize] = true;
+        rows.push(&features[k * n_features..(k + 1) * n_features]);
+        targets.push(label as usize);
+    }
+    let n_found = found.iter().filter(|&&f| f).count();
+    if n_found < found.len() {
+        return Err(EvaluationError::Classes { task: task.name.clone(), found: n_found, expected: found.len() });
+    }
+    Ok((rows, targets))
+}
+
+/// Inputs made of the features that tell something.
+pub(crate) fn columns(n_features: usize, rows: &[&[f32]]) -> Vec<Column> {
+    (0..n_features).filter_map(|feature| Column::fit(feature, rows)).collect()
+}
+
 impl Column {
     /// `None` for a feature that tells nothing: always missing, or always the same and never missing.
     fn fit(feature: usize, rows: &[&[f32]]) -> Option<Self> {
@@ -173,7 +192,7 @@ fn moments(values: impl Iterator<Item = f64> + Clone, n: usize) -> (f64, f64) {
     (mean, if deviation > 1e-9 * mean.abs() { deviation } else { 0.0 })
 }
 
-fn design(columns: &[Column], rows: &[&[f32]]) -> Array2<f64> {
+pub(crate) fn design(columns: &[Column], rows: &[&[f32]]) -> Array2<f64> {
     let width = columns.iter().map(|c| 1 + usize::from(c.missing.is_some())).sum();
     let mut x = Array2::zeros((rows.len(), width));
     for (mut to, row) in x.rows_mut().into_iter().zip(rows) {
@@ -192,7 +211,7 @@ fn design(columns: &[Column], rows: &[&[f32]]) -> Array2<f64> {
     x
 }
 
-fn check_features(features: &[f32], n_features: usize, n: usize) -> Result<(), EvaluationError> {
+pub(crate) fn check_features(features: &[f32], n_features: usize, n: usize) -> Result<(), EvaluationError> {
     if features.len() != n * n_features {
         return Err(EvaluationError::Shape { what: "features", len: features.len(), expected: n * n_features });
     }

@@ -23,7 +23,7 @@ type Cell = BTreeMap<usize, Component>;
 
 /// Variance of the AUROC of `of` ([`Prepared::auroc`]), or with `minus` of the difference of the two on the same examples.
 /// `None` where a fold and class has fewer than two patients with a positive, or with a negative.
-pub(crate) fn variance(panel: &Panel, of: &Prepared, minus: Option<&Prepared>) -> Option<f64> {
+pub(crate) fn variance<S>(panel: &Panel<S>, of: &Prepared, minus: Option<&Prepared>) -> Option<f64> {
     let n_folds = of.rankings.chunk_by(|a, b| a.fold == b.fold).count() as f64;
     let mut sum = 0.0;
     let mut start = 0;
@@ -46,7 +46,7 @@ pub(crate) fn variance(panel: &Panel, of: &Prepared, minus: Option<&Prepared>) -
     (n_folds > 0.0).then(|| sum / n_folds.powi(2))
 }
 
-fn components(panel: &Panel, ranked: &Ranked) -> Cell {
+fn components<S>(panel: &Panel<S>, ranked: &Ranked) -> Cell {
     let placements = ranked.ranking.placements();
     let m = placements.iter().filter(|(_, positive, _)| *positive).count() as f64;
     let n = placements.len() as f64 - m;

@@ -1,9 +1,10 @@
-//! Whether joining helps: the joint model against the better single modality, on the same examples.
+//! Whether joining helps: the joint model against the better single modality, and against the best baseline, on the same
+//! examples.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use synovia_cohort::Split;
+use synovia_cohort::{Split, Test, Validation};
 
 use crate::bootstrap::{percentile_interval, resample};
 use crate::measure::{Measure, Prepared};
@@ -36,14 +37,14 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The paired difference joint − best single modality.
+/// The paired difference joint − another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gain {
-    /// The single modality, trained alone, that the joint model is held against.
+    /// What the joint model is held against: a single modality trained alone, or a baseline.
     pub over: Variant,
     /// What the difference is of.
     pub measure: Measure,
-    /// Joint − single.
+    /// Joint − other.
     pub difference: Option<f64>,
     /// Lower end of its interval: normal, with DeLong's variance clustered by patient (Obuchowski 1997).
     pub low: Option<f64>,
@@ -60,49 +61,42 @@ pub struct Gain {
     pub bootstrap: Option<(f64, f64)>,
     /// Labelled examples that both predicted.
     pub n: usize,
-    /// The split on which the better single modality was chosen.
+    /// The split on which what it is held against was chosen.
     pub chosen_on: Split,
     /// What a reader must know to read it right.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// The gain of a panel's joint model; `None` without it or without a single modality.
-pub(crate) fn of_joint(panel: &Panel, validation: &Panel, options: &EvaluationOptions) -> Option<Gain> {
-    let joint = panel.variants.get(&Variant::Joint)?;
-    let (over, chosen_on, mut notes) = best_single(panel, validation)?;
-    let single = panel.variants.get(&over)?;
-    let both = |i: usize| joint.present[i] && single.present[i];
-    let (joint, single) = (Prepared::new(panel, joint, both), Prepared::new(panel, single, both));
+/// The gain of a panel's joint model over the better single modality; `None` without it or without a single modality.
+pub(crate) fn of_joint(panel: &Panel<Test>, validation: &Panel<Validation>, options: &EvaluationOptions) -> Option<Gain> {
+    panel.variants.get(&Variant::Joint)?;
+    let (over, chosen_on, mut notes) = best_of(panel, validation, &[Variant::Image, Variant::Record])?;
+    if [Variant::Image, Variant::Record].iter().filter(|v| panel.variants.contains_key(v)).count() == 1 {
+        notes.push(format!("{over} is the only single modality"));
+    }
+    against(panel, over, chosen_on, notes, options)
+}
+
+/// The gain over the best baseline; `None` without a joint model or a baseline.
+pub(crate) fn over_baselines(panel: &Panel<Test>, validation: &Panel<Validation>, options: &EvaluationOptions) -> Option<Gain> {
+    panel.variants.get(&Variant::Joint)?;
+    let (over, chosen_on, notes) = best_of(panel, validation, &Variant::BASELINES)?;
+    against(panel, over, chosen_on, notes, options)
+}
+
+fn against(panel: &Panel<Test>, over: Variant, chosen_on: Split, mut notes: Vec<String>, options: &EvaluationOptions) -> Option<Gain> {
+    let (joint, single) = pair(panel, over)?;
     if joint.len() < panel.examples.len() {
         notes.push(format!("on the {} of {} examples that both models predicted", joint.len(), panel.examples.len()));
     }
-    let difference = joint.auroc(|_| 1.0).zip(single.auroc(|_| 1.0)).map(|(a, b)| a - b);
-    let error = difference.and_then(|_| delong::variance(panel, &joint, Some(&single))).map(|v| v.max(0.0).sqrt());
-    let p = match difference.zip(error) {
-        Some((d, e)) if e > 0.0 => Some(two_sided_p(d / e)),
-        // Both rank every pair alike.
-        Some((0.0, _)) => Some(1.0),
-        _ => {
-            notes.push("too few patients of a class to tell chance from difference".to_owned());
-            None
-        }
-    };
-    let z = two_sided_z(options.level);
-    let interval = p.and_then(|_| difference.zip(error)).map(|(d, e)| ((d - z * e).max(-1.0), (d + z * e).min(1.0)));
-    let verdict = match (p, difference) {
-        (Some(p), Some(d)) if p < 1.0 - options.level => {
-            if d > 0.0 {
-                Verdict::Better
-            } else {
-                Verdict::Worse
-            }
-        }
-        _ => Verdict::NoEvidence,
-    };
+    let Difference { difference, interval, p } = Difference::of(panel, &joint, &single, options.level);
+    if p.is_none() {
+        notes.push("too few patients of a class to tell chance from difference".to_owned());
+    }
+    let verdict = verdict(difference, p, options.level);
     let samples = resample(&panel.patients_by_fold, options.n_bootstrap, options.seed, |weights| {
-        let weight = |i: usize| weights[panel.examples[i].patient];
-        joint.auroc(weight).zip(single.auroc(weight)).map(|(a, b)| a - b)
+        joint.auroc(weights).zip(single.auroc(weights)).map(|(a, b)| a - b)
     });
     let mut samples: Vec<f64> = samples.into_iter().flatten().collect();
     let bootstrap = if samples.len() * 2 < options.n_bootstrap { None } else { percentile_interval(&mut samples, options.level) };
@@ -111,23 +105,86 @@ pub(crate) fn of_joint(panel: &Panel, validation: &Panel, options: &EvaluationOp
     Some(Gain { over, measure: Measure::Auroc, difference, low, high, p, verdict, sentence, bootstrap, n: joint.len(), chosen_on, notes })
 }
 
-/// The single modality with the higher AUROC on validation, or failing that on test: choosing on test favours the single
-/// modality and so never makes up a gain.
-fn best_single(panel: &Panel, validation: &Panel) -> Option<(Variant, Split, Vec<String>)> {
-    let there: Vec<Variant> = [Variant::Image, Variant::Record].into_iter().filter(|v| panel.variants.contains_key(v)).collect();
-    let [first, second] = there[..] else {
-        return there.first().map(|&only| (only, Split::Validation, vec![format!("{only} is the only single modality")]));
-    };
-    let score = |panel: &Panel, variant| panel.variants.get(&variant).and_then(|s| Prepared::new(panel, s, |_| true).auroc(|_| 1.0));
-    let better = |panel: &Panel| {
-        let (a, b) = (score(panel, first)?, score(panel, second)?);
-        Some(if b > a { second } else { first })
-    };
-    if let Some(best) = better(validation) {
+/// The joint model and another on the examples that both predicted.
+pub(crate) fn pair<S>(panel: &Panel<S>, other: Variant) -> Option<(Prepared, Prepared)> {
+    let (joint, other) = (panel.variants.get(&Variant::Joint)?, panel.variants.get(&other)?);
+    let both = |i: usize| joint.present[i] && other.present[i];
+    Some((Prepared::new(panel, joint, Vec::new(), both), Prepared::new(panel, other, Vec::new(), both)))
+}
+
+/// A paired difference of AUROCs by DeLong's variance.
+pub(crate) struct Difference {
+    pub difference: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    pub p: Option<f64>,
+}
+
+impl Difference {
+    pub(crate) fn of<S>(panel: &Panel<S>, first: &Prepared, second: &Prepared, level: f64) -> Self {
+        let once = first.once();
+        let difference = first.auroc(&once).zip(second.auroc(&once)).map(|(a, b)| a - b);
+        let error = difference.and_then(|_| delong::variance(panel, first, Some(second))).map(|v| v.max(0.0).sqrt());
+        let p = match difference.zip(error) {
+            Some((d, e)) if e > 0.0 => Some(two_sided_p(d / e)),
+            // Both rank every pair alike.
+            Some((0.0, _)) => Some(1.0),
+            _ => None,
+        };
+        let z = two_sided_z(level);
+        let interval = p.and_then(|_| difference.zip(error)).map(|(d, e)| ((d - z * e).max(-1.0), (d + z * e).min(1.0)));
+        Self { difference, interval, p }
+    }
+}
+
+pub(crate) fn verdict(difference: Option<f64>, p: Option<f64>, level: f64) -> Verdict {
+    match (p, difference) {
+        (Some(p), Some(d)) if p < 1.0 - level => {
+            if d > 0.0 {
+                Verdict::Better
+            } else {
+                Verdict::Worse
+            }
+        }
+        _ => Verdict::NoEvidence,
+    }
+}
+
+/// Of `candidates` the one with the highest AUROC on validation, or failing that on test: choosing on test favours what the joint
+/// model is held against and so never makes up a gain. The first of equal ones.
+fn best_of(panel: &Panel<Test>, validation: &Panel<Validation>, candidates: &[Variant]) -> Option<(Variant, Split, Vec<String>)> {
+    let there: Vec<Variant> = candidates.iter().copied().filter(|v| panel.variants.contains_key(v)).collect();
+    if let [only] = there[..] {
+        return Some((only, Split::Validation, Vec::new()));
+    }
+    let &first = there.first()?;
+    if let Some(best) = highest(validation, &there) {
         return Some((best, Split::Validation, Vec::new()));
     }
-    let note = "the better single modality was chosen on the test split, which favours it".to_owned();
-    Some((better(panel).unwrap_or(first), Split::Test, vec![note]))
+    let note = "what the joint model is held against was chosen on the test split, which favours it".to_owned();
+    Some((highest(panel, &there).unwrap_or(first), Split::Test, vec![note]))
+}
+
+/// The variant with the highest AUROC; `None` unless each has one.
+fn highest<S>(panel: &Panel<S>, candidates: &[Variant]) -> Option<Variant> {
+    let mut best: Option<(f64, Variant)> = None;
+    for &variant in candidates {
+        let prepared = Prepared::new(panel, panel.variants.get(&variant)?, Vec::new(), |_| true);
+        let area = prepared.auroc(&prepared.once())?;
+        if best.is_none_or(|(most, _)| area > most) {
+            best = Some((area, variant));
+        }
+    }
+    best.map(|(_, variant)| variant)
+}
+
+/// How a sentence names what the joint model is held against.
+fn named(over: Variant) -> String {
+    match over {
+        Variant::Image | Variant::Record => format!("the {over} alone"),
+        Variant::LateFusion => "late fusion of an image model and a record baseline".to_owned(),
+        Variant::ForestRecord => "a forest of trees on the record".to_owned(),
+        other => other.describe().to_owned(),
+    }
 }
 
 /// p as a reader wants it: never `p = 0`.
@@ -141,9 +198,9 @@ pub(crate) fn p_text(p: f64) -> String {
 
 fn sentence(verdict: Verdict, over: Variant, difference: Option<f64>, interval: Option<(f64, f64)>, p: Option<f64>, level: f64) -> String {
     let against = match verdict {
-        Verdict::Better => format!("The joint model is better than the {over} alone"),
-        Verdict::Worse => format!("The joint model is worse than the {over} alone"),
-        Verdict::NoEvidence => format!("There is no evidence of gain over the {over} alone"),
+        Verdict::Better => format!("The joint model is better than {}", named(over)),
+        Verdict::Worse => format!("The joint model is worse than {}", named(over)),
+        Verdict::NoEvidence => format!("There is no evidence of gain over {}", named(over)),
     };
     match (difference, interval, p) {
         (Some(d), Some((low, high)), Some(p)) => format!(

@@ -1,8 +1,8 @@
 //! Predictions to metrics with intervals, calibration, comparison and verdict, and to the report and the model card.
 //!
 //! This crate knows no model, no tensor, no training and no file: it is given numbers and texts and gives them back as
-//! [`Metrics`], as one HTML page ([`report_html`]) and as a model card ([`model_card`]). Its only model is the baseline that
-//! others are held against ([`LogisticBaseline`]).
+//! [`Metrics`], as one HTML page ([`report_html`]) and as a model card ([`model_card`]). Its only models are baselines that
+//! others are held against ([`LogisticBaseline`], [`ForestBaseline`], [`LateFusion`]).
 //!
 //! What is measured, and how sure it is:
 //! - Discrimination: AUROC and average precision; for a multiclass task the mean over its classes, each against the rest.
@@ -10,35 +10,78 @@
 //! - Intervals: 2,000 bootstrap samples of patients, never of examples, since a patient's examples are alike.
 //! - Joint against the better single modality: the paired difference in AUROC with DeLong's variance clustered by patient.
 
+mod averages;
 mod baseline;
 mod bootstrap;
 mod calibration;
+mod calibrator;
+mod comparison;
+mod conformal;
+mod confusion;
+mod decision;
 mod delong;
 mod error;
 mod folds;
+mod forest;
 mod gain;
+mod head_to_head;
+mod late_fusion;
 mod measure;
 mod metrics;
+mod murphy;
+mod newton;
 mod normal;
 mod panel;
 mod prediction;
+mod proportion;
 mod ranking;
+mod regression;
 mod report;
+mod subgroup;
+mod survival;
 mod temperature;
 #[cfg(test)]
 mod tests;
+mod threshold;
+mod treatment;
 
+pub use averages::{Multilabel, auroc_one_against_one, auroc_one_against_rest, average_precision_one_against_rest};
 pub use baseline::{LogisticBaseline, LogisticOptions, logistic_baseline};
 pub use calibration::{N_BINS, ReliabilityBin, expected_calibration_error, reliability};
+pub use calibrator::{CalibrationMap, Calibrator, Hinges, fit_calibrator, isotonic};
+pub use comparison::{McNemar, PairedDeLong, holm, mcnemar, paired_delong};
+pub use conformal::{COVERAGE, ClassCoverage, Conformal, ConformalSets, PatternQuantiles, SetCoverage, conformal_quantile, label_names};
+pub use confusion::{Average, ClassConfusion, Confusion};
+pub use decision::{DecisionCurve, DecisionPoint};
 pub use error::EvaluationError;
 pub use folds::{FoldMetrics, pool_folds};
+pub use forest::{ForestBaseline, ForestOptions};
 pub use gain::{Gain, Verdict};
-pub use measure::Measure;
-pub use metrics::{ClassCount, Estimate, EvaluationOptions, Metrics, TaskMetrics, VariantMetrics, evaluate};
+pub use head_to_head::Comparison;
+pub use late_fusion::LateFusion;
+pub use measure::{MAX_RATE, Measure, Rate};
+pub use metrics::{ClassAverages, ClassCount, Estimate, EvaluationOptions, Metrics, OperatingPoint, TaskMetrics, VariantMetrics, evaluate};
+pub use murphy::{BrierParts, CalibrationLine, N_MASS_BINS, brier_parts, calibration_line, expected_calibration_error_equal_mass};
+pub use panel::ModalityPattern;
 pub use prediction::{Prediction, Variant};
-pub use ranking::{PrecisionRecallPoint, RocPoint, auroc, average_precision, precision_recall_curve, roc_curve};
+pub use proportion::wilson_interval;
+pub use ranking::{
+    PrecisionRecallPoint, RocPoint, auroc, average_precision, partial_auroc, precision_recall_curve, roc_curve, sensitivity_at_specificity,
+    specificity_at_sensitivity,
+};
+pub use regression::{Regression, regression};
 pub use report::{
     Curve, Epoch, FeatureRow, Flow, FlowStep, LabelCounts, OnnxCheck, OnnxRun, Report, SplitSummary, TemperatureRow, model_card,
     report_html,
 };
+pub use subgroup::{Attribute, Subgroup, add_subgroups};
+pub use survival::{
+    KaplanMeier, Observed, TimeDependentAuroc, harrell_concordance, integrated_survival_brier, survival_brier, time_dependent_auroc,
+    uno_concordance,
+};
 pub use temperature::{Temperature, fit_temperature, probabilities};
+pub use threshold::{ThresholdRule, choose_threshold};
+pub use treatment::{
+    MeanEstimate, Treated, UpliftCurve, UpliftPoint, average_effect, average_effect_error, pehe, policy_value, qini_coefficient,
+    uplift_curve,
+};

@@ -37,6 +37,32 @@ pub(crate) fn two_sided_z(level: f64) -> f64 {
     0.5 * (low + high)
 }
 
+/// P(Z ≤ z) of a standard normal deviate.
+pub(crate) fn cdf(z: f64) -> f64 {
+    let tail = 0.5 * two_sided_p(z);
+    if z < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// The deviate z with P(Z ≤ z) = `p`; infinite at 0 and 1. Small p keep their relative precision.
+pub(crate) fn quantile(p: f64) -> f64 {
+    if p.is_nan() || p <= 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if p > 0.5 {
+        return -quantile(1.0 - p);
+    }
+    let (mut low, mut high) = (0.0, 40.0);
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        if two_sided_p(middle) > 2.0 * p {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    -0.5 * (low + high)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +76,18 @@ mod tests {
         }
         assert!((two_sided_z(0.95) - 1.959963984540054).abs() < 1e-12);
         assert!((two_sided_z(0.5) - 0.6744897501960817).abs() < 1e-12);
+    }
+
+    #[test]
+    fn cdf_and_quantile_agree_with_scipy() {
+        // scipy 1.17.1: scipy.special.ndtr, scipy.special.ndtri
+        for (z, p) in [(-6.0, 9.865876450376946e-10), (-1.0, 0.15865525393145707), (0.3, 0.6179114221889526), (2.5, 0.9937903346742238)] {
+            assert!((cdf(z) / p - 1.0).abs() < 1e-11);
+        }
+        for (p, z) in [(1e-10, -6.361340902404056), (0.025, -1.9599639845400545), (0.3, -0.5244005127080409), (0.975, 1.959963984540054)] {
+            assert!((quantile(p) - z).abs() < 1e-10, "{p}: {}", quantile(p));
+        }
+        assert_eq!((quantile(0.0), quantile(1.0)), (f64::NEG_INFINITY, f64::INFINITY));
     }
 
     const SCIPY: [(f64, f64); 8] = [

@@ -1,16 +1,19 @@
 //! Predictions laid out for measuring: examples by variants, labels settled, patients numbered.
 
 use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
 
-use synovia_cohort::{ExampleId, Split, Task, TaskKind};
+use serde::{Deserialize, Serialize};
+use synovia_cohort::{ExampleId, Split, SplitKind, Task, TaskKind};
 
 use crate::{EvaluationError, Prediction, Variant};
 
-/// One task's labelled examples of one split, over one or more folds.
+/// One task's labelled examples of split `S`, over one or more folds: what is fitted asks for a panel of validation, and can't
+/// be given one of the test split.
 ///
 /// Examples are ordered by fold and id and patients numbered in that of fold and pseudonym, so that nothing that is
 /// computed depends on the order in which predictions came.
-pub(crate) struct Panel<'a> {
+pub(crate) struct Panel<'a, S> {
     pub task: &'a Task,
     /// Labelled examples.
     pub examples: Vec<PanelExample>,
@@ -19,6 +22,9 @@ pub(crate) struct Panel<'a> {
     /// Number of patients of each fold; patients are numbered fold after fold.
     pub patients_by_fold: Vec<usize>,
     pub variants: BTreeMap<Variant, Scores>,
+    /// Examples' ids, in their order.
+    pub ids: Vec<ExampleId>,
+    split: PhantomData<S>,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +51,51 @@ struct Gathered<'p> {
     by_variant: BTreeMap<Variant, Vec<f32>>,
 }
 
-impl Panel<'_> {
+/// Which modalities an example has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ModalityPattern {
+    /// Both.
+    #[serde(rename = "image+record")]
+    Both,
+    /// The image alone.
+    #[serde(rename = "image")]
+    Image,
+    /// The record alone.
+    #[serde(rename = "record")]
+    Record,
+}
+
+impl ModalityPattern {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 3] = [Self::Both, Self::Image, Self::Record];
+
+    /// Of what is there; `None` of nothing.
+    pub const fn of(image: bool, record: bool) -> Option<Self> {
+        match (image, record) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::Image),
+            (false, true) => Some(Self::Record),
+            (false, false) => None,
+        }
+    }
+
+    /// Its name in files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Both => "image+record",
+            Self::Image => "image",
+            Self::Record => "record",
+        }
+    }
+}
+
+impl<S> Panel<'_, S> {
+    /// What example `i` has: a model of one modality makes no prediction where it is missing.
+    pub(crate) fn pattern(&self, i: usize) -> Option<ModalityPattern> {
+        let any = |variants: [Variant; 2]| variants.iter().any(|v| self.variants.get(v).is_some_and(|s| s.present[i]));
+        ModalityPattern::of(any([Variant::Image, Variant::JointImage]), any([Variant::Record, Variant::JointRecord]))
+    }
+
     pub(crate) fn n_outputs(&self) -> usize {
         self.task.n_outputs()
     }
@@ -110,12 +160,12 @@ pub(crate) fn check_patients(folds: &[&[Prediction]]) -> Result<(), EvaluationEr
     Ok(())
 }
 
-/// A panel a task, from the predictions of `split` (one slice a fold). A task without any prediction has an empty panel.
-pub(crate) fn panels<'a>(folds: &[&[Prediction]], tasks: &'a [Task], split: Split) -> Result<Vec<Panel<'a>>, EvaluationError> {
+/// A panel a task, from the predictions of split `S` (one slice a fold). A task without any prediction has an empty panel.
+pub(crate) fn panels<'a, S: SplitKind>(folds: &[&[Prediction]], tasks: &'a [Task]) -> Result<Vec<Panel<'a, S>>, EvaluationError> {
     let index: HashMap<&str, usize> = tasks.iter().enumerate().map(|(k, task)| (task.name.as_str(), k)).collect();
     let mut gathered: Vec<BTreeMap<(usize, &ExampleId), Gathered>> = tasks.iter().map(|_| BTreeMap::new()).collect();
     for (fold, predictions) in folds.iter().enumerate() {
-        for prediction in predictions.iter().filter(|p| p.split == split) {
+        for prediction in predictions.iter().filter(|p| p.split == S::SPLIT) {
             let unknown = || EvaluationError::UnknownTask { example: prediction.example.clone(), task: prediction.task.to_string() };
             let k = *index.get(&*prediction.task).ok_or_else(unknown)?;
             gather(&mut gathered[k], fold, &tasks[k], prediction)?;
@@ -166,7 +216,11 @@ fn gather<'p>(
     Ok(())
 }
 
-fn lay_out<'a>(task: &'a Task, gathered: BTreeMap<(usize, &ExampleId), Gathered>, n_folds: usize) -> Result<Panel<'a>, EvaluationError> {
+fn lay_out<'a, S>(
+    task: &'a Task,
+    gathered: BTreeMap<(usize, &ExampleId), Gathered>,
+    n_folds: usize,
+) -> Result<Panel<'a, S>, EvaluationError> {
     let mut patients: BTreeMap<(usize, &str), usize> =
         gathered.iter().filter(|(_, g)| g.label.is_some()).map(|(&(fold, _), g)| ((fold, g.patient), 0)).collect();
     let mut patients_by_fold = vec![0; n_folds];
@@ -177,7 +231,8 @@ fn lay_out<'a>(task: &'a Task, gathered: BTreeMap<(usize, &ExampleId), Gathered>
     let n_outputs = task.n_outputs();
     let n_labelled = gathered.values().filter(|g| g.label.is_some()).count();
     let n_unlabelled = gathered.len() - n_labelled;
-    let (mut examples, mut variants) = (Vec::with_capacity(n_labelled), BTreeMap::new());
+    let (mut examples, mut ids) = (Vec::with_capacity(n_labelled), Vec::with_capacity(n_labelled));
+    let mut variants = BTreeMap::new();
     for ((fold, id), found) in gathered {
         for (&variant, row) in &found.by_variant {
             check_row(task, id, variant, row)?;
@@ -193,8 +248,9 @@ fn lay_out<'a>(task: &'a Task, gathered: BTreeMap<(usize, &ExampleId), Gathered>
             scores.probability[k * n_outputs..(k + 1) * n_outputs].iter_mut().zip(row).for_each(|(to, from)| *to = f64::from(from));
         }
         examples.push(PanelExample { patient, fold, label: label as usize });
+        ids.push(id.clone());
     }
-    Ok(Panel { task, examples, n_unlabelled, patients_by_fold, variants })
+    Ok(Panel { task, examples, n_unlabelled, patients_by_fold, variants, ids, split: PhantomData })
 }
 
 fn check_row(task: &Task, example: &ExampleId, variant: Variant, row: &[f32]) -> Result<(), EvaluationError> {

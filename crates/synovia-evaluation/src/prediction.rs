@@ -22,11 +22,27 @@ pub enum Variant {
     JointRecord,
     /// Logistic regression on the record's features.
     LogisticRecord,
+    /// A forest of decision trees on the record's features.
+    ForestRecord,
+    /// The image model and the better record baseline, put together after both were trained.
+    LateFusion,
 }
 
 impl Variant {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 6] = [Self::Joint, Self::Image, Self::Record, Self::JointImage, Self::JointRecord, Self::LogisticRecord];
+    pub const ALL: [Self; 8] = [
+        Self::Joint,
+        Self::Image,
+        Self::Record,
+        Self::JointImage,
+        Self::JointRecord,
+        Self::LogisticRecord,
+        Self::ForestRecord,
+        Self::LateFusion,
+    ];
+
+    /// What needs no joint training: a joint network that does not beat the best of them earns its cost by nothing.
+    pub const BASELINES: [Self; 3] = [Self::LogisticRecord, Self::ForestRecord, Self::LateFusion];
 
     /// Its name in files.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +53,8 @@ impl Variant {
             Self::JointImage => "joint-image",
             Self::JointRecord => "joint-record",
             Self::LogisticRecord => "logistic-record",
+            Self::ForestRecord => "forest-record",
+            Self::LateFusion => "late-fusion",
         }
     }
 
@@ -54,6 +72,8 @@ impl Variant {
             Self::JointImage => "joint model, record masked",
             Self::JointRecord => "joint model, image masked",
             Self::LogisticRecord => "logistic regression on the record",
+            Self::ForestRecord => "forest of trees on the record",
+            Self::LateFusion => "image model and record baseline, pooled",
         }
     }
 }

@@ -36,8 +36,13 @@ impl Ranking {
         Self { order: all.into_iter().map(|(index, _, positive)| (index, positive)).collect(), group_ends }
     }
 
-    pub(crate) fn of_slices(scores: &[f32], labels: &[bool]) -> Self {
-        Self::new(scores.iter().zip(labels).enumerate().map(|(k, (&score, &label))| (k, f64::from(score), label)))
+    pub(crate) fn of_slices<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Self {
+        Self::new(scores.iter().zip(labels).enumerate().map(|(k, (&score, &label))| (k, score.into(), label)))
+    }
+
+    /// Examples from the highest score down: index, whether positive, and whether the last of a group of equal scores.
+    pub(crate) fn sequence(&self) -> impl Iterator<Item = (usize, bool, bool)> {
+        self.groups().flat_map(|group| group.iter().enumerate().map(|(k, &(i, y))| (i, y, k + 1 == group.len())))
     }
 
     /// Groups of tied examples from the highest score to the lowest.
@@ -84,6 +89,42 @@ impl Ranking {
             }
         }
         (positives > 0.0 && negatives > 0.0).then(|| sum / positives)
+    }
+
+    /// Area under the part of the ROC curve with a false positive rate up to `max_rate`, on McClish's scale (1989), where ½ is no
+    /// skill and 1 is perfect. `None` without a positive or without a negative, or for a rate not in (0, 1].
+    pub(crate) fn partial_auroc(&self, max_rate: f64) -> Option<f64> {
+        let (all_p, all_n) = self.group_weights(|_| 1.0).fold((0.0, 0.0), |(a, b), (p, n)| (a + p, b + n));
+        let limit = max_rate * all_n;
+        if all_p == 0.0 || all_n == 0.0 || !(max_rate > 0.0 && max_rate <= 1.0) {
+            return None;
+        }
+        let (mut positives, mut negatives, mut area) = (0.0, 0.0, 0.0);
+        for (p, n) in self.group_weights(|_| 1.0) {
+            // The curve between two groups is a line; the last piece is cut at the limit.
+            let share = if negatives + n > limit { (limit - negatives) / n } else { 1.0 };
+            area += share * n * (positives + 0.5 * share * p);
+            positives += p;
+            negatives += n;
+            if negatives >= limit {
+                break;
+            }
+        }
+        Some(mc_clish(area / (all_p * all_n), max_rate))
+    }
+
+    /// The highest sensitivity at a specificity of at least `specificity`.
+    fn sensitivity_at(&self, specificity: f64) -> Option<f64> {
+        let curve = self.roc_curve();
+        let kept = curve.iter().filter(|p| 1.0 - p.false_positive_rate >= specificity - 1e-12);
+        kept.map(|p| p.true_positive_rate).max_by(f64::total_cmp)
+    }
+
+    /// The highest specificity at a sensitivity of at least `sensitivity`.
+    fn specificity_at(&self, sensitivity: f64) -> Option<f64> {
+        let curve = self.roc_curve();
+        let kept = curve.iter().filter(|p| p.true_positive_rate >= sensitivity - 1e-12);
+        kept.map(|p| 1.0 - p.false_positive_rate).max_by(f64::total_cmp)
     }
 
     /// DeLong's structural components (DeLong, DeLong & Clarke-Pearson 1988): for each positive the share of negatives
@@ -136,11 +177,17 @@ impl Ranking {
     }
 }
 
+/// McClish's scale of an area up to a false positive rate.
+pub(crate) fn mc_clish(area: f64, max_rate: f64) -> f64 {
+    let least = 0.5 * max_rate * max_rate;
+    0.5 * (1.0 + (area - least) / (max_rate - least))
+}
+
 /// Area under the ROC curve of `scores` for boolean `labels`, ties by half; `None` unless both classes occur.
 ///
 /// # Shapes
 /// - scores, labels: `[n]`; scores are not NaN.
-pub fn auroc(scores: &[f32], labels: &[bool]) -> Option<f64> {
+pub fn auroc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<f64> {
     Ranking::of_slices(scores, labels).auroc(|_| 1.0)
 }
 
@@ -148,16 +195,38 @@ pub fn auroc(scores: &[f32], labels: &[bool]) -> Option<f64> {
 ///
 /// # Shapes
 /// - scores, labels: `[n]`; scores are not NaN.
-pub fn average_precision(scores: &[f32], labels: &[bool]) -> Option<f64> {
+pub fn average_precision<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<f64> {
     Ranking::of_slices(scores, labels).average_precision(|_| 1.0)
 }
 
+/// Area under the ROC curve up to a false positive rate, on McClish's scale: ½ is no skill, 1 is perfect. `None` unless both
+/// classes occur and `max_rate` is in (0, 1].
+///
+/// # Shapes
+/// - scores, labels: `[n]`; scores are not NaN.
+pub fn partial_auroc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool], max_rate: f64) -> Option<f64> {
+    Ranking::of_slices(scores, labels).partial_auroc(max_rate)
+}
+
+/// The highest sensitivity of any threshold with at least this specificity; `None` unless both classes occur.
+///
+/// A threshold that is chosen on the examples it is measured on flatters: this describes a curve, an operating point is
+/// [`crate::OperatingPoint`].
+pub fn sensitivity_at_specificity<S: Copy + Into<f64>>(scores: &[S], labels: &[bool], specificity: f64) -> Option<f64> {
+    Ranking::of_slices(scores, labels).sensitivity_at(specificity)
+}
+
+/// The highest specificity of any threshold with at least this sensitivity; as [`sensitivity_at_specificity`].
+pub fn specificity_at_sensitivity<S: Copy + Into<f64>>(scores: &[S], labels: &[bool], sensitivity: f64) -> Option<f64> {
+    Ranking::of_slices(scores, labels).specificity_at(sensitivity)
+}
+
 /// The ROC curve from (0, 0) to (1, 1), a point a distinct score; empty unless both classes occur.
-pub fn roc_curve(scores: &[f32], labels: &[bool]) -> Vec<RocPoint> {
+pub fn roc_curve<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Vec<RocPoint> {
     Ranking::of_slices(scores, labels).roc_curve()
 }
 
 /// The precision-recall curve by rising recall, a point a distinct score; empty unless both classes occur.
-pub fn precision_recall_curve(scores: &[f32], labels: &[bool]) -> Vec<PrecisionRecallPoint> {
+pub fn precision_recall_curve<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Vec<PrecisionRecallPoint> {
     Ranking::of_slices(scores, labels).precision_recall_curve()
 }

@@ -65,6 +65,9 @@ pub enum Command {
     /// Look for leaks in a run: patients, images or labels that training should not have seen
     #[command(after_help = "Example: synovia audit runs/lung")]
     Audit(AuditArgs),
+    /// Put the measures of several runs side by side
+    #[command(after_help = "Example: synovia compare runs/lung runs/short")]
+    Compare(CompareArgs),
     /// Predict with an exported model; a JSON line an example
     #[command(after_help = "Example: synovia predict --model runs/lung/model.onnx --images new/dicom --records new/fhir")]
     Predict(PredictArgs),
@@ -148,6 +151,14 @@ pub struct BenchRecordsArgs {
     /// Write the table of features here, as Parquet [default: a file that is removed]
     #[arg(long, value_name = "FILE.parquet")]
     pub out: Option<PathBuf>,
+}
+
+/// `synovia compare`
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// Run folders
+    #[arg(value_name = "RUN", required = true, num_args = 1..)]
+    pub runs: Vec<PathBuf>,
 }
 
 /// `synovia predict`

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod compare;
 pub mod deidentify;
 pub mod predict;
 pub mod simulate;

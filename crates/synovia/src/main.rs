@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use synovia::cli::{Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, bench, deidentify, predict, simulate, stages};
+use synovia::commands::{Context, audit, bench, compare, deidentify, predict, simulate, stages};
 use synovia::failure::{Failure, print};
 
 /// The system's allocator keeps an arena a thread and gives little of it back: ingest grew from 26 MB at 1,000 patients
@@ -31,6 +31,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Simulate(args) => simulate::simulate(args, &context)?,
         Command::Audit(args) => audit::audit(args, &context)?,
+        Command::Compare(args) => compare::compare(args)?,
         Command::Ingest(args) => stages::run(args, &context, Until::Ingest)?,
         Command::Cohort(args) => stages::run(args, &context, Until::Cohort)?,
         Command::Train(args) => stages::run(args, &context, Until::Train)?,

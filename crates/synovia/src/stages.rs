@@ -2,6 +2,8 @@
 //! whose inputs, settings and code are unchanged.
 
 pub mod atomic;
+pub mod attributes;
+pub mod baselines;
 pub mod cache;
 pub mod cohort;
 pub mod evaluate;

@@ -101,6 +101,9 @@ fn measures(report: &Report, out: &mut String) {
         if let Some(gain) = &measured.gain {
             let _ = writeln!(out, "\n{}", gain.sentence);
         }
+        if let Some(gain) = &measured.over_baselines {
+            let _ = writeln!(out, "\n{}", gain.sentence);
+        }
         for note in &measured.notes {
             let _ = writeln!(out, "\n- {}", text(note));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::html::escape;
+use super::html::{escape, heads, table};
 
 /// Width of a plot, in the units of its own coordinates (pixels at full size).
 const WIDTH: f64 = 340.0;
@@ -93,10 +93,49 @@ impl Plot {
                 let _ = write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\"/>");
             }
             svg.push_str("</g>");
+            self.values(line, &mut svg);
         }
         self.strips(&mut svg);
-        svg.push_str("</svg></figure>");
+        svg.push_str("</svg>");
+        svg.push_str(&self.data());
+        svg.push_str("</figure>");
         svg
+    }
+
+    /// Marks that show when a pointer is on them, and say the values there.
+    fn values(&self, line: &Line, svg: &mut String) {
+        let _ = write!(svg, "<g class=\"line {}\">", line.class);
+        for &(x, y) in thinned(&line.points) {
+            let (cx, cy) = self.at((x, y));
+            let label = escape(&line.label);
+            let _ = write!(
+                svg,
+                "<circle class=\"hover\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\"><title>{label}; {} {x:.3}, {} {y:.3}</title></circle>",
+                escape(self.x_label),
+                escape(self.y_label)
+            );
+        }
+        svg.push_str("</g>");
+    }
+
+    /// The plot's numbers as a table, folded away.
+    fn data(&self) -> String {
+        let rows: String = self
+            .lines
+            .iter()
+            .rev()
+            .flat_map(|line| thinned(&line.points).map(move |(x, y)| (line, x, y)))
+            .map(|(line, x, y)| {
+                format!("<tr><th scope=\"row\">{}</th><td class=\"n\">{x:.3}</td><td class=\"n\">{y:.3}</td></tr>", escape(&line.label))
+            })
+            .collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        let head = heads(&["Line", &format!("#{}", self.x_label), &format!("#{}", self.y_label)]);
+        // The identifier keeps apart plots of one title.
+        let body = table(&format!("{} (data of plot {})", self.title, self.id), &head, &rows);
+        format!("<details><summary>Data of the plot</summary>{body}</details>")
     }
 
     fn axes(&self, svg: &mut String, strips: f64) {
@@ -167,6 +206,13 @@ impl Plot {
         }
         path
     }
+}
+
+/// Points that stand for a line's: all of a few, about 24 of many, the last among them.
+fn thinned(points: &[(f64, f64)]) -> impl Iterator<Item = &(f64, f64)> {
+    const MOST: usize = 24;
+    let step = points.len().div_ceil(MOST).max(1);
+    points.iter().enumerate().filter(move |(k, _)| k % step == 0 || k + 1 == points.len()).map(|(_, point)| point)
 }
 
 /// About five round numbers over a range.

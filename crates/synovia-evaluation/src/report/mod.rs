@@ -7,8 +7,10 @@
 
 mod card;
 mod chart;
+mod checklist;
 mod cohort;
 mod html;
+mod more;
 mod run;
 mod task;
 
@@ -271,6 +273,7 @@ pub fn report_html(report: &Report) -> String {
     add("features", "Features", run::features(report));
     add("export", "Exported model", run::export(report));
     add("use", "Use and limits", run::intended_use(report));
+    add("tripod", "TRIPOD+AI", checklist::section(report));
     add("methods", "Methods", run::methods(report));
     add("reproduce", "Reproduce", run::reproduce(report));
     sections.retain(|section| !section.body.is_empty());

@@ -148,7 +148,7 @@ pub(super) fn methods(report: &Report) -> String {
     let multiclass = report.tasks.iter().any(|task| task.kind == synovia_cohort::TaskKind::Multiclass);
     let mut items = vec![
         format!(
-            "Intervals of measures hold {:.0} % and are percentiles of {} bootstrap samples of patients{}. A patient's examples are drawn together.",
+            "Intervals of measures hold {:.0} % and are bias-corrected and accelerated (BCa, Efron 1987), of {} bootstrap samples of patients{}. A patient's examples are drawn together.",
             options.level * 100.0,
             number(options.n_bootstrap as u64),
             if report.folds.is_empty() { "" } else { " within folds" }
@@ -163,7 +163,9 @@ pub(super) fn methods(report: &Report) -> String {
             "The gain is the paired difference in AUROC with DeLong’s variance clustered by patient (Obuchowski 1997), two-sided; a verdict needs p < {:.2}.",
             1.0 - options.level
         ),
-        "Temperatures are fitted on the validation split; nothing is fitted on the test split.".to_owned(),
+        "Temperatures, thresholds, quantiles of prediction sets and the weights of late fusion are fitted on the validation split; nothing is fitted on the test split.".to_owned(),
+        "Prediction sets are split conformal with 1 − probability as the score, by modality pattern, with one quantile and with one a class. Intervals of coverage are Wilson’s by patients.".to_owned(),
+        "Subgroups have DeLong’s intervals on the scale of log odds, clustered by patient; a group needs 10 patients of each class. Gaps are against the other groups of the column, corrected by Holm.".to_owned(),
     ];
     if multiclass {
         items.push("Of a multiclass task, AUROC and AUPRC are means over classes, each against the rest; Brier is the sum over classes; ECE is of the likeliest class.".to_owned());

@@ -9,7 +9,7 @@ use crate::gain::signed;
 use crate::{Measure, TaskMetrics, Variant, VariantMetrics, Verdict, precision_recall_curve, reliability, roc_curve};
 
 /// Variants whose curves are drawn: the masked joint model is in the table, but would crowd the plots.
-const DRAWN: [Variant; 4] = [Variant::Joint, Variant::Image, Variant::Record, Variant::LogisticRecord];
+const DRAWN: [Variant; 5] = [Variant::Joint, Variant::Image, Variant::Record, Variant::LogisticRecord, Variant::LateFusion];
 
 /// Class of a variant in the style sheet.
 pub(super) fn class_of(variant: Variant) -> &'static str {
@@ -20,6 +20,8 @@ pub(super) fn class_of(variant: Variant) -> &'static str {
         Variant::JointImage => "v-joint-image",
         Variant::JointRecord => "v-joint-record",
         Variant::LogisticRecord => "v-logistic",
+        Variant::ForestRecord => "v-forest",
+        Variant::LateFusion => "v-late",
     }
 }
 
@@ -48,11 +50,12 @@ fn card(k: usize, task: &Task, measured: &TaskMetrics) -> String {
         .collect();
     format!(
         "<article class=\"card {class}\"><h2><a href=\"#task-{k}\">{}</a></h2><p class=\"verdict\">{}</p><dl>{figures}</dl>\
-         <p class=\"what\">AUROC{}</p><p>{}</p></article>",
+         <p class=\"what\">AUROC{}</p><p>{}</p>{}</article>",
         escape(&task.name),
         escape(&verdict),
         if task.kind == TaskKind::Multiclass { ", mean over classes" } else { "" },
-        escape(&sentence)
+        escape(&sentence),
+        measured.over_baselines.as_ref().map(|gain| format!("<p>{}</p>", escape(&gain.sentence))).unwrap_or_default()
     )
 }
 
@@ -71,7 +74,7 @@ pub(super) fn section(report: &Report, k: usize, task: &Task, measured: &TaskMet
             String::new()
         }
     );
-    out.push_str(&measures(report, measured));
+    out.push_str(&measures(report, task, measured));
     if let Some(gain) = &measured.gain {
         out.push_str(&format!("<p class=\"sentence\">{}</p>", escape(&gain.sentence)));
         let mut more = gain.notes.clone();
@@ -82,12 +85,17 @@ pub(super) fn section(report: &Report, k: usize, task: &Task, measured: &TaskMet
         more.insert(0, format!("{} against {}, {how}; {} examples", Variant::Joint, gain.over, gain.n));
         out.push_str(&notes(&more));
     }
+    if let Some(gain) = &measured.over_baselines {
+        out.push_str(&format!("<p class=\"sentence\">{}</p>", escape(&gain.sentence)));
+        out.push_str(&notes(&gain.notes));
+    }
     out.push_str(&notes(&measured.notes));
     out.push_str(&curves(report, k, task, measured));
+    out.push_str(&super::more::sections(report, k, task, measured));
     out
 }
 
-fn measures(report: &Report, measured: &TaskMetrics) -> String {
+fn measures(report: &Report, task: &Task, measured: &TaskMetrics) -> String {
     let multiclass = measured.kind == TaskKind::Multiclass;
     let mut names = vec!["Model", "#AUROC", "", "#AUPRC", "#Brier", "#ECE", "#Log loss"];
     if multiclass {
@@ -107,7 +115,7 @@ fn measures(report: &Report, measured: &TaskMetrics) -> String {
     } else {
         String::new()
     };
-    table(&caption, &heads(&names), &rows) + &foot
+    table(&format!("{caption}: {}", task.name), &heads(&names), &rows) + &foot
 }
 
 fn measure_row(variant: Variant, m: &VariantMetrics, scale: (f64, f64), multiclass: bool) -> String {

@@ -2,7 +2,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::simulated::{binary, normal, stage};
-use crate::{LogisticBaseline, LogisticOptions, auroc, logistic_baseline};
+use crate::{ForestBaseline, ForestOptions, LateFusion, LogisticBaseline, LogisticOptions, auroc, logistic_baseline};
 
 const X: [[f32; 2]; 14] = [
     [-0.8, -1.3],
@@ -104,4 +104,76 @@ fn what_can_not_be_fitted_is_refused() {
     // Features that are all missing leave the prevalence.
     let p = logistic_baseline(&[NAN; 4], &labels(&[0, 0, 0, 1]), &[NAN], 1, &binary()).unwrap();
     check(&p, &[0.25]);
+}
+
+/// Exclusive or: nothing that a line can see.
+fn checkers(n: usize, seed: u64) -> (Vec<f32>, Vec<u8>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let rows: Vec<([f32; 3], u8)> = (0..n)
+        .map(|_| {
+            let x = [0, 1, 2].map(|_| normal(&mut rng) as f32);
+            (x, u8::from((x[0] > 0.0) != (x[1] > 0.0)))
+        })
+        .collect();
+    (rows.iter().flat_map(|r| r.0).collect(), rows.iter().map(|r| r.1).collect())
+}
+
+#[test]
+fn a_forest_sees_what_a_line_does_not() {
+    let ((train, y), (test, truth)) = (checkers(600, 1), checkers(400, 2));
+    let truth: Vec<bool> = truth.iter().map(|&y| y == 1).collect();
+    // All three inputs in every tree: a pair of them is what it is about.
+    let padded = |x: &[f32]| -> Vec<f32> { x.chunks(3).flat_map(|r| [r[0], r[1], r[0], r[1], r[0], r[1]]).collect() };
+    let options = ForestOptions { n_trees: 60, ..ForestOptions::default() };
+    let forest = ForestBaseline::fit(&padded(&train), 6, &labels(&y), &binary(), &options).unwrap();
+    let line = logistic_baseline(&train, &labels(&y), &test, 3, &binary()).unwrap();
+    let of_forest = auroc(&forest.probabilities(&padded(&test)).unwrap(), &truth).unwrap();
+    assert!(of_forest > 0.85 && auroc(&line, &truth).unwrap() < 0.65, "{of_forest}");
+    let again = ForestBaseline::fit(&padded(&train), 6, &labels(&y), &binary(), &options).unwrap();
+    assert_eq!(forest.probabilities(&padded(&test)).unwrap(), again.probabilities(&padded(&test)).unwrap());
+}
+
+#[test]
+fn a_forest_gives_probabilities_of_every_class_and_of_missing_values() {
+    let forest = ForestBaseline::fit(X.as_flattened(), 2, &labels(&Y3), &stage(), &ForestOptions::default()).unwrap();
+    for row in forest.probabilities(&[0.5, NAN, NAN, NAN]).unwrap().chunks(3) {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5 && row.iter().all(|p| *p > 0.0), "{row:?}");
+    }
+    let refused = |x: &[f32], n, y: &[Option<f32>]| ForestBaseline::fit(x, n, y, &binary(), &ForestOptions::default()).err().unwrap();
+    assert!(refused(&[1.0, 2.0], 1, &[Some(0.0), None]).to_string().contains("1 of 2 classes"));
+    assert!(refused(&[], 0, &[Some(0.0)]).to_string().contains("at least one feature"));
+}
+
+#[test]
+fn late_fusion_weighs_what_knows_more() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let (mut good, mut poor, mut y, mut truth) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for k in 0..2000 {
+        let label = k % 2 == 0;
+        let mut score = |separation: f64| super::simulated::logistic(normal(&mut rng) + if label { separation } else { -separation });
+        good.push(score(1.0));
+        poor.push(score(0.3));
+        y.push(Some(f32::from(u8::from(label))));
+        truth.push(label);
+    }
+    let pool = LateFusion::fit(&good, &poor, &y, &binary()).unwrap();
+    let pooled: Vec<f32> = good.iter().zip(&poor).flat_map(|(a, b)| pool.row(&[*a], &[*b])).collect();
+    // Two independent normals with means ±1 and ±0.3 together: Φ(√2 · √(1 + 0.09)) = Φ(1.4765) = 0.9301.
+    assert!((auroc(&pooled, &truth).unwrap() - 0.9301).abs() < 0.02);
+    assert!(auroc(&pooled, &truth) > auroc(&good, &truth));
+    // Too few labels: both by half.
+    let few = LateFusion::fit(&good[..9], &poor[..9], &y[..9], &binary()).unwrap();
+    assert!((few.row(&[0.9], &[0.1])[0] - 0.5).abs() < 1e-6);
+    assert!(LateFusion::fit(&good, &poor[1..], &y, &binary()).is_err());
+    // Three classes, the second model knows nothing: the pool is as good as the first.
+    let (mut first, mut labels) = (Vec::new(), Vec::new());
+    for k in 0..300 {
+        let mut row = [0.2f32; 3];
+        row[if k % 5 == 0 { (k + 1) % 3 } else { k % 3 }] = 0.6;
+        first.extend(row);
+        labels.push(Some((k % 3) as f32));
+    }
+    let pool = LateFusion::fit(&first, &vec![1.0 / 3.0; 900], &labels, &stage()).unwrap();
+    let row = pool.row(&[0.6, 0.2, 0.2], &[1.0 / 3.0; 3]);
+    assert!((row[0] - 0.8).abs() < 0.05 && (row.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{row:?}");
 }

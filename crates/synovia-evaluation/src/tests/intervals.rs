@@ -1,5 +1,5 @@
 use rayon::ThreadPoolBuilder;
-use synovia_cohort::Split;
+use synovia_cohort::Test;
 
 use super::simulated::{Simulation, binary};
 use crate::measure::Prepared;
@@ -56,9 +56,9 @@ fn intervals_hold_the_truth_when_patients_have_several_examples() {
     assert!(naive < 0.85, "{naive}");
 }
 
-fn prepared<'a>(tasks: &'a [synovia_cohort::Task], folds: &[&[Prediction]], variants: &[Variant]) -> (Panel<'a>, Vec<Prepared>) {
-    let panel = panels(folds, tasks, Split::Test).unwrap().remove(0);
-    let prepared = variants.iter().map(|v| Prepared::new(&panel, &panel.variants[v], |_| true)).collect();
+fn prepared<'a>(tasks: &'a [synovia_cohort::Task], folds: &[&[Prediction]], variants: &[Variant]) -> (Panel<'a, Test>, Vec<Prepared>) {
+    let panel = panels::<Test>(folds, tasks).unwrap().remove(0);
+    let prepared = variants.iter().map(|v| Prepared::new(&panel, &panel.variants[v], Vec::new(), |_| true)).collect();
     (panel, prepared)
 }
 
@@ -126,7 +126,7 @@ fn delongs_variance_is_that_of_repeated_draws() {
     for seed in 0..400 {
         let predictions = simulation.draw(seed);
         let (panel, both) = prepared(&tasks, &[&predictions], &[Variant::Joint, Variant::Image]);
-        differences.push(both[0].auroc(|_| 1.0).unwrap() - both[1].auroc(|_| 1.0).unwrap());
+        differences.push(both[0].auroc(&both[0].once()).unwrap() - both[1].auroc(&both[1].once()).unwrap());
         variances.push(delong::variance(&panel, &both[0], Some(&both[1])).unwrap());
     }
     let mean = differences.iter().sum::<f64>() / 400.0;

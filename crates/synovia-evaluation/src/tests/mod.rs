@@ -1,10 +1,15 @@
 //! What can be checked from outside: other people's implementations, hand-computed values, invariants and simulations.
 
 mod baseline;
+mod calibrator;
+mod conformal;
 mod gain;
+mod groups;
 mod intervals;
 mod measures;
+mod references;
 mod report;
 mod simulated;
 mod temperature;
+mod thresholds;
 mod validation;

@@ -174,8 +174,8 @@ fn what_the_report_is_given_it_shows() {
     ] {
         assert!(html.contains(&shown), "{shown:?} is not shown");
     }
-    // ROC, PR and calibration of the binary task; ROC and PR of three classes and one calibration; one of losses.
-    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 3 + 7 + 1);
+    // ROC, PR, calibration and net benefit of the binary task; ROC and PR of three classes and one calibration; one of losses.
+    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 4 + 7 + 1);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn sections_without_data_are_left_out() {
     let html = report_html(&Report::new("small", &metrics, &tasks, &predictions));
     let sections: Vec<String> = tags(&html).into_iter().filter(|tag| tag.starts_with("section ")).collect();
     let ids: Vec<&str> = sections.iter().filter_map(|tag| tag.split('"').nth(1)).collect();
-    assert_eq!(ids, ["task-0", "task-1", "methods", "reproduce"]);
+    assert_eq!(ids, ["task-0", "task-1", "tripod", "methods", "reproduce"]);
     // Not even predictions: no curves, still a page.
     tags(&report_html(&Report::new("smaller", &metrics, &tasks, &[])));
     let all_negative: Vec<Prediction> =

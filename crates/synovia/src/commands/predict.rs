@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use synovia_cohort::{Example, ExampleId, PatientId, PatientRecord, RejectedLog, Study, Task, Time};
+use synovia_evaluation::{ConformalSets, ModalityPattern, label_names};
 use synovia_images::{Preparation, scan};
 use synovia_onnx::{Session, presence_input};
 use synovia_records::{FeaturePlan, Format, FormatConfig, RecordStore};
@@ -181,10 +182,42 @@ fn infer(session: &mut Session, exported: &Exported, example: &Prepared, hash: &
         Some((task.name.clone(), serde_json::Value::Object(by_class)))
     };
     let tasks: serde_json::Map<String, serde_json::Value> = exported.tasks.iter().filter_map(of_task).collect();
+    let sets: serde_json::Map<String, serde_json::Value> = exported
+        .tasks
+        .iter()
+        .zip(&exported.conformal)
+        .filter_map(|(task, sets)| prediction_set(task, sets.as_ref()?, &outputs, example))
+        .collect();
     Ok(json!({
         "example": example.id.as_str(),
         "present": { "image": example.image.is_some(), "record": example.record.is_some() },
         "probabilities": tasks,
+        "prediction_sets": sets,
         "model": hash,
     }))
+}
+
+/// The classes that are not excluded at the set's coverage: by the quantile of all classes for what the example has, and by a
+/// quantile a class.
+fn prediction_set(
+    task: &Task,
+    sets: &ConformalSets,
+    outputs: &[synovia_onnx::OutputArray],
+    example: &Prepared,
+) -> Option<(String, serde_json::Value)> {
+    let probabilities = outputs.iter().find(|(name, ..)| *name == task.name).map(|(_, _, values)| values)?;
+    let pattern = ModalityPattern::of(example.image.is_some(), example.record.is_some())?;
+    let names = label_names(task);
+    let named = |class_conditional| -> Vec<&String> {
+        sets.set(probabilities, pattern, class_conditional).into_iter().filter_map(|class| names.get(class)).collect()
+    };
+    let n = sets.patterns.iter().find(|q| q.pattern == pattern).map_or(0, |q| q.n);
+    let set = json!({
+        "coverage": sets.coverage,
+        "classes": named(false),
+        "classes_by_class": named(true),
+        "pattern": pattern.as_str(),
+        "calibrated_on": n,
+    });
+    Some((task.name.clone(), set))
 }

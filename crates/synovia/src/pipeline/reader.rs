@@ -410,7 +410,7 @@ fn read_training(section: &Section<'_>) -> Training {
         weight_decay: section.number("weight_decay", 0.0..=1.0).unwrap_or(0.01),
         warmup_epochs: warmup_epochs.unwrap_or_else(|| (epochs as f64 / 5.0).min(1.0)),
         clip: section.number("clip", (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1000.0))).unwrap_or(1.0),
-        ema: section.number("ema", 0.0..1.0).unwrap_or(0.99),
+        ema: section.number("ema", 0.0..1.0).unwrap_or(0.999),
         patience: section.count("patience", 0..=10_000).unwrap_or(5),
         sampling: sampling.unwrap_or(Sampling::Plain),
         device: section.choice("device", &[("cpu", Device::Cpu)], &[("cuda", no_device), ("wgpu", no_device)]).unwrap_or(Device::Cpu),

@@ -397,7 +397,8 @@ pub struct Training {
     /// Norm that a gradient is clipped to, in (0, 1000]. Default 1.
     pub clip: f64,
     /// Decay a step of the weights' exponential moving average, which is what is validated and kept, in [0, 1); 0 for the
-    /// weights themselves. Default 0.99.
+    /// weights themselves. Default 0.999; it rises to that over
+    /// the first steps, so that the average is never of more than about the last tenth of a short training.
     pub ema: f64,
     /// Epochs without a better validation loss after which training stops; 0 for never. Default 5.
     pub patience: usize,

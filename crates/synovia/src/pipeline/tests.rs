@@ -195,7 +195,7 @@ fn defaults_are_written_out() {
         weight_decay = 0.01
         warmup_epochs = 1.0
         clip = 1.0
-        ema = 0.99
+        ema = 0.999
         patience = 5
         sampling = "plain"
         device = "cpu"
@@ -262,7 +262,7 @@ fn defaults_are_written_out() {
             weight_decay = 0.01
             warmup_epochs = 1.0
             clip = 1.0
-            ema = 0.99
+            ema = 0.999
             patience = 5
             sampling = "plain"
             device = "cpu"

@@ -1,17 +1,20 @@
 //! Trained models to predictions, metrics, the report and the model card.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use polars::prelude::{Column, DataFrame, ParquetWriter};
-use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train};
+use synovia_cohort::{CohortReader, ExampleRow, Split, Task};
 use synovia_evaluation::{
-    Curve, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, LogisticBaseline, LogisticOptions, Metrics, Prediction, Report,
-    SplitSummary, TemperatureRow, Variant, evaluate, model_card, pool_folds, probabilities, report_html,
+    Attribute, Curve, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report, SplitSummary, TemperatureRow,
+    Variant, add_subgroups, evaluate, model_card, pool_folds, probabilities, report_html,
 };
 use synovia_training::{Presence, predict};
 
 use super::atomic::atomic_file;
+use super::attributes::add_attributes;
+use super::baselines::baselines;
 use super::cache::Stage;
 use super::cohort::CohortReport;
 use super::ingest::{read_json, write_json};
@@ -21,7 +24,7 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds.
 pub fn run(work: &Work, trained: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
@@ -55,12 +58,21 @@ fn evaluate_all(work: &Work, places: &[Place]) -> anyhow::Result<()> {
     }
     let options = EvaluationOptions { seed: work.pipeline.seed, ..EvaluationOptions::default() };
     let tasks = all[0].reader.manifest().tasks.clone();
+    let mut attributes = BTreeMap::new();
+    for (place, evaluated) in places.iter().zip(&all) {
+        add_attributes(&place.path(&work.run, "cohort"), &evaluated.reader, &mut attributes)?;
+    }
+    let attributes: Vec<Attribute> = attributes.into_values().collect();
     let (metrics, folds, predictions) = if places.len() == 1 {
         let predictions = std::mem::take(&mut all[0].predictions);
-        (evaluate(&predictions, &tasks, &options)?, Vec::new(), predictions)
+        let mut metrics = evaluate(&predictions, &tasks, &options)?;
+        add_subgroups(&mut metrics, &[&predictions], &tasks, &attributes)?;
+        (metrics, Vec::new(), predictions)
     } else {
         let of_folds: Vec<Vec<Prediction>> = all.iter_mut().map(|e| std::mem::take(&mut e.predictions)).collect();
-        let pooled = pool_folds(&of_folds, &tasks, &options)?;
+        let mut pooled = pool_folds(&of_folds, &tasks, &options)?;
+        let slices: Vec<&[Prediction]> = of_folds.iter().map(Vec::as_slice).collect();
+        add_subgroups(&mut pooled.pooled, &slices, &tasks, &attributes)?;
         let out_of_fold = of_folds.into_iter().flatten().filter(|p| p.split == Split::Test).collect();
         (pooled.pooled, pooled.folds, out_of_fold)
     };
@@ -110,46 +122,13 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
         }
     }
     if !reader.manifest().features.is_empty() {
-        predictions.extend(baseline(work, &reader, &rows, &patients)?);
+        let of_models = std::mem::take(&mut predictions);
+        let of_baselines = baselines(work, &reader, &rows, &patients, &of_models)?;
+        predictions.extend(of_models);
+        predictions.extend(of_baselines);
     }
     let report = read_json(&place.path(&work.run, "cohort").join("report.json"))?;
     Ok(Evaluated { predictions, settings, report, reader })
-}
-
-/// Logistic regression on the record, fitted on the train split.
-fn baseline(work: &Work, reader: &CohortReader, rows: &[&ExampleRow], patients: &[Arc<str>]) -> anyhow::Result<Vec<Prediction>> {
-    let n = reader.manifest().features.len();
-    let (mut features, mut train_labels) = (Vec::new(), Vec::new());
-    reader.view::<Train>().for_each_record(|row, values| {
-        features.extend_from_slice(values);
-        train_labels.push(row.labels.clone());
-    })?;
-    let (mut all, mut seen, mut values) = (Vec::new(), Vec::new(), vec![0.0; n]);
-    for (k, row) in rows.iter().enumerate() {
-        if reader.read_record(row, &mut values)? {
-            all.extend_from_slice(&values);
-            seen.push(k);
-        }
-    }
-    let mut out = Vec::new();
-    for (k, task) in reader.manifest().tasks.iter().enumerate() {
-        let labels: Vec<Option<f32>> = train_labels.iter().map(|labels| labels[k]).collect();
-        let fitted = match LogisticBaseline::fit(&features, n, &labels, task, &LogisticOptions::default()) {
-            Ok(fitted) => fitted,
-            Err(error) => {
-                work.progress.note("evaluate", &format!("no logistic baseline for `{}`: {error}", task.name));
-                continue;
-            }
-        };
-        let p = fitted.probabilities(&all)?;
-        let width = task.n_outputs();
-        for (i, &row) in seen.iter().enumerate() {
-            let of_row = &p[i * width..(i + 1) * width];
-            let row_of = rows[row];
-            out.extend(Prediction::rows(&row_of.id, &patients[row], row_of.split, task, row_of.labels[k], of_row, Variant::LogisticRecord));
-        }
-    }
-    Ok(out)
 }
 
 fn write_predictions(path: &std::path::Path, predictions: &[Prediction]) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use synovia_cohort::{CohortReader, ExampleRow, Geometry, Task};
-use synovia_evaluation::Variant;
+use synovia_evaluation::{ConformalSets, Metrics, Variant};
 use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
 use synovia_images::Preparation;
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
@@ -61,6 +61,9 @@ pub struct Exported {
     pub history_days: Option<f64>,
     /// Temperatures, a task each; they are in the graph.
     pub temperatures: Vec<f32>,
+    /// Prediction sets, a task each, fitted on the validation split; `None` where it had no labels.
+    #[serde(default)]
+    pub conformal: Vec<Option<ConformalSets>>,
     /// Measures on the test split.
     pub metrics: serde_json::Value,
     /// What it is for.
@@ -136,6 +139,13 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         Ok(())
     })?;
 
+    let mut metrics: Metrics = read_json(&work.run.join("metrics.json"))?;
+    // What a reader of the file needs is the measures; the curves are in the report.
+    metrics.tasks.values_mut().for_each(|task| task.decision.clear());
+    let sets_of = |task: &Task| {
+        let conformal = metrics.tasks.get(&task.name)?.conformal.as_ref()?;
+        conformal.sets.get(place.fold().unwrap_or(0)).filter(|sets| sets.variant == *variant).cloned()
+    };
     let features: FeaturePlan = read_json(&place.path(&work.run, "model").join("features.json"))?;
     let exported = Exported {
         name: work.pipeline.name.clone(),
@@ -151,7 +161,8 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         features: n_features.map(|_| features),
         history_days: work.pipeline.records.history_days(),
         temperatures: temperatures.clone(),
-        metrics: read_json(&work.run.join("metrics.json"))?,
+        conformal: tasks.iter().map(sets_of).collect(),
+        metrics: serde_json::to_value(&metrics)?,
         intended_use: "Research. Not a medical device.".to_owned(),
     };
     let bytes = graph.to_bytes(&[(METADATA.to_owned(), serde_json::to_string(&exported)?)]);
