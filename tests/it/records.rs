@@ -46,7 +46,7 @@ fn peak(patients: usize) -> u64 {
 
 #[test]
 fn memory_does_not_grow_with_the_patients() {
-    let (few, many) = (peak(400), peak(2000));
-    // Five times the patients, 24 MB more of input; buffers that the small input does not fill are all that may be added.
-    assert!(few > 1024 && many < few + 16 * 1024, "{few} KiB for 400 patients, {many} KiB for 2000");
+    let (few, many) = (peak(1000), peak(4000));
+    // 45 MB more of input. What is free stays with the process for a while, so that its peak varies.
+    assert!(few > 1024 && many < few + 20 * 1024, "{few} KiB for 1000 patients, {many} KiB for 4000");
 }

@@ -1,9 +1,6 @@
 //! A baseline that finds thresholds and interactions in the record: a forest of decision trees (Breiman 2001).
 
-use linfa::DatasetBase;
-use linfa::traits::Fit;
-use linfa_trees::{DecisionTree, TreeNode};
-use ndarray::{Array1, Array2, ArrayView1, Axis};
+use ndarray::{Array2, ArrayView1};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -34,7 +31,7 @@ impl Default for ForestOptions {
     }
 }
 
-/// Trees of linfa, each on a bootstrap sample and a random third of the inputs (Ho 1998); probabilities are means of the shares
+/// Trees of our own, since those of linfa-trees 0.8 differ from fit to fit (they go through hash maps), each on a bootstrap sample and a random third of the inputs (Ho 1998); probabilities are means of the shares
 /// of classes in their leaves, with one example of every class added to each leaf.
 pub struct ForestBaseline {
     n_features: usize,
@@ -81,7 +78,7 @@ impl ForestBaseline {
         let x = design(&columns, &rows);
         let n_classes = n_labels(task);
         let grow = |tree: usize| Tree::grow(&x, &targets, n_classes, tree as u64, options);
-        let trees = (0..options.n_trees).into_par_iter().map(grow).collect::<Result<_, _>>()?;
+        let trees = (0..options.n_trees).into_par_iter().map(grow).collect();
         Ok(Self { n_features, columns, trees, binary: task.kind == TaskKind::Binary })
     }
 
@@ -118,7 +115,7 @@ impl ForestBaseline {
 }
 
 impl Tree {
-    fn grow(x: &Array2<f64>, targets: &[usize], n_classes: usize, tree: u64, options: &ForestOptions) -> Result<Self, EvaluationError> {
+    fn grow(x: &Array2<f64>, targets: &[usize], n_classes: usize, tree: u64, options: &ForestOptions) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         rng.set_stream(tree);
         let (n, width) = x.dim();
@@ -129,36 +126,10 @@ impl Tree {
             inputs.swap(k, rng.random_range(k as u64..width as u64) as usize);
         }
         inputs.truncate(kept);
-        let sample = x.select(Axis(0), &drawn).select(Axis(1), &inputs);
-        let labels: Vec<usize> = drawn.iter().map(|&i| targets[i]).collect();
-        let mut nodes = Vec::new();
-        if inputs.is_empty() {
-            nodes.push(Node::Leaf(vec![1.0; n_classes]));
-        } else {
-            let dataset = DatasetBase::new(sample.clone(), Array1::from(labels.clone()));
-            let fitted: DecisionTree<f64, usize> = DecisionTree::params()
-                .max_depth(Some(options.max_depth))
-                .min_weight_leaf(options.min_leaf as f32)
-                .min_weight_split(2.0 * options.min_leaf as f32)
-                .fit(&dataset)
-                .map_err(|error: linfa::Error| EvaluationError::Option { what: format!("forest baseline: {error}") })?;
-            copy(fitted.root_node(), n_classes, &mut nodes);
-        }
-        let mut tree = Self { inputs, nodes };
-        // linfa keeps a leaf's class but not its shares: the sample goes through the tree once more.
-        for (row, &label) in sample.rows().into_iter().zip(&labels) {
-            let leaf = tree.place(|k| row[k]);
-            if let Node::Leaf(counts) = &mut tree.nodes[leaf] {
-                counts[label] += 1.0;
-            }
-        }
-        for node in &mut tree.nodes {
-            if let Node::Leaf(counts) = node {
-                let total: f64 = counts.iter().sum();
-                counts.iter_mut().for_each(|c| *c /= total);
-            }
-        }
-        Ok(tree)
+        let mut grower = Grower { x, targets, n_classes, inputs: &inputs, options, nodes: Vec::new() };
+        grower.grow(drawn, 0);
+        let nodes = grower.nodes;
+        Self { inputs, nodes }
     }
 
     fn place(&self, value: impl Fn(usize) -> f64) -> usize {
@@ -177,15 +148,68 @@ impl Tree {
     }
 }
 
-/// Copies a node and what is below it; returns where it stands.
-fn copy(node: &TreeNode<f64, usize>, n_classes: usize, nodes: &mut Vec<Node>) -> usize {
-    let place = nodes.len();
-    nodes.push(Node::Leaf(vec![1.0; n_classes]));
-    let children = node.children();
-    if let (false, [Some(left), Some(right)]) = (node.is_leaf(), &children[..]) {
-        let (below, above) = (copy(left, n_classes, nodes), copy(right, n_classes, nodes));
-        let (input, at, _) = node.split();
-        nodes[place] = Node::Split { input, at, below, above };
+/// A tree in growth: at each node the split with the least Gini impurity (Breiman et al. 1984), the first input and the
+/// lowest threshold where several are as good.
+struct Grower<'a> {
+    x: &'a Array2<f64>,
+    targets: &'a [usize],
+    n_classes: usize,
+    inputs: &'a [usize],
+    options: &'a ForestOptions,
+    nodes: Vec<Node>,
+}
+
+impl Grower<'_> {
+    /// Grows a node of these rows and what is below it; returns where it stands.
+    fn grow(&mut self, mut rows: Vec<usize>, depth: usize) -> usize {
+        let place = self.nodes.len();
+        let counts = self.counts(&rows);
+        let total = rows.len() as f64 + self.n_classes as f64;
+        self.nodes.push(Node::Leaf(counts.iter().map(|count| (count + 1.0) / total).collect()));
+        let pure = counts.iter().filter(|count| **count > 0.0).count() < 2;
+        if pure || depth == self.options.max_depth {
+            return place;
+        }
+        if let Some((input, at)) = self.best_split(&mut rows, &counts) {
+            let (below, above): (Vec<usize>, Vec<usize>) = rows.into_iter().partition(|&row| self.x[[row, self.inputs[input]]] < at);
+            let (below, above) = (self.grow(below, depth + 1), self.grow(above, depth + 1));
+            self.nodes[place] = Node::Split { input, at, below, above };
+        }
+        place
     }
-    place
+
+    fn counts(&self, rows: &[usize]) -> Vec<f64> {
+        let mut counts = vec![0.0; self.n_classes];
+        rows.iter().for_each(|&row| counts[self.targets[row]] += 1.0);
+        counts
+    }
+
+    /// The input (its place in `inputs`) and the threshold that leave the least impurity; `None` when nothing lowers it.
+    fn best_split(&self, rows: &mut [usize], counts: &[f64]) -> Option<(usize, f64)> {
+        let n = rows.len();
+        // n × (1 − Gini impurity): what a node has in order, to be made as large as possible.
+        let order = |counts: &[f64], n: f64| counts.iter().map(|count| count * count).sum::<f64>() / n;
+        let mut best = (order(counts, n as f64) + 1e-9, None);
+        for (place, &input) in self.inputs.iter().enumerate() {
+            let value = |row: usize| self.x[[row, input]];
+            rows.sort_unstable_by(|&a, &b| value(a).total_cmp(&value(b)).then(a.cmp(&b)));
+            let (mut below, mut above) = (vec![0.0; self.n_classes], counts.to_vec());
+            for k in 1..n {
+                let class = self.targets[rows[k - 1]];
+                below[class] += 1.0;
+                above[class] -= 1.0;
+                let (low, high) = (value(rows[k - 1]), value(rows[k]));
+                if low == high || k < self.options.min_leaf || n - k < self.options.min_leaf {
+                    continue;
+                }
+                let gained = order(&below, k as f64) + order(&above, (n - k) as f64);
+                if gained > best.0 {
+                    // Half way; where there is no number between them, the upper one, which is not below itself.
+                    let middle = f64::midpoint(low, high);
+                    best = (gained, Some((place, if middle > low { middle } else { high })));
+                }
+            }
+        }
+        best.1
+    }
 }

@@ -29,7 +29,7 @@ fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     // Half of the changes are in the first two kilobytes after the preamble, where the header and the codec's are.
     let start = if bytes.len() > 132 { 132 } else { 0 };
-    for _ in 0..1 + random.below(8) {
+    for _ in 0..=random.below(8) {
         let n = bytes.len() - start;
         if n == 0 {
             break;

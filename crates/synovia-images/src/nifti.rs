@@ -130,9 +130,9 @@ impl Header {
         let n = bytes.len();
         // Little-endian, from the low end.
         if self.big_endian {
-            (0..n).for_each(|k| word[k] = bytes[n - 1 - k])
+            (0..n).for_each(|k| word[k] = bytes[n - 1 - k]);
         } else {
-            word[..n].copy_from_slice(bytes)
+            word[..n].copy_from_slice(bytes);
         }
         let [a, b, c, d, ..] = word;
         match self.datatype {

@@ -26,9 +26,9 @@ fn small<T>(buffer: Vec<T>) -> Vec<T> {
 pub(crate) fn bytes(n: usize) -> Vec<u8> {
     let mut bytes = SHELF.with_borrow_mut(|shelf| std::mem::take(&mut shelf.bytes));
     if bytes.len() > n {
-        bytes.truncate(n)
+        bytes.truncate(n);
     } else {
-        bytes.resize(n, 0)
+        bytes.resize(n, 0);
     }
     bytes
 }

@@ -281,10 +281,10 @@ impl<'a> Gathered<'a> {
             group.add(first);
             while let Some(record) = records.next_if(|next| next.as_ref().is_ok_and(|next| next.study == uid)) {
                 let record = record?;
-                if self.kind != ImageKind::Dicom {
-                    self.rejected.push(&Fault::DuplicateName.into_rejected(&record.file));
-                } else {
+                if self.kind == ImageKind::Dicom {
                     group.add(record);
+                } else {
+                    self.rejected.push(&Fault::DuplicateName.into_rejected(&record.file));
                 }
             }
             if let Some(study) = group.into_study(uid, self.rejected) {

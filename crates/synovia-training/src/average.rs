@@ -86,6 +86,7 @@ mod tests {
 
     #[test]
     fn follows_the_definition_and_survives_a_restart() {
+        let _alone = crate::tests::alone();
         let device = Device::flex().autodiff();
         let linear: Linear = LinearConfig::new(1, 1).with_bias(false).init(&device);
         let at = |w: f32| {

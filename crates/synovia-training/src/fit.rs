@@ -332,7 +332,7 @@ fn validation_losses(
     let (mut sums, mut counts) = (vec![0.0; tasks.len()], vec![0.0f64; tasks.len()]);
     for rows in rows.chunks(batch) {
         let host = HostBatch::read(validation.reader(), rows, presence, None)?;
-        let losses = task_losses(&model, host.into_tensors(tasks, &device), tasks, &device);
+        let losses = task_losses(model, host.into_tensors(tasks, &device), tasks, &device);
         for (k, loss) in losses.into_iter().enumerate() {
             let known = rows.iter().filter(|r| r.labels[k].is_some()).count() as f64;
             sums[k] += f64::from(loss.into_scalar::<f32>()) * known;

@@ -179,6 +179,7 @@ mod tests {
 
     #[test]
     fn agrees_with_the_paper_and_survives_a_restart() {
+        let _alone = crate::tests::alone();
         let device = Device::flex().autodiff();
         let settings = AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.1, clip: 2.0 };
         let start: Linear = LinearConfig::new(1, 1).with_bias(false).init(&device);

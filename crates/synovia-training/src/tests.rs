@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -18,6 +18,11 @@ const SIDE: usize = 16;
 
 /// burn's generator is the device's, and so the process's: two trainings at once would draw from each other's.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Holds all other users of the generator off.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A cohort in which image and record each say nothing, and both together all: the label is whether a bright picture goes
 /// with a high value. One example in ten lacks its image, another one its record, another one its label.
@@ -98,7 +103,7 @@ fn train(
     checkpoints: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Trained, TrainingError> {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let statistics = fit_statistics(&train).unwrap();
     fit(&Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k" }, &train, &validation, progress)

@@ -41,7 +41,7 @@ pub(super) fn data() -> Data {
     let one = |i: usize| f64::from(u8::from(y[i]));
     let p1 = (0..N).map(|i| (0.15 + 0.35 * one(i) + 0.5 * (u[N + i] - 0.3)).clamp(0.001, 0.999)).collect();
     let p2 = (0..N).map(|i| round_to((0.2 + 0.2 * one(i) + 0.6 * (u[2 * N + i] - 0.3)).clamp(0.0, 1.0), 2)).collect();
-    Data { p1, p2, y, u }
+    Data { u, y, p1, p2 }
 }
 
 #[track_caller]

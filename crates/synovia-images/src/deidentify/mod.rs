@@ -195,12 +195,11 @@ fn put(elements: &mut Vec<Element<'_>>, tag: Tag, vr: [u8; 2], bytes: Vec<u8>) {
 
 fn put_value<'a>(elements: &mut Vec<Element<'a>>, tag: Tag, vr: [u8; 2], value: Value<'a>) {
     let element = Element { tag, vr, value };
-    match elements.iter_mut().find(|known| known.tag == tag) {
-        Some(known) => *known = element,
-        None => {
-            let at = elements.iter().position(|known| known.tag > tag).unwrap_or(elements.len());
-            elements.insert(at, element);
-        }
+    if let Some(known) = elements.iter_mut().find(|known| known.tag == tag) {
+        *known = element;
+    } else {
+        let at = elements.iter().position(|known| known.tag > tag).unwrap_or(elements.len());
+        elements.insert(at, element);
     }
 }
 

@@ -23,10 +23,10 @@ pub(super) enum Action {
 /// The action for an attribute; `None` where the table does not name it.
 pub(super) fn action(tag: Tag) -> Option<Action> {
     // Repeating groups: curves go whole, of overlays the data and the comments.
-    if (0x5000..0x5100).contains(&tag.0) && tag.0 % 2 == 0 {
+    if (0x5000..0x5100).contains(&tag.0) && tag.0.is_multiple_of(2) {
         return Some(Action::Remove);
     }
-    if (0x6000..0x6100).contains(&tag.0) && tag.0 % 2 == 0 && matches!(tag.1, 0x3000 | 0x4000) {
+    if (0x6000..0x6100).contains(&tag.0) && tag.0.is_multiple_of(2) && matches!(tag.1, 0x3000 | 0x4000) {
         return Some(Action::Remove);
     }
     let key = u32::from(tag.0) << 16 | u32::from(tag.1);

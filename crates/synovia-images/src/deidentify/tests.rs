@@ -1,5 +1,7 @@
 //! The profile against another implementation's table, and against the bytes of its own results.
 
+#![allow(clippy::format_push_string, reason = "the page of a test is written once")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -121,15 +123,13 @@ fn every_attribute_of_table_e_1_1() {
                 // Of a UID another one.
                 "D" => &["D", "U"],
                 // A zero length, or a value that says nothing.
-                "Z" => &["Z", "D"],
+                "Z" | "Z_D" => &["Z", "D"],
                 "X" => &["X"],
                 "U" => &["U"],
-                "Z_D" => &["Z", "D"],
                 "X_Z" => &["X", "Z"],
                 "X_D" => &["X", "D"],
-                "X_Z_D" => &["X", "Z", "D"],
                 // U* of a sequence: its UIDs.
-                "X_Z_U_STAR" => &["X", "Z", "D"],
+                "X_Z_D" | "X_Z_U_STAR" => &["X", "Z", "D"],
                 _ => &[],
             };
             // These say what was done, and are written anew.
@@ -245,11 +245,11 @@ fn options() {
     for name in ["basic", "basic+dates", "basic+descriptors+device+uids"] {
         text += &format!("{name}: {}\n", result(&file, name, |elements| told(elements, &shown)));
     }
-    expect![[r#"
+    expect![[r"
         basic: ``, `19000101000000`, ``, absent, `REMOVED`, ``, `2.25.246589349319334411330768643788714772293`, `REMOVED`
         basic+dates: `20140114`, `20140115101112.5`, ``, absent, `REMOVED`, ``, `2.25.246589349319334411330768643788714772293`, `MODIFIED`
         basic+descriptors+device+uids: ``, `19000101000000`, ``, `CT Chest Mr`, `SN-4711`, ``, `2.25.1`, `REMOVED`
-    "#]]
+    "]]
     .assert_eq(&text);
 }
 

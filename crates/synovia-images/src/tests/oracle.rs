@@ -1,6 +1,8 @@
 //! Every file of two public collections against what pydicom 3.0.2 with pylibjpeg decodes (`oracle/decode.py`), and the
 //! table of what is read in `docs/images.md`, which this test writes when `UPDATE_EXPECT` is set.
 
+#![allow(clippy::format_push_string, clippy::format_collect, reason = "the page of a test is written once")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -221,7 +221,7 @@ fn counted<'a>(place: &'a Where, origin: Origin, sink: &'a mut Sink) -> At<'a> {
 fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, depth: usize) {
     match resource {
         Resource::Patient(patient) => {
-            convert::patient(&patient, key_of_full_url(full_url, "Patient"), &mut counted(at, Origin::Patient, sink))
+            convert::patient(&patient, key_of_full_url(full_url, "Patient"), &mut counted(at, Origin::Patient, sink));
         }
         Resource::Encounter(encounter) => convert::encounter(&encounter, &mut counted(at, Origin::Encounter, sink)),
         Resource::Observation(observation) => super::observation::observation(*observation, &mut counted(at, Origin::Observation, sink)),
@@ -232,7 +232,7 @@ fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, dep
             taken::medication_administration(&given, &mut counted(at, Origin::MedicationAdministration, sink));
         }
         Resource::MedicationStatement(statement) => {
-            taken::medication_statement(&statement, &mut counted(at, Origin::MedicationStatement, sink))
+            taken::medication_statement(&statement, &mut counted(at, Origin::MedicationStatement, sink));
         }
         Resource::Medication(medication) => {
             sink.taken("Medication");

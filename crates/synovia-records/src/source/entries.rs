@@ -238,12 +238,11 @@ pub(crate) fn whole_file(mut reader: impl Read, n_bytes: u64, pool: &Pool, send:
         }
         bytes.resize(2 * filled, 0);
     };
-    match read {
-        Err(error) => batch.trouble("", read_failure(&error)),
-        Ok(()) => {
-            batch.bytes = bytes;
-            batch.pieces.push(Piece { kind: PieceKind::File, place: 1, line: 1, range: 0..filled });
-        }
+    if let Err(error) = read {
+        batch.trouble("", read_failure(&error));
+    } else {
+        batch.bytes = bytes;
+        batch.pieces.push(Piece { kind: PieceKind::File, place: 1, line: 1, range: 0..filled });
     }
     send(batch);
 }

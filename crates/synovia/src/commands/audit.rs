@@ -25,7 +25,7 @@ use synovia_records::RecordStore;
 pub use self::leak::{Kind, Leak, Severity};
 use super::Context;
 use crate::cli::AuditArgs;
-use crate::failure::UsageError;
+use crate::failure::{UsageError, print};
 use crate::pipeline::TimeSpan;
 use crate::stages::ingest::{self, read_json};
 
@@ -51,25 +51,29 @@ pub struct Audit {
 /// Prints the audit; an error, and so a code that is not 0, when there is a leak.
 pub fn audit(args: &AuditArgs, context: &Context) -> anyhow::Result<()> {
     let audit = audit_run(&args.run)?;
-    if context.global.json {
-        println!("{}", serde_json::to_string(&audit)?);
-    } else {
-        for leak in &audit.leaks {
-            println!("{}: {leak}", leak.severity.as_str());
-            println!("    {}", leak.kind.advice());
-        }
-        if !context.global.quiet {
-            let Audit { cohorts, examples, images, headers, patients, predictions, leaks } = &audit;
-            println!(
-                "{} leaks; looked at {cohorts} cohorts, {examples} examples, {images} images, {headers} image headers, {patients} patients' records and {predictions} predictions",
-                leaks.len()
-            );
-        }
-    }
+    let shown = show(&audit, context);
     match audit.leaks.len() {
-        0 => Ok(()),
+        0 => shown,
+        // A leak is one whether or not somebody read about it.
         n => Err(anyhow!("{}: {n} leaks; what was measured on the test split does not hold", args.run.display())),
     }
+}
+
+fn show(audit: &Audit, context: &Context) -> anyhow::Result<()> {
+    if context.global.json {
+        return print(serde_json::to_string(audit)?);
+    }
+    for leak in &audit.leaks {
+        print(format_args!("{}: {leak}\n    {}", leak.severity.as_str(), leak.kind.advice()))?;
+    }
+    if context.global.quiet {
+        return Ok(());
+    }
+    let Audit { cohorts, examples, images, headers, patients, predictions, leaks } = audit;
+    print(format_args!(
+        "{} leaks; looked at {cohorts} cohorts, {examples} examples, {images} images, {headers} image headers, {patients} patients' records and {predictions} predictions",
+        leaks.len()
+    ))
 }
 
 /// A cohort and what it was made from, as far as that is still there.

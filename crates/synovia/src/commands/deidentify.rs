@@ -11,6 +11,7 @@ use synovia_images::{Secret, deidentify, image_files};
 
 use super::Context;
 use crate::cli::DeidentifyArgs;
+use crate::failure::print;
 
 /// Files that are worked on together.
 const BATCH: usize = 64;
@@ -57,8 +58,7 @@ pub fn deidentify_folder(args: &DeidentifyArgs, context: &Context) -> anyhow::Re
     let reasons = log.finish()?;
     let summary =
         serde_json::json!({ "files": n_files, "written": n_written, "profile": args.profile.to_string(), "not_written": reasons });
-    println!("{summary}");
-    Ok(())
+    print(summary)
 }
 
 /// The secret of a file, which is made when it is not there; without a file, one for this run alone.

@@ -104,16 +104,15 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
             (None, None) => Some("no patient of the records has this study"),
             _ => None,
         };
-        match failed {
-            Some(reason) => *links.failed.entry(reason.to_owned()).or_default() += 1,
-            None => {
-                links.kinds[k] = Some(match (&by_chart[k], near[k]) {
-                    (Some(_), _) => BY_UID,
-                    (None, true) => BY_TIME,
-                    (None, false) => BY_PATIENT,
-                });
-                links.owners[k] = by_chart[k].take().or_else(|| by_image[k].take());
-            }
+        if let Some(reason) = failed {
+            *links.failed.entry(reason.to_owned()).or_default() += 1;
+        } else {
+            links.kinds[k] = Some(match (&by_chart[k], near[k]) {
+                (Some(_), _) => BY_UID,
+                (None, true) => BY_TIME,
+                (None, false) => BY_PATIENT,
+            });
+            links.owners[k] = by_chart[k].take().or_else(|| by_image[k].take());
         }
     }
     Ok(links)

@@ -144,7 +144,7 @@ fn row(record: &PatientRecord) -> Row {
     Row {
         id: record.id.reveal().to_owned(),
         sex: record.patient.sex,
-        birth: record.patient.birth.map(|birth| birth.seconds()),
+        birth: record.patient.birth.map(synovia_cohort::Time::seconds),
         last,
         measured: measured.into_iter().map(|(code, m)| (code.into(), m)).collect(),
         has: has.into_iter().map(|(code, n)| (code.into(), n)).collect(),
