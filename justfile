@@ -48,7 +48,7 @@ predict *ARGS: onnxruntime
     {{synovia}} predict {{ARGS}}
 
 # Speed on made-up data, such as `just bench train --batch 16 --size 224 --width 64 --layers`
-bench *ARGS:
+bench *ARGS: build
     {{synovia}} bench {{ARGS}}
 
 # Collections and tables of others that the images' tests compare with, into .oracle
@@ -63,18 +63,14 @@ mutate FOLDER N="1000000":
 docs:
     cargo doc --release --workspace --no-deps
 
-# Training speed beside PyTorch's: the same network and the same keys as a peer in PyTorch
-bench *ARGS: build
-    {{synovia}} bench train {{ARGS}}
-
 # What CI runs
 ci:
     bash .ci/run
 
 # Seconds to evaluate 100,000 predictions with 2,000 bootstrap resamples
 evaluation-speed *ARGS:
-    cargo run --release --quiet --package synovia-evaluation --example evaluation_speed -- {{ARGS}}
+    cargo build --release --workspace --examples && target/release/examples/evaluation_speed {{ARGS}}
 
 # How often intervals and prediction sets hold the truth, over simulated test sets
 evaluation-coverage *ARGS:
-    cargo run --release --quiet --package synovia-evaluation --example coverage_study -- {{ARGS}}
+    cargo build --release --workspace --examples && target/release/examples/coverage_study {{ARGS}}
