@@ -97,7 +97,7 @@ pub(super) fn section(report: &Report, k: usize, task: &Task, measured: &TaskMet
 
 fn measures(report: &Report, task: &Task, measured: &TaskMetrics) -> String {
     let multiclass = measured.kind == TaskKind::Multiclass;
-    let mut names = vec!["Model", "#AUROC", "", "#AUPRC", "#Brier", "#ECE", "#Log loss"];
+    let mut names = vec!["Model", "#AUROC", "Drawn", "#AUPRC", "#Brier", "#ECE", "#Log loss"];
     if multiclass {
         names.push("#Accuracy");
     }
