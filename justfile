@@ -12,7 +12,7 @@ build:
 
 # Lints, formatting and every test
 test: lint onnxruntime
-    cargo test --release --workspace
+    cargo test --release --workspace --no-fail-fast
 
 # A simulated cohort from files to the report, in data/demo and runs/demo, with a prediction by the exported model
 demo: onnxruntime
