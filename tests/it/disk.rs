@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::synovia::{run, simulate, small, succeed};
+use crate::synovia::{run, simulate, skipped, small, succeed};
 
 /// A file system of so many MiB that is gone at the end.
 struct SmallDisk(PathBuf);
@@ -33,7 +33,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_ends_each_stage_with_the_file_and_the_next_run_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 1) else {
-        eprintln!("skipped: this user may not mount a file system");
+        skipped("this user may not mount a file system");
         return;
     };
     let full = |arguments: &str| {

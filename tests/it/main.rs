@@ -1,9 +1,11 @@
 //! What holds for the project as a whole: through the binary, as a user would.
 
 mod architecture;
+mod deidentify;
 mod disk;
 mod real_data;
 mod records;
 mod runs;
 mod standards;
 mod synovia;
+mod tables;

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::synovia::{root, succeed};
+use crate::synovia::{root, skipped, succeed};
 
 fn shared(name: &str) -> Option<PathBuf> {
     let path = root().join("../shared/data").join(name);
     if !path.is_dir() {
-        eprintln!("skipped: {} is not there", path.display());
+        skipped(format_args!("{} is not there", path.display()));
     }
     path.is_dir().then_some(path)
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::synovia::simulate;
+use crate::synovia::{simulate, skipped};
 
 /// Transfer syntax of deflated data sets.
 const DEFLATED: &[u8] = b"1.2.840.10008.1.2.1.99";
@@ -11,7 +11,7 @@ const DEFLATED: &[u8] = b"1.2.840.10008.1.2.1.99";
 #[test]
 fn simulated_images_are_valid_dicom() {
     if Command::new("dciodvfy").arg("-version").output().is_err() {
-        eprintln!("skipped: dciodvfy is not installed; it is in Debian's dicom3tools");
+        skipped("dciodvfy is not installed; it is in Debian's dicom3tools");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! The binary under test, and small cohorts for it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -44,4 +45,14 @@ pub fn small(data: &Path, run: &Path) -> String {
         run.display(),
         data.display()
     )
+}
+
+/// Says that a test skips. To the stream itself: what a passing test prints is captured.
+pub fn skipped(why: impl std::fmt::Display) {
+    std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes()).unwrap();
+}
+
+/// Lines of JSON.
+pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

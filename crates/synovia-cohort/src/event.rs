@@ -42,7 +42,7 @@ pub struct Patient {
 pub enum EventKind {
     /// A measurement or finding.
     Observation,
-    /// A diagnosis or problem, at its onset (or recording).
+    /// A diagnosis or problem, at its recording (or onset, where that is all there is); the value is the days in between.
     Condition,
     /// A medication ordered, given or stated.
     Medication,
@@ -77,14 +77,14 @@ pub enum EventValue {
     },
     /// A coded answer, `system|code`.
     Code(Arc<str>),
-    /// Free text: only report text is kept as such.
+    /// Free text: of a report, or of an Observation whose value is a string, a date or a concept without a code.
     Text(Arc<str>),
 }
 
 /// Something that happened to a patient at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// When it was known.
+    /// When the chart could first have told of it.
     pub time: Time,
     /// What kind.
     pub kind: EventKind,

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// One thing that ingest did not take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
-    /// The file, relative to the folder that was ingested.
+    /// The file, relative to the folder that was ingested; of records whose file may be named for a patient, its place in the
+    /// order of the names (`file 3 of 12`).
     pub source: String,
     /// Where in it: `line 17`, `Observation/123`, `(0028,0010)`, `frame 3`; empty for the whole file.
     pub position: String,

@@ -12,6 +12,7 @@
 //! error.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -271,7 +272,8 @@ impl CohortWriter {
         let path = self.dir.join("manifest.json");
         let manifest = Manifest { n_examples: rows.len(), ..self.manifest };
         let text = serde_json::to_vec_pretty(&manifest).map_err(|e| StoreError::Damaged { path: path.clone(), what: e.to_string() })?;
-        std::fs::write(&path, text).map_err(io(&path))
+        let mut file = File::create(&path).map_err(io(&path))?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(io(&path))
     }
 
     fn damaged(&self, what: &str) -> StoreError {
@@ -288,7 +290,7 @@ pub struct CohortReader {
 }
 
 impl CohortReader {
-    /// Opens `dir` and checks that its files are as long as they must be.
+    /// Opens `dir` and checks that its files are as long as they must be, and that rows and labels are of what there is.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("manifest.json");
         let damaged = |path: &Path, what: String| StoreError::Damaged { path: path.to_owned(), what };
@@ -305,9 +307,11 @@ impl CohortReader {
         let path = dir.join("examples.parquet");
         let frame = ParquetReader::new(File::open(&path).map_err(io(&path))?).finish().map_err(table(&path))?;
         let rows = Self::rows_of(&frame, &manifest.tasks).map_err(table(&path))?;
+        let is_class = |label: &f32, task: &Task| label.fract() == 0.0 && (0.0..task.n_logits().max(2) as f32).contains(label);
         let sound = rows.len() == manifest.n_examples
             && rows.iter().all(|r| {
-                r.image_row.is_none_or(|k| (k as usize) < manifest.n_images)
+                r.labels.iter().zip(&manifest.tasks).all(|(label, task)| label.is_none_or(|label| is_class(&label, task)))
+                    && r.image_row.is_none_or(|k| (k as usize) < manifest.n_images)
                     && r.record_row.is_none_or(|k| (k as usize) < manifest.n_records)
             });
         if !sound {
@@ -519,6 +523,21 @@ mod tests {
         assert_eq!(reader.view::<Train>().len(), 1);
         assert_eq!(reader.view::<Test>().row(0), &rows[1]);
         assert!(reader.view::<Validation>().is_empty());
+    }
+
+    #[test]
+    fn a_label_is_a_class_of_its_task() {
+        let open = |label| {
+            let dir = tempfile::tempdir().unwrap();
+            CohortWriter::create(dir.path(), manifest()).unwrap().finish(&[row(1, Split::Train, Some(0), Some(1), label)]).unwrap();
+            CohortReader::open(dir.path()).is_ok()
+        };
+        for label in [None, Some(0.0), Some(1.0)] {
+            assert!(open(label), "{label:?}");
+        }
+        for label in [2.0, 0.5, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(!open(Some(label)), "{label}");
+        }
     }
 
     #[test]

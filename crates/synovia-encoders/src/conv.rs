@@ -32,7 +32,7 @@ pub struct ConvNormActConfig {
 #[derive(Module, Debug)]
 pub struct ConvNormAct {
     conv: Conv2d,
-    pub(crate) norm: BatchNorm,
+    norm: BatchNorm,
     relu: bool,
 }
 

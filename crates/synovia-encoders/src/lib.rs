@@ -8,6 +8,8 @@ mod resnet;
 mod standardize;
 mod table;
 
+use synovia_kernels::TowerError;
+
 pub use conv::{ConvNormAct, ConvNormActConfig};
 pub use resnet::{ResNet18, ResNet18Config};
 pub use standardize::{FeatureStatistics, Standardize};
@@ -22,6 +24,9 @@ pub enum EncoderError {
         /// The setting.
         what: &'static str,
     },
+    /// Sizes that the kernels have no tower of.
+    #[error(transparent)]
+    Tower(#[from] TowerError),
     /// Statistics of another number of features.
     #[error("{what}: {got} values for {expected} features")]
     Features {

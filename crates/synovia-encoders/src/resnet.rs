@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Device, Tensor, activation};
-use synovia_kernels::{BlockShape, TowerShape, run_tower, train_tower};
+use synovia_kernels::{BlockShape, TowerError, TowerShape, run_tower, train_tower};
 
 use crate::{ConvNormAct, ConvNormActConfig, EncoderError};
 
@@ -44,7 +44,7 @@ impl ResNet18Config {
     /// # Errors
     /// [`EncoderError`] for a size that no tower can have.
     pub fn tower(&self) -> Result<TowerShape, EncoderError> {
-        self.init(&Device::flex())?.shape().ok_or(EncoderError::Zero { what: "a size" })
+        Ok(self.init(&Device::flex())?.shape()?)
     }
 
     /// Makes the tower on `device`.
@@ -111,20 +111,20 @@ impl ResNet18 {
         units
     }
 
-    /// What the kernels know of it; `None` where they are not made for its sizes.
-    fn shape(&self) -> Option<TowerShape> {
+    /// What the kernels know of it; an error where they are not made for its sizes.
+    fn shape(&self) -> Result<TowerShape, TowerError> {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         let mut first = 1;
         for block in &self.blocks {
             blocks.push(BlockShape { first, second: first + 1, shortcut: block.shortcut.as_ref().map(|_| first + 2) });
             first += 2 + usize::from(block.shortcut.is_some());
         }
-        TowerShape::new(self.units().into_iter().map(ConvNormAct::shape).collect(), blocks).ok()
+        TowerShape::new(self.units().into_iter().map(ConvNormAct::shape).collect(), blocks)
     }
 
     /// As one operation, where the tensors are on the CPU.
     fn fused(&self, x: &Tensor<4>) -> Option<Tensor<2>> {
-        let (units, shape) = (self.units(), self.shape()?);
+        let (units, shape) = (self.units(), self.shape().ok()?);
         let parameters: Vec<_> = units.iter().map(|unit| unit.parameters()).collect();
         let device = x.device();
         if !device.is_autodiff() {
@@ -271,10 +271,7 @@ mod tests {
             let distance = distance(grad, &expected[name]) * norm(&expected[name]) / size;
             assert!(distance < 2e-3, "{name} {distance}");
         }
-        let running = |model: &ResNet18| {
-            let unit = &model.valid().blocks[7].second.norm;
-            [unit.running_mean.value(), unit.running_var.value()].map(|t| t.into_data().try_to_vec::<f32>().unwrap())
-        };
+        let running = |model: &ResNet18| model.valid().blocks[7].second.running().map(|t| t.into_data().try_to_vec::<f32>().unwrap());
         for (a, b) in running(&one).iter().zip(running(&other)) {
             assert!(distance(a, &b) < 1e-4, "running statistics {}", distance(a, &b));
         }
@@ -307,9 +304,18 @@ mod tests {
         let device = Device::flex();
         let model = ResNet18Config { channels: 2, width: 4 }.init(&device).unwrap();
         for (batch, side) in [(1, 33), (3, 64)] {
-            let out = model.forward(Tensor::zeros([batch, 2, side, side + 7], &device));
-            assert_eq!(out.dims(), [batch, 32]);
+            let image = numbers("image", [batch, 2, side, side + 7], &device);
+            let (fused, composed) = (model.fused(&image).unwrap(), model.composed(image));
+            assert_eq!(fused.dims(), [batch, 32]);
+            let [fused, composed] = [fused, composed].map(|t| t.into_data().try_to_vec::<f32>().unwrap());
+            assert!(distance(&fused, &composed) < 1e-4, "batch of {batch}: {}", distance(&fused, &composed));
         }
-        assert_eq!(ResNet18Config { channels: 1, width: 0 }.init(&device).unwrap_err(), EncoderError::Zero { what: "channels out" });
+    }
+
+    #[test]
+    fn what_is_wrong_with_its_sizes_is_said() {
+        let why = |channels, width| ResNet18Config { channels, width }.tower().unwrap_err();
+        assert_eq!(why(1, 0), EncoderError::Zero { what: "channels out" });
+        assert_eq!(why(2000, 1).to_string(), "unit 0: row of the kernel is 14000, not within 1..=8192");
     }
 }

@@ -49,13 +49,13 @@ pub fn average_precision_one_against_rest(probabilities: &[f64], labels: &[usize
 
 /// AUROC of each pair of classes, in both directions (Hand & Till 2001): [`Average::Macro`] counts pairs alike,
 /// [`Average::Weighted`] by how many examples they have. `None` unless every class occurs, and for [`Average::Micro`], which
-/// has no meaning here.
+/// has no meaning here, or where shapes differ.
 ///
 /// # Shapes
 /// - probabilities: `[n, n_classes]`
 /// - labels: `[n]`
 pub fn auroc_one_against_one(probabilities: &[f64], labels: &[usize], n_classes: usize, average: Average) -> Option<f64> {
-    if average == Average::Micro {
+    if average == Average::Micro || probabilities.len() != labels.len() * n_classes {
         return None;
     }
     let (mut sum, mut total) = (0.0, 0.0);

@@ -43,6 +43,11 @@ pub fn expected_calibration_error(probabilities: &[f32], happened: &[bool]) -> O
     (n > 0).then(|| bins.iter().map(|bin| bin.n as f64 * (bin.predicted - bin.observed).abs()).sum::<f64>() / n as f64)
 }
 
+/// The class of the largest probability, the first of equal ones.
+pub(crate) fn likeliest(probabilities: &[f64]) -> usize {
+    probabilities.iter().enumerate().fold(0, |top, (k, &p)| if p > probabilities[top] { k } else { top })
+}
+
 /// What each example adds to the measures that are means over examples.
 pub(crate) struct Loss {
     /// (p − y)² of a binary task; Σ_k (p_k − y_k)² of a multiclass one, from 0 to 2 (Brier 1950).
@@ -64,7 +69,7 @@ impl Loss {
             let given = if y { p } else { 1.0 - p };
             return Self { brier: (1.0 - given).powi(2), surprise: -given.max(SMALLEST).ln(), correct: (p >= 0.5) == y, event: (p, y) };
         }
-        let top = probabilities.iter().enumerate().fold(0, |top, (k, &p)| if p > probabilities[top] { k } else { top });
+        let top = likeliest(probabilities);
         let brier = probabilities.iter().enumerate().map(|(k, &p)| (p - f64::from(u8::from(k == label))).powi(2)).sum();
         Self { brier, surprise: -probabilities[label].max(SMALLEST).ln(), correct: top == label, event: (probabilities[top], top == label) }
     }

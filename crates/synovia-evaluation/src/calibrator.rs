@@ -143,8 +143,8 @@ fn interpolate(x: &[f64], y: &[f64], p: f64) -> f64 {
 /// - probabilities, happened: `[n]`
 ///
 /// # Errors
-/// When shapes do not fit, a probability is none, or the sample has no fit: one class only, or (temperature, beta) classes that
-/// probabilities separate.
+/// When shapes do not fit, a probability is none, or the sample has no fit: one class only, (temperature, beta) classes that
+/// probabilities separate, or (all but isotonic) probabilities that fall where the event is more frequent.
 pub fn fit_calibrator(which: Calibrator, probabilities: &[f64], happened: &[bool]) -> Result<CalibrationMap, EvaluationError> {
     if happened.len() != probabilities.len() {
         return Err(EvaluationError::Shape { what: "labels", len: happened.len(), expected: probabilities.len() });
@@ -170,7 +170,7 @@ pub fn fit_calibrator(which: Calibrator, probabilities: &[f64], happened: &[bool
             let (m, n) = (n_positive as f64, (happened.len() - n_positive) as f64);
             let targets: Vec<f64> = happened.iter().map(|&y| if y { (m + 1.0) / (m + 2.0) } else { 1.0 / (n + 2.0) }).collect();
             let x: Vec<f64> = z.iter().flat_map(|&z| [1.0, z]).collect();
-            let fit = logistic(&x, 2, &targets, None).ok_or_else(none)?;
+            let fit = logistic(&x, 2, &targets, None).filter(|fit| fit.coefficients[1] > 0.0).ok_or_else(none)?;
             Ok(CalibrationMap::LogitLine { slope: fit.coefficients[1], intercept: fit.coefficients[0] })
         }
         Calibrator::Beta => beta(probabilities, &y).ok_or_else(none),
@@ -192,8 +192,9 @@ fn beta(probabilities: &[f64], y: &[f64]) -> Option<CalibrationMap> {
     let keep_b = fit[1] < 0.0;
     let x: Vec<f64> = terms.iter().flat_map(|(a, b)| [1.0, if keep_b { *b } else { *a }]).collect();
     let fit = logistic(&x, 2, y, None)?.coefficients;
-    let factor = fit[1].max(0.0);
-    Some(if keep_b { CalibrationMap::Beta { c: fit[0], a: 0.0, b: factor } } else { CalibrationMap::Beta { c: fit[0], a: factor, b: 0.0 } })
+    // Both count against themselves: no rising map is better than the prevalence alone.
+    let (c, factor) = if fit[1] > 0.0 { (fit[0], fit[1]) } else { return None };
+    Some(if keep_b { CalibrationMap::Beta { c, a: 0.0, b: factor } } else { CalibrationMap::Beta { c, a: factor, b: 0.0 } })
 }
 
 /// The rising step function nearest to `targets` by squares (Ayer et al. 1955), as the points where its steps begin and end.

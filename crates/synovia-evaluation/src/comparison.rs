@@ -19,7 +19,8 @@ pub struct PairedDeLong {
 }
 
 /// The paired test of DeLong, DeLong & Clarke-Pearson (Biometrics 1988), for independent examples, by sorting (Sun & Xu 2014).
-/// `None` with fewer than two positives or negatives, or where lengths differ.
+/// `None` with fewer than two positives or negatives, where lengths differ, or where no placement varies and there is nothing to
+/// test a difference by.
 ///
 /// # Shapes
 /// - first, second, labels: `[n]`
@@ -45,6 +46,9 @@ pub fn paired_delong<S: Copy + Into<f64>>(first: &[S], second: &[S], labels: &[b
         difference = mean;
     }
     let standard_error = variance.sqrt();
+    if standard_error == 0.0 && difference != 0.0 {
+        return None;
+    }
     let z = if difference == 0.0 { 0.0 } else { difference / standard_error };
     Some(PairedDeLong { difference, standard_error, z, p: two_sided_p(z) })
 }

@@ -140,67 +140,54 @@ impl ClassConfusion {
         Self { n_classes, counts }
     }
 
-    fn row(&self, class: usize) -> f64 {
-        self.counts[class * self.n_classes..(class + 1) * self.n_classes].iter().sum()
-    }
-
-    fn column(&self, class: usize) -> f64 {
-        (0..self.n_classes).map(|t| self.counts[t * self.n_classes + class]).sum()
-    }
-
-    fn diagonal(&self, class: usize) -> f64 {
-        self.counts[class * self.n_classes + class]
-    }
-
-    fn total(&self) -> f64 {
-        self.counts.iter().sum()
+    fn margins(&self) -> Margins {
+        let mut margins = Margins::new(self.n_classes);
+        for (t, row) in self.counts.chunks_exact(self.n_classes.max(1)).enumerate() {
+            for (c, &n) in row.iter().enumerate() {
+                margins.add(t, c, n);
+            }
+        }
+        margins
     }
 
     /// One class against the rest.
     pub fn one_against_rest(&self, class: usize) -> Confusion {
-        let (tp, row, column) = (self.diagonal(class), self.row(class), self.column(class));
-        Confusion {
-            true_positive: tp,
-            false_positive: column - tp,
-            false_negative: row - tp,
-            true_negative: self.total() - row - column + tp,
-        }
+        let margins = self.margins();
+        margins.one_against_rest(class, margins.total())
     }
 
     /// Share that is called right.
     pub fn accuracy(&self) -> Option<f64> {
-        share((0..self.n_classes).map(|k| self.diagonal(k)).sum(), self.total())
+        let margins = self.margins();
+        share(margins.right.iter().sum(), margins.total())
     }
 
     /// Mean sensitivity over the classes that occur.
     pub fn balanced_accuracy(&self) -> Option<f64> {
-        let all: Vec<f64> = (0..self.n_classes).filter_map(|k| self.one_against_rest(k).sensitivity()).collect();
-        share(all.iter().sum(), all.len() as f64)
+        self.margins().balanced_accuracy()
     }
 
     /// F1 over the classes that occur or are called.
     pub fn f1(&self, average: Average) -> Option<f64> {
-        let each = (0..self.n_classes).map(|k| self.one_against_rest(k));
-        mean_f1(each, average)
+        self.margins().f1(average)
     }
 
-    /// Cohen's κ: 1 − Σ observed disagreement / Σ expected disagreement.
+    /// Cohen's κ (1960): agreement beyond chance.
     pub fn kappa(&self) -> Option<f64> {
-        self.weighted_kappa(|a, b| f64::from(u8::from(a != b)))
+        self.margins().kappa()
     }
 
-    /// Cohen's weighted κ (1968) for ordered classes: a miss counts with the square of its distance.
+    /// Cohen's weighted κ (1968) for ordered classes: a miss counts with the square of its distance;
+    /// 1 − Σ observed disagreement / Σ expected disagreement.
     pub fn quadratic_kappa(&self) -> Option<f64> {
-        self.weighted_kappa(|a, b| (a as f64 - b as f64).powi(2))
-    }
-
-    fn weighted_kappa(&self, weight: impl Fn(usize, usize) -> f64) -> Option<f64> {
-        let n = self.total();
+        let margins = self.margins();
+        let n = margins.total();
         let (mut observed, mut expected) = (0.0, 0.0);
         for t in 0..self.n_classes {
             for c in 0..self.n_classes {
-                observed += weight(t, c) * self.counts[t * self.n_classes + c];
-                expected += weight(t, c) * self.row(t) * self.column(c) / n;
+                let miss = (t as f64 - c as f64).powi(2);
+                observed += miss * self.counts[t * self.n_classes + c];
+                expected += miss * margins.truth[t] * margins.called[c] / n;
             }
         }
         share(expected - observed, expected)
@@ -208,11 +195,64 @@ impl ClassConfusion {
 
     /// Matthews' correlation coefficient of several classes (Gorodkin 2004).
     pub fn matthews(&self) -> Option<f64> {
+        self.margins().matthews()
+    }
+}
+
+/// Sums of a [`ClassConfusion`]: all that most of its measures need, and small where classes are many.
+pub(crate) struct Margins {
+    /// How often each class is true, is called, and is both.
+    truth: Vec<f64>,
+    called: Vec<f64>,
+    right: Vec<f64>,
+}
+
+impl Margins {
+    pub(crate) fn new(n_classes: usize) -> Self {
+        Self { truth: vec![0.0; n_classes], called: vec![0.0; n_classes], right: vec![0.0; n_classes] }
+    }
+
+    pub(crate) fn add(&mut self, truth: usize, called: usize, weight: f64) {
+        self.truth[truth] += weight;
+        self.called[called] += weight;
+        if truth == called {
+            self.right[truth] += weight;
+        }
+    }
+
+    fn total(&self) -> f64 {
+        self.truth.iter().sum()
+    }
+
+    fn one_against_rest(&self, class: usize, total: f64) -> Confusion {
+        let (tp, row, column) = (self.right[class], self.truth[class], self.called[class]);
+        Confusion { true_positive: tp, false_positive: column - tp, false_negative: row - tp, true_negative: total - row - column + tp }
+    }
+
+    pub(crate) fn balanced_accuracy(&self) -> Option<f64> {
+        let all: Vec<f64> = self.right.iter().zip(&self.truth).filter_map(|(right, n)| share(*right, *n)).collect();
+        share(all.iter().sum(), all.len() as f64)
+    }
+
+    pub(crate) fn f1(&self, average: Average) -> Option<f64> {
+        let total = self.total();
+        mean_f1((0..self.truth.len()).map(|k| self.one_against_rest(k, total)), average)
+    }
+
+    /// (observed − expected agreement) / (1 − expected agreement).
+    pub(crate) fn kappa(&self) -> Option<f64> {
         let n = self.total();
-        let right: f64 = (0..self.n_classes).map(|k| self.diagonal(k)).sum();
-        let sum = |f: &dyn Fn(usize) -> f64| (0..self.n_classes).map(f).sum::<f64>();
-        let both = sum(&|k| self.row(k) * self.column(k));
-        let (rows, columns) = (sum(&|k| self.row(k).powi(2)), sum(&|k| self.column(k).powi(2)));
+        let right: f64 = self.right.iter().sum();
+        let by_chance: f64 = self.truth.iter().zip(&self.called).map(|(t, c)| t * c / n).sum();
+        share(right - by_chance, n - by_chance)
+    }
+
+    pub(crate) fn matthews(&self) -> Option<f64> {
+        let n = self.total();
+        let right: f64 = self.right.iter().sum();
+        let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let both = sum(&self.truth, &self.called);
+        let (rows, columns) = (sum(&self.truth, &self.truth), sum(&self.called, &self.called));
         share(right * n - both, ((n * n - rows) * (n * n - columns)).sqrt())
     }
 }

@@ -4,7 +4,7 @@
 //! structural components over each cluster, here a patient. With one example a patient the two agree exactly. The mean of
 //! several AUROCs (classes of a multiclass task, folds) is linear in the components, so its variance needs no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::measure::{Prepared, Ranked};
 use crate::panel::Panel;
@@ -44,6 +44,42 @@ pub(crate) fn variance<S>(panel: &Panel<S>, of: &Prepared, minus: Option<&Prepar
     }
     // Folds test different patients, so their AUROCs are taken as independent (LeDell, Petersen & van der Laan 2015).
     (n_folds > 0.0).then(|| sum / n_folds.powi(2))
+}
+
+/// Covariance of the AUROCs of two sets of examples, of which a patient may have some in both; 0 where nobody has.
+pub(crate) fn covariance<S>(panel: &Panel<S>, first: &Prepared, second: &Prepared) -> f64 {
+    let (a, b) = (mean_components(panel, first), mean_components(panel, second));
+    // As in the variance, of which this is the cross term: of two equal sets it is the variance.
+    let n = |has: fn(&Component) -> bool| {
+        let with: BTreeSet<usize> = a.iter().chain(&b).filter(|(_, c)| has(c)).map(|(patient, _)| *patient).collect();
+        with.len() as f64 / (with.len() as f64 - 1.0)
+    };
+    let shared: Vec<(&Component, &Component)> = a.iter().filter_map(|(patient, x)| Some((x, b.get(patient)?))).collect();
+    if shared.is_empty() {
+        return 0.0;
+    }
+    let (positive, negative, all) = (n(|c| c.has_positive), n(|c| c.has_negative), n(|_| true));
+    let cross = |(x, y): &(&Component, &Component)| {
+        positive * x.positive * y.positive + negative * x.negative * y.negative + all * (x.positive * y.negative + x.negative * y.positive)
+    };
+    shared.iter().map(cross).sum()
+}
+
+/// Each patient's part in the mean over folds of the mean over classes.
+fn mean_components<S>(panel: &Panel<S>, of: &Prepared) -> Cell {
+    let n_folds = of.rankings.chunk_by(|a, b| a.fold == b.fold).count() as f64;
+    let mut all = Cell::new();
+    for fold in of.rankings.chunk_by(|a, b| a.fold == b.fold) {
+        let share = 1.0 / (fold.len() as f64 * n_folds);
+        for (patient, component) in fold.iter().flat_map(|ranked| components(panel, ranked)) {
+            let to = all.entry(patient).or_default();
+            to.positive += share * component.positive;
+            to.negative += share * component.negative;
+            to.has_positive |= component.has_positive;
+            to.has_negative |= component.has_negative;
+        }
+    }
+    all
 }
 
 fn components<S>(panel: &Panel<S>, ranked: &Ranked) -> Cell {

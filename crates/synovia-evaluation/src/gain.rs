@@ -71,17 +71,19 @@ pub struct Gain {
 /// The gain of a panel's joint model over the better single modality; `None` without it or without a single modality.
 pub(crate) fn of_joint(panel: &Panel<Test>, validation: &Panel<Validation>, options: &EvaluationOptions) -> Option<Gain> {
     panel.variants.get(&Variant::Joint)?;
-    let (over, chosen_on, mut notes) = best_of(panel, validation, &[Variant::Image, Variant::Record])?;
-    if [Variant::Image, Variant::Record].iter().filter(|v| panel.variants.contains_key(v)).count() == 1 {
-        notes.push(format!("{over} is the only single modality"));
-    }
+    let (over, chosen_on, notes) = best_of(panel, validation, &[Variant::Image, Variant::Record])?;
     against(panel, over, chosen_on, notes, options)
 }
 
 /// The gain over the best baseline; `None` without a joint model or a baseline.
 pub(crate) fn over_baselines(panel: &Panel<Test>, validation: &Panel<Validation>, options: &EvaluationOptions) -> Option<Gain> {
     panel.variants.get(&Variant::Joint)?;
-    let (over, chosen_on, notes) = best_of(panel, validation, &Variant::BASELINES)?;
+    let (over, chosen_on, mut notes) = best_of(panel, validation, &Variant::BASELINES)?;
+    if over == Variant::LateFusion && chosen_on == Split::Validation {
+        notes.push(
+            "late fusion has its weights from the validation split on which it was chosen, which favours it there a little".to_owned(),
+        );
+    }
     against(panel, over, chosen_on, notes, options)
 }
 
@@ -92,7 +94,12 @@ fn against(panel: &Panel<Test>, over: Variant, chosen_on: Split, mut notes: Vec<
     }
     let Difference { difference, interval, p } = Difference::of(panel, &joint, &single, options.level);
     if p.is_none() {
-        notes.push("too few patients of a class to tell chance from difference".to_owned());
+        let why = if interval.is_some() {
+            "no pair of patients varies: there is nothing to test by"
+        } else {
+            "too few patients of a class to tell chance from difference"
+        };
+        notes.push(why.to_owned());
     }
     let verdict = verdict(difference, p, options.level);
     let samples = resample(&panel.patients_by_fold, options.n_bootstrap, options.seed, |weights| {
@@ -131,7 +138,7 @@ impl Difference {
             _ => None,
         };
         let z = two_sided_z(level);
-        let interval = p.and_then(|_| difference.zip(error)).map(|(d, e)| ((d - z * e).max(-1.0), (d + z * e).min(1.0)));
+        let interval = difference.zip(error).filter(|(_, e)| e.is_finite()).map(|(d, e)| ((d - z * e).max(-1.0), (d + z * e).min(1.0)));
         Self { difference, interval, p }
     }
 }
@@ -154,7 +161,7 @@ pub(crate) fn verdict(difference: Option<f64>, p: Option<f64>, level: f64) -> Ve
 fn best_of(panel: &Panel<Test>, validation: &Panel<Validation>, candidates: &[Variant]) -> Option<(Variant, Split, Vec<String>)> {
     let there: Vec<Variant> = candidates.iter().copied().filter(|v| panel.variants.contains_key(v)).collect();
     if let [only] = there[..] {
-        return Some((only, Split::Validation, Vec::new()));
+        return Some((only, Split::Validation, vec![format!("{only} is the only one there")]));
     }
     let &first = there.first()?;
     if let Some(best) = highest(validation, &there) {

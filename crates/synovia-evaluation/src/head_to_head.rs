@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::{TaskKind, Test};
 
 use crate::bootstrap::{percentile_interval, resample};
+use crate::calibration::likeliest;
 use crate::comparison::{McNemar, holm, mcnemar};
 use crate::gain::{Difference, pair, verdict};
 use crate::measure::Prepared;
@@ -85,8 +86,7 @@ fn decisions(panel: &Panel<Test>, prepared: &BTreeMap<Variant, Prepared>, agains
                 let threshold = prepared.decisions.thresholds.first()?.get(example.fold).copied().flatten()?;
                 return Some(Some((row[0] >= threshold) == (example.label == 1)));
             }
-            let called = (0..k).fold(0, |top, class| if row[class] > row[top] { class } else { top });
-            Some(Some(called == example.label))
+            Some(Some(likeliest(row) == example.label))
         };
         (0..panel.examples.len()).map(of).collect()
     };

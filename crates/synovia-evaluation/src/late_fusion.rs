@@ -5,6 +5,7 @@ use synovia_cohort::{Task, TaskKind};
 use crate::EvaluationError;
 use crate::murphy::log_odds;
 use crate::newton::{logistic, sigmoid};
+use crate::panel::n_labels;
 
 /// Weights of a logarithmic pool (Genest & Zidek 1986): log probabilities are added with a weight each and made to sum to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,21 +20,31 @@ const FEWEST: usize = 30;
 
 impl LateFusion {
     /// Fits on examples of the validation split that both models predicted. Of a binary task by maximum likelihood, with an
-    /// intercept; of a multiclass one by the likelihood on a grid of weights. Where there is no maximum, or labels are too few,
-    /// both count by half.
+    /// intercept, over weights not under 0: a model that would count against itself has been fitted to noise and counts nothing.
+    /// Of a multiclass task by the likelihood on a grid of weights from 0. Where there is no maximum, or labels are too few, both
+    /// count by half.
     ///
     /// # Shapes
     /// - first, second: `[n, task.n_outputs()]`
     /// - labels: `[n]`
     ///
     /// # Errors
-    /// When shapes do not fit.
+    /// When shapes do not fit, a probability is none, or a label is no class.
     pub fn fit(first: &[f32], second: &[f32], labels: &[Option<f32>], task: &Task) -> Result<Self, EvaluationError> {
         let k = task.n_outputs();
         for len in [first.len(), second.len()] {
             if len != labels.len() * k {
                 return Err(EvaluationError::Shape { what: "probabilities", len, expected: labels.len() * k });
             }
+        }
+        for probabilities in [first, second] {
+            if let Some(position) = probabilities.iter().position(|p| !(0.0..=1.0).contains(p)) {
+                return Err(EvaluationError::NotFinite { what: "probabilities", position });
+            }
+        }
+        let last = n_labels(task) as f32;
+        if let Some(label) = labels.iter().flatten().find(|label| label.fract() != 0.0 || !(0.0..last).contains(*label)) {
+            return Err(EvaluationError::Option { what: format!("task `{}`: a label is {label}, which is no class", task.name) });
         }
         let binary = task.kind == TaskKind::Binary;
         let half = Self { weights: [0.5, 0.5], intercept: 0.0, binary };
@@ -42,15 +53,9 @@ impl LateFusion {
             return Ok(half);
         }
         if binary {
-            let x: Vec<f64> = known.iter().flat_map(|&i| [1.0, log_odds(first[i].into()), log_odds(second[i].into())]).collect();
+            let odds = known.iter().map(|&i| [log_odds(first[i].into()), log_odds(second[i].into())]).collect::<Vec<_>>();
             let y: Vec<f64> = known.iter().filter_map(|&i| labels[i].map(f64::from)).collect();
-            return Ok(match logistic(&x, 3, &y, None) {
-                // A model that counts against itself has been fitted to noise.
-                Some(fit) if fit.coefficients[1] >= 0.0 && fit.coefficients[2] >= 0.0 => {
-                    Self { weights: [fit.coefficients[1], fit.coefficients[2]], intercept: fit.coefficients[0], binary }
-                }
-                _ => half,
-            });
+            return Ok(not_negative(&odds, &y).map_or(half, |(weights, intercept)| Self { weights, intercept, binary }));
         }
         let loss = |pool: &Self| -> f64 {
             known
@@ -75,6 +80,11 @@ impl LateFusion {
         Ok(best.1)
     }
 
+    /// How much each model counts.
+    pub const fn weights(&self) -> [f64; 2] {
+        self.weights
+    }
+
     /// The pooled probabilities of one example.
     ///
     /// # Shapes
@@ -93,4 +103,23 @@ impl LateFusion {
         let sum: f64 = pooled.iter().map(|z| (z - top).exp()).sum();
         pooled.iter().map(|z| ((z - top).exp() / sum) as f32).collect()
     }
+}
+
+/// Weights and intercept of the highest likelihood among weights that are not negative. The likelihood is concave: where the
+/// free maximum has a negative weight, the best lies where one of the weights is 0.
+fn not_negative(odds: &[[f64; 2]], y: &[f64]) -> Option<([f64; 2], f64)> {
+    let free: Vec<f64> = odds.iter().flat_map(|[a, b]| [1.0, *a, *b]).collect();
+    let fit = logistic(&free, 3, y, None)?;
+    let [intercept, a, b] = fit.coefficients[..] else { return None };
+    if a >= 0.0 && b >= 0.0 {
+        return Some(([a, b], intercept));
+    }
+    let alone = |k: usize| {
+        let x: Vec<f64> = odds.iter().flat_map(|odds| [1.0, odds[k]]).collect();
+        let fit = logistic(&x, 2, y, None)?;
+        let [intercept, weight] = fit.coefficients[..] else { return None };
+        let weights = if k == 0 { [weight, 0.0] } else { [0.0, weight] };
+        (weight > 0.0).then_some((fit.loss, weights, intercept))
+    };
+    [alone(0), alone(1)].into_iter().flatten().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, weights, intercept)| (weights, intercept))
 }

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::TaskKind;
 
 use crate::bootstrap::Weight;
-use crate::calibration::{Loss, N_BINS, bin};
-use crate::confusion::{Average, ClassConfusion, Confusion};
+use crate::calibration::{Loss, N_BINS, bin, likeliest};
+use crate::confusion::{Average, ClassConfusion, Confusion, Margins};
 use crate::murphy::{N_MASS_BINS, mass_ends};
 use crate::panel::{Panel, Scores, n_labels};
-use crate::ranking::{Ranking, mc_clish};
+use crate::ranking::{Ranking, area_up_to, mc_clish};
 use crate::threshold::ThresholdRule;
 
 /// A measure of predictions.
@@ -186,11 +186,13 @@ struct Events {
     segments: Vec<(usize, usize, usize)>,
 }
 
-/// Examples by what was true and what was decided, in one number: see [`Decisions::confusion`] and [`Decisions::classes`].
+/// Examples by what was true and what was decided.
 pub(crate) struct Decisions {
     patient: Vec<u32>,
-    cell: Vec<u8>,
-    n_cells: usize,
+    /// Of a binary task the label, 0 or 1; of others the class.
+    label: Vec<u16>,
+    /// Of a binary task a bit for each rule whose threshold is reached; of others the likeliest class.
+    called: Vec<u16>,
     n_labels: usize,
     /// Thresholds by rule and fold, where chosen.
     pub thresholds: Vec<Vec<Option<f64>>>,
@@ -302,9 +304,8 @@ impl Prepared {
         let areas = self.areas(weights);
         let means = self.means(weights);
         let gaps = self.events.gaps(weights);
-        let cells = self.decisions.cells(weights);
         // Accuracy at 0.5 says little of a rare event: a binary task has thresholds of its own.
-        let classes = multiclass.then(|| self.decisions.classes(&cells));
+        let classes = multiclass.then(|| self.decisions.margins(weights));
         let mut out = vec![
             areas.as_ref().map(|a| a.auroc),
             areas.as_ref().map(|a| a.precision),
@@ -314,11 +315,12 @@ impl Prepared {
             means.filter(|_| multiclass).map(|m| m[2]),
             areas.as_ref().map(|a| a.partial),
             gaps.map(|g| g.1),
-            classes.as_ref().and_then(ClassConfusion::balanced_accuracy),
+            classes.as_ref().and_then(Margins::balanced_accuracy),
             classes.as_ref().and_then(|c| c.f1(Average::Macro)),
-            classes.as_ref().and_then(ClassConfusion::matthews),
-            classes.as_ref().and_then(ClassConfusion::kappa),
+            classes.as_ref().and_then(Margins::matthews),
+            classes.as_ref().and_then(Margins::kappa),
         ];
+        let cells = self.decisions.cells(weights);
         for rule in 0..ThresholdRule::REPORTED.len() {
             let confusion = self.decisions.confusion(&cells, rule);
             out.extend(Rate::ALL.iter().map(|rate| confusion.as_ref().and_then(|c| rate.of(c))));
@@ -328,52 +330,39 @@ impl Prepared {
 }
 
 impl Ranked {
+    /// Weights of the positives and negatives of each group of equal scores, from the highest down.
+    fn groups<'a>(&'a self, weights: &'a [Weight]) -> impl Iterator<Item = (f64, f64)> + 'a {
+        let mut codes = self.codes.iter();
+        std::iter::from_fn(move || {
+            let (mut p, mut n) = (0.0, 0.0);
+            for &code in codes.by_ref() {
+                let w = f64::from(weights[(code >> 2) as usize]);
+                let positive = f64::from((code >> 1) & 1);
+                p += w * positive;
+                n += w * (1.0 - positive);
+                if code & 1 == 1 {
+                    return Some((p, n));
+                }
+            }
+            None
+        })
+    }
+
     fn areas(&self, weights: &[Weight]) -> Option<Areas> {
         let (mut positives, mut negatives, mut area, mut precision) = (0.0, 0.0, 0.0, 0.0);
-        let (mut p, mut n) = (0.0, 0.0);
-        for &code in &self.codes {
-            let w = f64::from(weights[(code >> 2) as usize]);
-            let positive = f64::from((code >> 1) & 1);
-            p += w * positive;
-            n += w * (1.0 - positive);
-            if code & 1 == 1 {
-                area += n * (positives + 0.5 * p);
-                positives += p;
-                negatives += n;
-                if p > 0.0 {
-                    precision += p * positives / (positives + negatives);
-                }
-                (p, n) = (0.0, 0.0);
+        for (p, n) in self.groups(weights) {
+            area += n * (positives + 0.5 * p);
+            positives += p;
+            negatives += n;
+            if p > 0.0 {
+                precision += p * positives / (positives + negatives);
             }
         }
         if positives == 0.0 || negatives == 0.0 {
             return None;
         }
-        let partial = mc_clish(self.partial_area(weights, MAX_RATE * negatives) / (positives * negatives), MAX_RATE);
+        let partial = mc_clish(area_up_to(self.groups(weights), MAX_RATE * negatives) / (positives * negatives), MAX_RATE);
         Some(Areas { auroc: area / (positives * negatives), partial, precision: precision / positives })
-    }
-
-    /// Area over the first `limit` of the negatives' weight, not divided.
-    fn partial_area(&self, weights: &[Weight], limit: f64) -> f64 {
-        let (mut positives, mut negatives, mut area) = (0.0, 0.0, 0.0);
-        let (mut p, mut n) = (0.0, 0.0);
-        for &code in &self.codes {
-            let w = f64::from(weights[(code >> 2) as usize]);
-            let positive = f64::from((code >> 1) & 1);
-            p += w * positive;
-            n += w * (1.0 - positive);
-            if code & 1 == 1 {
-                let share = if negatives + n > limit { (limit - negatives) / n } else { 1.0 };
-                area += share * n * (positives + 0.5 * share * p);
-                positives += p;
-                negatives += n;
-                if negatives >= limit {
-                    break;
-                }
-                (p, n) = (0.0, 0.0);
-            }
-        }
-        area
     }
 }
 
@@ -421,45 +410,40 @@ impl Events {
 impl Decisions {
     fn new<S>(panel: &Panel<S>, scores: &Scores, thresholds: Vec<Vec<Option<f64>>>, kept: &[usize]) -> Self {
         let k = panel.n_outputs();
-        let n_labels = n_labels(panel.task);
         let binary = panel.task.kind == TaskKind::Binary;
-        // Of a binary task: the label, and a bit a threshold that is reached. Of others: label and likeliest class.
-        let n_cells = if binary { 2 << thresholds.len() } else { n_labels * n_labels };
-        let cell = |&i: &usize| {
-            let example = panel.examples[i];
+        let called = |&i: &usize| {
             if binary {
                 let reached = |(rule, of_rule): (usize, &Vec<Option<f64>>)| {
-                    let over = of_rule.get(example.fold).copied().flatten().is_some_and(|t| scores.probability[i] >= t);
-                    usize::from(over) << (rule + 1)
+                    let over = of_rule.get(panel.examples[i].fold).copied().flatten().is_some_and(|t| scores.probability[i] >= t);
+                    u16::from(over) << rule
                 };
-                return (example.label + thresholds.iter().enumerate().map(reached).sum::<usize>()) as u8;
+                return thresholds.iter().enumerate().map(reached).sum();
             }
-            let row = &scores.probability[i * k..(i + 1) * k];
-            let called = (0..k).fold(0, |top, class| if row[class] > row[top] { class } else { top });
-            (example.label * n_labels + called) as u8
+            likeliest(&scores.probability[i * k..(i + 1) * k]) as u16
         };
-        // More classes than a byte can pair have no confusion matrix.
-        let fits = n_cells <= 256;
-        let kept = if fits { kept } else { &[] };
         Self {
             patient: kept.iter().map(|&i| panel.examples[i].patient as u32).collect(),
-            cell: kept.iter().map(cell).collect(),
-            n_cells,
-            n_labels,
+            label: kept.iter().map(|&i| panel.examples[i].label as u16).collect(),
+            called: kept.iter().map(called).collect(),
+            n_labels: n_labels(panel.task),
             thresholds,
         }
     }
 
+    /// Of a binary task: weights by label (bit 0) and the rules whose thresholds are reached (the bits over it). Empty without
+    /// thresholds.
     pub(crate) fn cells(&self, weights: &[Weight]) -> Vec<f64> {
-        let mut cells = vec![0.0; self.n_cells.max(256)];
-        for (&patient, &cell) in self.patient.iter().zip(&self.cell) {
-            cells[cell as usize] += f64::from(weights[patient as usize]);
+        if self.thresholds.is_empty() {
+            return Vec::new();
         }
-        cells.truncate(self.n_cells);
+        let mut cells = vec![0.0; 2 << self.thresholds.len()];
+        for ((&patient, &label), &called) in self.patient.iter().zip(&self.label).zip(&self.called) {
+            cells[usize::from(label | (called << 1))] += f64::from(weights[patient as usize]);
+        }
         cells
     }
 
-    /// Of a binary task at the thresholds of a rule; `None` unless every fold has one.
+    /// Of a binary task at the thresholds of a rule, from its [`Decisions::cells`]; `None` unless every fold has a threshold.
     pub(crate) fn confusion(&self, cells: &[f64], rule: usize) -> Option<Confusion> {
         let of_rule = self.thresholds.get(rule)?;
         if of_rule.is_empty() || of_rule.iter().any(Option::is_none) {
@@ -478,16 +462,28 @@ impl Decisions {
     }
 
     /// Of a multiclass task, by the likeliest class.
-    pub(crate) fn classes(&self, cells: &[f64]) -> ClassConfusion {
-        ClassConfusion { n_classes: self.n_labels, counts: cells.to_vec() }
+    fn margins(&self, weights: &[Weight]) -> Margins {
+        let mut margins = Margins::new(self.n_labels);
+        for ((&patient, &label), &called) in self.patient.iter().zip(&self.label).zip(&self.called) {
+            margins.add(label.into(), called.into(), f64::from(weights[patient as usize]));
+        }
+        margins
+    }
+
+    /// Of a multiclass task, examples by class and likeliest class.
+    pub(crate) fn classes(&self) -> ClassConfusion {
+        let wide = |all: &[u16]| -> Vec<usize> { all.iter().map(|&class| class.into()).collect() };
+        ClassConfusion::new(self.n_labels, &wide(&self.label), &wide(&self.called))
     }
 
     /// Patients with a decision that a share is of.
     pub(crate) fn n_patients(&self, rule: usize, (positive, called): (Option<bool>, Option<bool>)) -> usize {
-        let fits = |cell: u8| {
-            positive.is_none_or(|wanted| wanted == (cell & 1 == 1)) && called.is_none_or(|wanted| wanted == ((cell >> (rule + 1)) & 1 == 1))
+        let fits = |label: u16, reached: u16| {
+            positive.is_none_or(|wanted| wanted == (label == 1)) && called.is_none_or(|wanted| wanted == ((reached >> rule) & 1 == 1))
         };
-        let mut patients: Vec<u32> = self.patient.iter().zip(&self.cell).filter(|(_, cell)| fits(**cell)).map(|(p, _)| *p).collect();
+        let decided = self.label.iter().zip(&self.called);
+        let mut patients: Vec<u32> =
+            self.patient.iter().zip(decided).filter(|(_, (label, reached))| fits(**label, **reached)).map(|(p, _)| *p).collect();
         patients.sort_unstable();
         patients.dedup();
         patients.len()

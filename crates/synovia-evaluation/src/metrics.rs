@@ -22,6 +22,9 @@ use crate::{Average, ClassConfusion, Confusion, EvaluationError, Prediction, Var
 /// Under this many patients of a class, the note says that intervals are rough.
 const FEW_PATIENTS: usize = 10;
 
+/// Most classes of which every pair is looked at: time and numbers grow with the square.
+const MOST_PAIRED: usize = 32;
+
 /// How to evaluate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationOptions {
@@ -87,7 +90,7 @@ pub struct VariantMetrics {
     /// Decisions at thresholds chosen on the validation split; binary only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operating: Vec<OperatingPoint>,
-    /// Other averages over classes; multiclass without cross-validation only.
+    /// Other averages over classes; multiclass without cross-validation, and of 32 classes at most, only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub averages: Option<ClassAverages>,
 }
@@ -310,7 +313,7 @@ fn measure_variant(
         brier_parts: brier_parts(&probabilities, &happened),
         calibration: calibration_line(&probabilities, &happened, Some(&patients), options.level),
         operating: operating(prepared, resampled, options),
-        averages: (multiclass && panel.n_folds() == 1).then(|| class_averages(panel, scores, prepared, &shown)),
+        averages: (multiclass && panel.n_folds() == 1 && k <= MOST_PAIRED).then(|| class_averages(panel, scores, prepared, &shown)),
     }
 }
 
@@ -342,7 +345,7 @@ fn class_averages(panel: &Panel<Test>, scores: &Scores, prepared: &Prepared, sho
     let k = panel.n_outputs();
     let probabilities: Vec<f64> = shown.iter().flat_map(|&i| scores.probability[i * k..(i + 1) * k].iter().copied()).collect();
     let labels: Vec<usize> = shown.iter().map(|&i| panel.examples[i].label).collect();
-    let confusion = prepared.decisions.classes(&prepared.decisions.cells(&prepared.once()));
+    let confusion = prepared.decisions.classes();
     ClassAverages {
         one_against_rest_weighted: averages::auroc_one_against_rest(&probabilities, &labels, k, Average::Weighted),
         one_against_one_macro: averages::auroc_one_against_one(&probabilities, &labels, k, Average::Macro),
@@ -362,6 +365,7 @@ fn estimate(
     let Some(value) = value else {
         let note = match measure {
             Some(Measure::Auroc | Measure::Auprc | Measure::PartialAuroc) => "needs examples with and without the class",
+            Some(Measure::BalancedAccuracy | Measure::MacroF1 | Measure::Matthews | Measure::Kappa) => "not defined: all are called alike",
             Some(_) => "no labelled example",
             None => "no decision of this kind",
         };
@@ -369,13 +373,20 @@ fn estimate(
     };
     let mut note = None;
     if resampled.len() * 2 < options.n_bootstrap || resampled.is_empty() {
-        let note = if options.n_bootstrap == 0 { "no bootstrap asked for" } else { "too few patients of a class for an interval" };
+        let note = if options.n_bootstrap == 0 {
+            "no bootstrap asked for"
+        } else if measure.is_some() {
+            "too few patients of a class for an interval"
+        } else {
+            "too few decisions of this kind for an interval"
+        };
         return Estimate { value: Some(value), low: None, high: None, note: Some(note.to_owned()) };
     } else if resampled.len() < options.n_bootstrap {
         note = Some(format!(
-            "{} of {} bootstrap samples lost a class and are left out",
+            "{} of {} bootstrap samples lost {} and are left out",
             options.n_bootstrap - resampled.len(),
-            options.n_bootstrap
+            options.n_bootstrap,
+            if measure.is_some() { "a class" } else { "all decisions of this kind" }
         ));
     }
     let interval = if matches!(measure, Some(Measure::Ece | Measure::EceEqualMass)) {
@@ -386,8 +397,8 @@ fn estimate(
     } else {
         bca_interval(value, &mut resampled, left_out, options.level)
     };
-    if measure == Some(Measure::Auroc) && (value == 0.0 || value == 1.0) {
-        note = Some("every pair is ranked alike: the bootstrap can't show how unsure this is".to_owned());
+    if interval.is_some_and(|(low, high)| low == high) {
+        note = Some("the same in every bootstrap sample, which can't show how unsure this is".to_owned());
     }
     Estimate { value: Some(value), low: interval.map(|i| i.0), high: interval.map(|i| i.1), note }
 }

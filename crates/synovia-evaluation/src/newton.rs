@@ -7,6 +7,8 @@ pub(crate) struct LogisticFit {
     pub coefficients: Vec<f64>,
     /// Inverse of the information matrix, `[k, k]`.
     pub covariance: Vec<f64>,
+    /// Negative log likelihood, summed.
+    pub loss: f64,
 }
 
 const MAX_STEPS: usize = 100;
@@ -58,7 +60,7 @@ pub(crate) fn logistic(x: &[f64], k: usize, targets: &[f64], offset: Option<&[f6
             return None;
         }
         if step.iter().zip(&beta).all(|(s, b)| s.abs() <= 1e-12 * (1.0 + b.abs())) {
-            return Some(LogisticFit { coefficients: beta, covariance });
+            return Some(LogisticFit { coefficients: beta, covariance, loss: current });
         }
     }
     None

@@ -99,18 +99,7 @@ impl Ranking {
         if all_p == 0.0 || all_n == 0.0 || !(max_rate > 0.0 && max_rate <= 1.0) {
             return None;
         }
-        let (mut positives, mut negatives, mut area) = (0.0, 0.0, 0.0);
-        for (p, n) in self.group_weights(|_| 1.0) {
-            // The curve between two groups is a line; the last piece is cut at the limit.
-            let share = if negatives + n > limit { (limit - negatives) / n } else { 1.0 };
-            area += share * n * (positives + 0.5 * share * p);
-            positives += p;
-            negatives += n;
-            if negatives >= limit {
-                break;
-            }
-        }
-        Some(mc_clish(area / (all_p * all_n), max_rate))
+        Some(mc_clish(area_up_to(self.group_weights(|_| 1.0), limit) / (all_p * all_n), max_rate))
     }
 
     /// The highest sensitivity at a specificity of at least `specificity`.
@@ -175,6 +164,23 @@ impl Ranking {
             })
             .collect()
     }
+}
+
+/// Area under positives' against negatives' weight, over the first `limit` of the negatives', not divided. Groups of equal scores
+/// come from the highest down, as weights of positives and negatives.
+pub(crate) fn area_up_to(groups: impl Iterator<Item = (f64, f64)>, limit: f64) -> f64 {
+    let (mut positives, mut negatives, mut area) = (0.0, 0.0, 0.0);
+    for (p, n) in groups {
+        // The curve between two groups is a line; the last piece is cut at the limit.
+        let share = if negatives + n > limit { (limit - negatives) / n } else { 1.0 };
+        area += share * n * (positives + 0.5 * share * p);
+        positives += p;
+        negatives += n;
+        if negatives >= limit {
+            break;
+        }
+    }
+    area
 }
 
 /// McClish's scale of an area up to a false positive rate.

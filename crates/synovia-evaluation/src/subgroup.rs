@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
-use synovia_cohort::{ExampleId, Task, Test, Validation};
+use synovia_cohort::{ExampleId, Task, Test};
 
 use crate::comparison::{holm, logit_interval};
-use crate::conformal::{COVERAGE, ConformalSets, fit};
+use crate::conformal::ConformalSets;
 use crate::measure::Prepared;
 use crate::metrics::{EvaluationOptions, Metrics};
 use crate::normal::{two_sided_p, two_sided_z};
@@ -68,32 +68,37 @@ pub fn add_subgroups(
     attributes: &[Attribute],
 ) -> Result<(), EvaluationError> {
     let test = panels::<Test>(folds, tasks)?;
-    let validation = panels::<Validation>(folds, tasks)?;
     let options = metrics.options.clone();
-    for (panel, validation) in test.iter().zip(&validation) {
+    for panel in &test {
         if let Some(of_task) = metrics.tasks.get_mut(&panel.task.name) {
-            of_task.subgroups = measure(panel, validation, attributes, &options);
+            let sets = of_task.conformal.as_ref().map_or(&[][..], |conformal| &conformal.sets);
+            of_task.subgroups = measure(panel, sets, attributes, &options);
         }
     }
     Ok(())
 }
 
-fn measure(panel: &Panel<Test>, validation: &Panel<Validation>, attributes: &[Attribute], options: &EvaluationOptions) -> Vec<Subgroup> {
+fn measure(panel: &Panel<Test>, sets: &[ConformalSets], attributes: &[Attribute], options: &EvaluationOptions) -> Vec<Subgroup> {
     let Some(variant) = [Variant::Joint, Variant::Image, Variant::Record].into_iter().find(|v| panel.variants.contains_key(v)) else {
         return Vec::new();
     };
-    let sets = fit(validation, variant, COVERAGE);
-    let mut out = Vec::new();
+    let mut out: Vec<Subgroup> = Vec::new();
     for attribute in attributes {
         let group_of: Vec<Option<&str>> = panel.ids.iter().map(|id| attribute.groups.get(id).map(String::as_str)).collect();
         let mut names: Vec<&str> = group_of.iter().copied().flatten().collect();
         names.sort_unstable();
         names.dedup();
         if names.len() > 1 {
-            out.extend(names.into_iter().map(|group| of_group(panel, &sets, variant, &attribute.name, group, &group_of, options)));
+            out.extend(names.into_iter().map(|group| of_group(panel, sets, variant, &attribute.name, group, &group_of, options)));
         }
     }
-    let corrected = holm(&out.iter().map(|g| g.p).collect::<Vec<_>>());
+    // The gaps of the two groups of a column are one, and count once.
+    let second = |k: usize| k > 0 && out[k - 1].column == out[k].column && out.iter().filter(|g| g.column == out[k].column).count() == 2;
+    let tested: Vec<Option<f64>> = (0..out.len()).map(|k| out[k].p.filter(|_| !second(k))).collect();
+    let mut corrected = holm(&tested);
+    for k in (0..out.len()).filter(|&k| second(k)) {
+        corrected[k] = corrected[k - 1];
+    }
     out.iter_mut().zip(corrected).for_each(|(group, p)| group.p_holm = p);
     out
 }
@@ -113,8 +118,10 @@ fn of_group(
     let (own, rest) = (area(panel, scores, &inside), area(panel, scores, &others));
     let z = two_sided_z(options.level);
     let (mut gap, mut p) = (Estimate::default(), None);
-    if let (Ok((a, va)), Ok((b, vb))) = (&own, &rest) {
-        let (difference, error) = (a - b, (va + vb).sqrt());
+    // A patient with examples on both sides makes the two vary together.
+    if let (Ok((a, va, own_ranked)), Ok((b, vb, rest_ranked))) = (&own, &rest) {
+        let both = delong::covariance(panel, own_ranked, rest_ranked);
+        let (difference, error) = (a - b, (va + vb - 2.0 * both).max(0.0).sqrt());
         gap = Estimate {
             value: Some(difference),
             low: Some((difference - z * error).max(-1.0)),
@@ -124,7 +131,7 @@ fn of_group(
         p = (error > 0.0).then(|| two_sided_p(difference / error));
     }
     let auroc = match &own {
-        Ok((value, variance)) => {
+        Ok((value, variance, _)) => {
             let interval = logit_interval(*value, variance.sqrt(), options.level);
             Estimate { value: Some(*value), low: interval.map(|i| i.0), high: interval.map(|i| i.1), note: None }
         }
@@ -147,8 +154,8 @@ fn of_group(
     }
 }
 
-/// AUROC and its variance, or why there is none.
-fn area(panel: &Panel<Test>, scores: &Scores, of: &[usize]) -> Result<(f64, f64), String> {
+/// AUROC, its variance, and what they are of; or why there is none.
+fn area(panel: &Panel<Test>, scores: &Scores, of: &[usize]) -> Result<(f64, f64, Prepared), String> {
     for label in 0..panel.counts().len() {
         let with: std::collections::BTreeSet<usize> =
             of.iter().filter(|&&i| panel.examples[i].label == label).map(|&i| panel.examples[i].patient).collect();
@@ -161,7 +168,10 @@ fn area(panel: &Panel<Test>, scores: &Scores, of: &[usize]) -> Result<(f64, f64)
     let prepared = Prepared::new(panel, scores, Vec::new(), |i| keep[i]);
     let value = prepared.auroc(&prepared.once());
     let variance = delong::variance(panel, &prepared, None);
-    value.zip(variance).filter(|(_, v)| v.is_finite()).map(|(a, v)| (a, v.max(0.0))).ok_or_else(|| "too small for a variance".to_owned())
+    match value.zip(variance) {
+        Some((a, v)) if v.is_finite() => Ok((a, v.max(0.0), prepared)),
+        _ => Err("too small for a variance".to_owned()),
+    }
 }
 
 /// Mean of predicted − happened, with the standard error of sums over patients.
@@ -203,7 +213,12 @@ fn coverage(panel: &Panel<Test>, sets: &[ConformalSets], variant: Variant, score
         patients.insert(example.patient);
     }
     if patients.len() < FEWEST {
-        return Estimate { note: Some(format!("too small: {} patients, {FEWEST} are needed", patients.len())), ..Estimate::default() };
+        let why = if sets.is_empty() {
+            "no labelled validation example to fit sets on".to_owned()
+        } else {
+            format!("too small: {} patients with a set, {FEWEST} are needed", patients.len())
+        };
+        return Estimate { note: Some(why), ..Estimate::default() };
     }
     let share = held as f64 / n as f64;
     let interval = wilson_interval((share * patients.len() as f64).round() as usize, patients.len(), level);

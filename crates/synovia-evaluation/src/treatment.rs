@@ -104,11 +104,15 @@ pub enum UpliftCurve {
     Uplift,
 }
 
-/// The curve from (0, 0), a point a distinct effect; of randomised treatment, for nothing is adjusted for.
+/// The curve from (0, 0), a point a distinct effect; of randomised treatment, for nothing is adjusted for. Empty where lengths
+/// differ.
 ///
 /// # Shapes
 /// - effect, outcome, treated: `[n]`
 pub fn uplift_curve(effect: &[f64], outcome: &[f64], treated: &[bool], which: UpliftCurve) -> Vec<UpliftPoint> {
+    if outcome.len() != effect.len() || treated.len() != effect.len() {
+        return Vec::new();
+    }
     let mut order: Vec<usize> = (0..effect.len()).collect();
     order.sort_unstable_by(|&a, &b| effect[b].total_cmp(&effect[a]));
     let mut curve = vec![UpliftPoint { n: 0, gain: 0.0 }];

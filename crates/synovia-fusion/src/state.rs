@@ -35,12 +35,12 @@ pub enum StateError {
     },
 }
 
-struct Collect {
+struct Visit<F> {
     path: Vec<String>,
-    out: BTreeMap<String, NamedTensor>,
+    take: F,
 }
 
-impl ModuleVisitor for Collect {
+impl<F: FnMut(String, Vec<usize>, Tensor<1>)> ModuleVisitor for Visit<F> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.to_owned());
     }
@@ -52,17 +52,32 @@ impl ModuleVisitor for Collect {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
         let shape = tensor.dims().to_vec();
-        let values = tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-        self.out.insert(self.path.join("."), NamedTensor { shape, values });
+        let values = tensor.reshape([shape.iter().product::<usize>()]);
+        (self.take)(self.path.join("."), shape, values);
     }
 }
 
-/// Every parameter and buffer of `module` by its path, running statistics included, as they are at this moment.
-pub fn collect_state<M: Module>(module: &M) -> BTreeMap<String, NamedTensor> {
-    let mut visitor = Collect { path: Vec::new(), out: BTreeMap::new() };
+impl NamedTensor {
+    /// Of a tensor of this shape whose values lie in a row.
+    pub fn new(shape: Vec<usize>, values: Tensor<1>) -> Self {
+        Self { shape, values: values.into_data().convert::<f32>().try_to_vec().unwrap_or_default() }
+    }
+}
+
+/// Gives every parameter and buffer of `module` to `take`, running statistics included, as they are at this moment: its path,
+/// its shape, and its values in a row.
+pub fn visit_state<M: Module>(module: &M, take: impl FnMut(String, Vec<usize>, Tensor<1>)) {
     // Running statistics of a module in training are spread over threads until they are asked for; `valid` gathers them.
-    module.valid().visit(&mut visitor);
-    visitor.out
+    module.valid().visit(&mut Visit { path: Vec::new(), take });
+}
+
+/// What [`visit_state`] gives, by path.
+pub fn collect_state<M: Module>(module: &M) -> BTreeMap<String, NamedTensor> {
+    let mut state = BTreeMap::new();
+    visit_state(module, |path, shape, values| {
+        state.insert(path, NamedTensor::new(shape, values));
+    });
+    state
 }
 
 struct Apply<'a> {

@@ -17,6 +17,8 @@ use crate::preparation::{Picture, Preparation};
 
 /// Bytes of one volume that are read: 512 x 512 x 512 of 16 bits.
 const MAX_BYTES: u64 = 256 << 20;
+/// Voxels of the slice that is shown: as many as a frame of DICOM may have. Each takes some twelve bytes.
+const MAX_SAMPLES: usize = 1 << 26;
 
 const fn malformed(what: &'static str) -> Fault {
     Fault::Nifti(what)
@@ -122,6 +124,10 @@ impl Header {
 
     fn volume_bytes(&self) -> Result<u64, Fault> {
         let n = self.dim.iter().map(|&n| n as u64).product::<u64>() * self.voxel_bytes()? as u64;
+        let [x, y, _] = self.axes();
+        if self.dim[x] * self.dim[y] > MAX_SAMPLES {
+            return Err(malformed("an axial slice of more than 67 million voxels"));
+        }
         if n > MAX_BYTES { Err(malformed("a volume of more than 256 MiB")) } else { Ok(n) }
     }
 
@@ -279,6 +285,19 @@ mod tests {
         // About the third axis: x and y are reversed.
         let matrix = quaternion([0.0, 0.0, 1.0], [2.0, 3.0, 4.0], -1.0);
         assert_eq!(matrix, [[-2.0, 0.0, 0.0], [0.0, -3.0, 0.0], [0.0, 0.0, -4.0]]);
+    }
+
+    #[test]
+    fn a_slice_of_hundreds_of_megapixels() {
+        let ras = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        // Kilobytes of zeros that come to 256 MiB of one byte a voxel.
+        let mut header = volume([16_384, 16_384, 1], ras, &[]);
+        header[70] = 2;
+        let mut gz = flate2::read::GzEncoder::new(header.as_slice().chain(std::io::repeat(0).take(1 << 28)), flate2::Compression::fast());
+        let mut bytes = Vec::new();
+        std::io::copy(&mut gz, &mut bytes).unwrap();
+        let rejected = shown("head.nii.gz", &bytes).unwrap_err();
+        assert_eq!(rejected.reason, "not a NIfTI file that this build reads: an axial slice of more than 67 million voxels");
     }
 
     #[test]

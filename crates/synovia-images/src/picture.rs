@@ -4,15 +4,18 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use synovia_cohort::Study;
 
 use crate::error::Fault;
 use crate::preparation::{Picture, luma};
 use crate::quiet::guarded;
 
-/// Pixels on a side that are taken; a decoded picture stays under 512 MiB.
+/// Pixels on a side that are taken.
 const MAX_SIDE: u32 = 16_384;
+/// Values of a picture, its channels counted: 33 million pixels of colour, over the 24 million of a dermatoscope's camera. Each
+/// takes some eight bytes on its way.
+const MAX_SAMPLES: u64 = 3 << 25;
 const MAX_BYTES: u64 = 512 << 20;
 
 /// Recognises PNG, JPEG and TIFF by their first bytes, not by their names.
@@ -62,32 +65,32 @@ fn name(format: ImageFormat) -> &'static str {
     }
 }
 
-fn reader(path: &Path) -> Result<(ImageReader<BufReader<File>>, &'static str), Fault> {
+/// A decoder that has read its header only, of a picture that may be decoded.
+fn decoder(path: &Path) -> Result<(impl ImageDecoder, &'static str), Fault> {
     let format = format_of(path)?.ok_or(Fault::NotPicture)?;
+    let name = name(format);
     let mut reader = ImageReader::with_format(BufReader::new(File::open(path)?), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_BYTES);
     reader.limits(limits);
-    Ok((reader, name(format)))
+    let decoder = guarded(name, || reader.into_decoder().map_err(|_| Fault::Picture(name)))?;
+    let (width, height) = decoder.dimensions();
+    let n = u64::from(width) * u64::from(height) * u64::from(decoder.color_type().channel_count());
+    if n == 0 || n > MAX_SAMPLES { Err(Fault::Picture(name)) } else { Ok((decoder, name)) }
 }
 
 /// Reads the header only.
 pub(crate) fn check_header(path: &Path) -> Result<(), Fault> {
-    let (reader, name) = reader(path)?;
-    let (width, height) = guarded(name, || reader.into_dimensions().map_err(|_| Fault::Picture(name)))?;
-    if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE { Err(Fault::Picture(name)) } else { Ok(()) }
+    decoder(path).map(|_| ())
 }
 
 /// Decodes a picture; transparency is ignored, 16 bits are kept, grey stays exactly grey.
 pub(crate) fn decode_file(path: &Path, channels: usize) -> Result<Picture, Fault> {
-    let (reader, name) = reader(path)?;
-    let image = guarded(name, || reader.decode().map_err(|_| Fault::Picture(name)))?;
+    let (decoder, name) = decoder(path)?;
+    let image = guarded(name, || DynamicImage::from_decoder(decoder).map_err(|_| Fault::Picture(name)))?;
     let (width, height) = (image.width() as usize, image.height() as usize);
-    if width == 0 || height == 0 {
-        return Err(Fault::Picture(name));
-    }
     let grey8 = |raw: &[u8], step: usize| raw.iter().step_by(step).map(|&x| f32::from(x) / 255.0).collect();
     let grey16 = |raw: &[u16], step: usize| raw.iter().step_by(step).map(|&x| f32::from(x) / 65535.0).collect();
     let planes = match image {

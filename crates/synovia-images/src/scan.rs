@@ -401,7 +401,9 @@ impl Group {
         let planes: Option<Vec<Plane>> = slices.iter().map(|slice| slice.plane).collect();
         if let Some(planes) = planes {
             let order = stack(&planes).order;
-            return order.get(order.len() / 2).map(|&k| slices[k]);
+            if let Some(&middle) = order.get(order.len() / 2) {
+                return Some(slices[middle]);
+            }
         }
         slices.get(slices.len() / 2).copied()
     }

@@ -5,8 +5,25 @@
 pub struct Plane {
     /// Center of the first pixel: left, posterior, head, in millimetres.
     pub position_mm: [f64; 3],
-    /// Unit vectors along a row and along a column.
+    /// Unit vectors along a row and along a column; their length does not matter, for writers round them.
     pub orientation: [f64; 6],
+}
+
+impl Plane {
+    /// Unit vectors along a row, along a column and along the normal; `None` where the orientation spans no plane.
+    pub(crate) fn directions(&self) -> Option<[[f64; 3]; 3]> {
+        let [a, b, c, d, e, f] = self.orientation;
+        let (row, column) = (unit([a, b, c])?, unit([d, e, f])?);
+        let ([a, b, c], [d, e, f]) = (row, column);
+        let normal = [b * f - c * e, c * d - a * f, a * e - b * d];
+        // Parallel but for what rounding makes of it.
+        if dot(&normal, &normal) < 1e-4 { None } else { Some([row, column, unit(normal)?]) }
+    }
+}
+
+fn unit(vector: [f64; 3]) -> Option<[f64; 3]> {
+    let length = dot(&vector, &vector).sqrt();
+    (length > 1e-6 && length.is_finite()).then(|| vector.map(|x| x / length))
 }
 
 /// What slices make together. Numbers are places in the list of slices.
@@ -20,7 +37,8 @@ pub struct Stack {
     pub gaps: Vec<(usize, usize)>,
     /// Slices at the position of another.
     pub duplicates: Vec<usize>,
-    /// Slices that are turned against most of the others, such as a scout or a reformat in the same series.
+    /// Slices that are turned against most of the others, such as a scout or a reformat in the same series, or whose orientation
+    /// is no plane.
     pub turned: Vec<usize>,
     /// Angle between the normal and the way from the first slice to the last: that of a tilted gantry.
     pub tilt_degrees: f64,
@@ -28,6 +46,7 @@ pub struct Stack {
 
 /// Cosine of the angle at which two orientations are no longer one: half a degree.
 const SAME_ORIENTATION: f64 = 0.999_96;
+const MAX_ORIENTATIONS: usize = 64;
 /// Positions that are nearer than this are one: the decimals that writers round to.
 const SAME_POSITION_MM: f64 = 0.01;
 
@@ -35,31 +54,31 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The vector product of the two directions.
-fn normal(orientation: &[f64; 6]) -> [f64; 3] {
-    let [a, b, c, d, e, f] = *orientation;
-    [b * f - c * e, c * d - a * f, a * e - b * d]
-}
-
 /// Puts slices in order by their position along the normal, whatever their instance numbers. Those of the orientation that
-/// most of them have make the stack.
+/// most of them have make the stack. More than 64 orientations, as a radial scan has, make none: there is no normal that most of
+/// them share, all count as turned, and each would have to be compared with each.
 pub fn stack(planes: &[Plane]) -> Stack {
-    let alike = |a: &Plane, b: &Plane| {
-        dot(&a.orientation[..3], &b.orientation[..3]) > SAME_ORIENTATION && dot(&a.orientation[3..], &b.orientation[3..]) > SAME_ORIENTATION
-    };
+    let alike = |[a, b, _]: &[[f64; 3]; 3], [c, d, _]: &[[f64; 3]; 3]| dot(a, c) > SAME_ORIENTATION && dot(b, d) > SAME_ORIENTATION;
     // Each orientation by the first slice that has it, with its slices.
-    let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
+    let mut groups: Vec<([[f64; 3]; 3], Vec<usize>)> = Vec::new();
+    let mut turned = Vec::new();
     for (k, plane) in planes.iter().enumerate() {
-        match groups.iter_mut().find(|(first, _)| alike(&planes[*first], plane)) {
-            Some((_, members)) => members.push(k),
-            None => groups.push((k, vec![k])),
+        let Some(directions) = plane.directions() else {
+            turned.push(k);
+            continue;
+        };
+        match groups.iter().position(|(first, _)| alike(first, &directions)) {
+            Some(group) => groups[group].1.push(k),
+            None if groups.len() == MAX_ORIENTATIONS => return Stack { turned: (0..planes.len()).collect(), ..Stack::default() },
+            None => groups.push((directions, vec![k])),
         }
     }
-    let Some(largest) = (0..groups.len()).max_by_key(|&g| (groups[g].1.len(), std::cmp::Reverse(g))) else { return Stack::default() };
-    let (first, mut members) = groups.swap_remove(largest);
-    let mut turned: Vec<usize> = groups.into_iter().flat_map(|(_, members)| members).collect();
+    let Some(largest) = (0..groups.len()).max_by_key(|&g| (groups[g].1.len(), std::cmp::Reverse(g))) else {
+        return Stack { turned, ..Stack::default() };
+    };
+    let ([_, _, normal], mut members) = groups.swap_remove(largest);
+    turned.extend(groups.into_iter().flat_map(|(_, members)| members));
     turned.sort_unstable();
-    let normal = normal(&planes[first].orientation);
     let along = |k: usize| dot(&planes[k].position_mm, &normal);
     members.sort_by(|&a, &b| along(a).total_cmp(&along(b)));
     let (mut order, mut duplicates): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
@@ -80,7 +99,7 @@ pub fn stack(planes: &[Plane]) -> Stack {
         (Some(&a), Some(&b)) if a != b => [0, 1, 2].map(|k| planes[b].position_mm[k] - planes[a].position_mm[k]),
         _ => normal,
     };
-    let cosine = dot(&way, &normal) / (dot(&way, &way) * dot(&normal, &normal)).sqrt();
+    let cosine = dot(&way, &normal) / dot(&way, &way).sqrt();
     Stack { order, spacing_mm, gaps, duplicates, turned, tilt_degrees: cosine.clamp(-1.0, 1.0).acos().to_degrees() }
 }
 
@@ -125,6 +144,31 @@ mod tests {
         // Row to the left, column to the head: the normal points to the front (-y), so slices run from back to front.
         let coronal = |y: f64| Plane { position_mm: [0.0, y, 0.0], orientation: [1.0, 0.0, 0.0, 0.0, 0.0, 1.0] };
         assert_eq!(stack(&[coronal(-5.0), coronal(5.0), coronal(0.0)]).order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn rounded_orientations_are_one() {
+        // 23 and 41 degrees about two axes, to three decimals: the squares of the second vector's parts add up to 0.9991.
+        let rounded = |z: f64| Plane { position_mm: [0.0, 0.0, z], orientation: [0.92, 0.391, 0.0, -0.294, 0.694, 0.656] };
+        let stacked = stack(&[rounded(5.0), rounded(0.0), rounded(10.0)]);
+        assert_eq!((stacked.order.as_slice(), stacked.turned.len()), ([1, 0, 2].as_slice(), 0));
+        // Twice the length is the same direction, and the same distance.
+        let long = |z: f64| Plane { orientation: AXIAL.map(|x| 2.0 * x), ..at(z) };
+        assert_eq!((stack(&[long(0.0), at(3.0)]).spacing_mm, stack(&[long(0.0), long(3.0)]).spacing_mm), (Some(3.0), Some(3.0)));
+    }
+
+    #[test]
+    fn no_plane_and_too_many() {
+        let none = |orientation| Plane { position_mm: [0.0; 3], orientation };
+        let stacked = stack(&[none([0.0; 6]), at(0.0), none([1.0, 0.0, 0.0, 1.0, 0.0, 0.0]), at(1.0)]);
+        assert_eq!((stacked.order, stacked.turned), (vec![1, 3], vec![0, 2]));
+        assert_eq!(stack(&[none([0.0; 6])]), Stack { turned: vec![0], ..Stack::default() });
+        let radial = |k: usize| {
+            let (sine, cosine) = (k as f64 * 0.03).sin_cos();
+            none([cosine, sine, 0.0, 0.0, 0.0, -1.0])
+        };
+        let planes: Vec<Plane> = (0..65).map(radial).collect();
+        assert_eq!((stack(&planes[..64]).order.len(), stack(&planes).order.len(), stack(&planes).turned.len()), (1, 0, 65));
     }
 
     #[test]

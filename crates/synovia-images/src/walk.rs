@@ -56,7 +56,13 @@ struct Walker<V, R> {
 impl<V: FnMut(String), R: FnMut(&str, Fault)> Walker<V, R> {
     fn folder(&mut self, prefix: &str, outside: bool) -> io::Result<Level> {
         let folder = self.root.join(prefix);
-        let mut names: Vec<_> = fs::read_dir(&folder)?.filter_map(|entry| entry.ok().map(|entry| entry.file_name())).collect();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            match entry {
+                Ok(entry) => names.push(entry.file_name()),
+                Err(error) => (self.refuse)(prefix.trim_end_matches('/'), Fault::Folder(error.kind())),
+            }
+        }
         names.sort_unstable();
         let mut folders = Vec::new();
         for name in names {

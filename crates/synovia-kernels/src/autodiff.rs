@@ -84,10 +84,8 @@ impl Backward<Flex, PARENTS> for TowerStep {
     fn backward(self, ops: Ops<TowerState, PARENTS>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<Flex>(&ops.node).to_contiguous();
         let TowerState { shape, units, saved } = ops.state;
-        let computed =
-            borrow(&units).zip(gradient.as_slice::<f32>()).and_then(|(units, gradient)| shape.backward(saved, &units, gradient).ok());
-        // Shapes and kinds are those that the forward pass was computed with.
-        let Some(computed) = computed else { return };
+        let (units, gradient) = borrow(&units).zip(gradient.as_slice::<f32>()).expect("numbers are `f32`, as the forward pass found them");
+        let computed = shape.backward(saved, &units, gradient).expect("shapes are those of the forward pass");
         let mut parents = ops.parents.into_iter();
         for (gradient, unit) in computed.into_iter().zip(shape.units()) {
             let kernel = [unit.channels_out, unit.channels_in, unit.kernel, unit.kernel];

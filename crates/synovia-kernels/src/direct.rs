@@ -8,31 +8,9 @@ use rayon::prelude::*;
 
 use crate::finish::{Finish, padded};
 use crate::gemm::{COLUMNS, PACKED, ROWS, balanced_rows, columns_times_panel, pack_rows, rows_times_panel};
+use crate::images::{Images, UnitShape};
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::shared::{Buffer, Shared, Source, Target, with_scratch};
-use crate::winograd::Images;
-
-/// A convolution's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    /// Real channels.
-    pub channels_in: usize,
-    pub channels_out: usize,
-    /// Side of the square kernel, padded by half of it.
-    pub kernel: usize,
-    pub stride: usize,
-}
-
-impl Window {
-    pub(crate) fn output(self, images: Images) -> Images {
-        let side = |n: usize| (n + 2 * (self.kernel / 2) - self.kernel) / self.stride + 1;
-        Images { batch: images.batch, height: side(images.height), width: side(images.width) }
-    }
-
-    pub(crate) fn n_weights(self) -> usize {
-        self.channels_in * self.channels_out * self.kernel * self.kernel
-    }
-}
 
 /// A tap: where it looks, from the place that a pixel looks at.
 #[derive(Clone, Copy, Debug)]
@@ -150,8 +128,8 @@ impl<F: Finish> Kernel for Block<'_, F> {
         }
         let at_once = taps_at_once(n_taps, k);
         let results = self.results.as_mut_ptr();
-        // SAFETY: sources have `k` numbers each, inside the image or of zeros (`convolve` checks both); weights and results were
-        // asserted; output pixels of different tasks differ.
+        // SAFETY: sources have `k` numbers each, inside the image or of zeros, and output and finish are of the output's shape
+        // (`run` below checks all); weights and results were asserted; output pixels of different tasks differ.
         unsafe {
             for first in (0..n_taps).step_by(at_once) {
                 let taps = at_once.min(n_taps - first);
@@ -188,6 +166,7 @@ impl<F: Finish> Kernel for Block<'_, F> {
 
 fn run<F: Finish>(gather: &Gather, input: &[f32], weights: &[f32], n_out: usize, finish: F, out: &mut [f32]) -> Vec<f32> {
     assert_eq!(out.len(), gather.output.pixels() * n_out);
+    assert!(finish.fits(out.len(), n_out));
     // The last tap of the last pixel ends inside the input.
     assert!(gather.k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride);
     let pixels = gather.grid.pixels();
@@ -214,19 +193,26 @@ fn run<F: Finish>(gather: &Gather, input: &[f32], weights: &[f32], n_out: usize,
 /// - weights: `[channels_out, channels_in, kernel, kernel]`
 /// - out: `[batch, height', width', padded(channels_out)]`
 /// - returns the sums that `finish` makes, a row a task
-pub(crate) fn convolve<F: Finish>(window: Window, input: &[f32], images: Images, weights: &[f32], finish: F, out: &mut [f32]) -> Vec<f32> {
-    let (k, n_out, side) = (padded(window.channels_in), padded(window.channels_out), window.kernel);
+pub(crate) fn convolve<F: Finish>(
+    shape: UnitShape,
+    input: &[f32],
+    images: Images,
+    weights: &[f32],
+    finish: F,
+    out: &mut [f32],
+) -> Vec<f32> {
+    let (k, n_out, side) = (padded(shape.channels_in), padded(shape.channels_out), shape.kernel);
     let pad = (side / 2) as isize;
     let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
     let packed = pack(taps.len(), k, n_out, |tap, inner, outer| {
-        if inner < window.channels_in && outer < window.channels_out {
-            weights[(outer * window.channels_in + inner) * side * side + tap]
+        if inner < shape.channels_in && outer < shape.channels_out {
+            weights[(outer * shape.channels_in + inner) * side * side + tap]
         } else {
             0.0
         }
     });
-    let output = window.output(images);
-    let gather = Gather { input: images, input_stride: k, k, taps, step: window.stride, grid: output, output, origin: [0; 2], spread: 1 };
+    let output = shape.output(images);
+    let gather = Gather { input: images, input_stride: k, k, taps, step: shape.stride, grid: output, output, origin: [0; 2], spread: 1 };
     run(&gather, input, &packed, n_out, finish, out)
 }
 
@@ -236,16 +222,16 @@ pub(crate) fn convolve<F: Finish>(window: Window, input: &[f32], images: Images,
 /// # Shapes
 /// As [`convolve`], with `gradient` of the output's shape and `out` of the input's.
 pub(crate) fn data_gradient<F: Finish>(
-    window: Window,
+    shape: UnitShape,
     gradient: &[f32],
     images: Images,
     weights: &[f32],
     finish: F,
     out: &mut [f32],
 ) -> Vec<f32> {
-    let (k, n_out, side, stride) = (padded(window.channels_out), padded(window.channels_in), window.kernel, window.stride);
+    let (k, n_out, side, stride) = (padded(shape.channels_out), padded(shape.channels_in), shape.kernel, shape.stride);
     let pad = side / 2;
-    let input = window.output(images);
+    let input = shape.output(images);
     let mut sums = Vec::new();
     for phase in 0..stride * stride {
         let (py, px) = (phase / stride, phase % stride);
@@ -261,9 +247,9 @@ pub(crate) fn data_gradient<F: Finish>(
         }
         let taps: Vec<Tap> = pairs.iter().map(|&(ty, tx)| Tap { dy: at(py, ty), dx: at(px, tx) }).collect();
         let packed = pack(taps.len(), k, n_out, |tap, inner, outer| {
-            if inner < window.channels_out && outer < window.channels_in {
+            if inner < shape.channels_out && outer < shape.channels_in {
                 let (ty, tx) = pairs[tap];
-                weights[((inner * window.channels_in + outer) * side + ty) * side + tx]
+                weights[((inner * shape.channels_in + outer) * side + ty) * side + tx]
             } else {
                 0.0
             }
@@ -330,7 +316,7 @@ impl Kernel for Reduce<'_> {
                 }
                 for i in self.rows.clone().step_by(at_once) {
                     let rows = at_once.min(self.rows.end - i);
-                    // SAFETY: sources have `k` numbers each, panels were asserted, and `out` is this task's own.
+                    // SAFETY: sources have `k` numbers each (`reduce` checks it), panels were asserted, and `out` is this task's own.
                     unsafe {
                         pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.k, packed.as_mut_ptr());
                         for panel in 0..n_out / COLUMNS {
@@ -389,17 +375,17 @@ fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffe
 ///
 /// # Shapes
 /// As [`convolve`], with `gradient` of the output's shape and `out` of the weights'.
-pub(crate) fn weight_gradient(window: Window, input: &[f32], images: Images, gradient: &[f32], out: &mut [f32]) {
-    let (k, n_out, side) = (padded(window.channels_in), padded(window.channels_out), window.kernel);
-    assert_eq!(out.len(), window.n_weights());
+pub(crate) fn weight_gradient(shape: UnitShape, input: &[f32], images: Images, gradient: &[f32], out: &mut [f32]) {
+    let (k, n_out, side) = (padded(shape.channels_in), padded(shape.channels_out), shape.kernel);
+    assert_eq!(out.len(), shape.n_weights());
     let pad = (side / 2) as isize;
     let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
-    let output = window.output(images);
-    let gather = Gather { input: images, input_stride: k, k, taps, step: window.stride, grid: output, output, origin: [0; 2], spread: 1 };
+    let output = shape.output(images);
+    let gather = Gather { input: images, input_stride: k, k, taps, step: shape.stride, grid: output, output, origin: [0; 2], spread: 1 };
     assert_eq!(gradient.len(), output.pixels() * n_out);
     let sums = reduce(&gather, input, &panels(gradient, output.pixels(), n_out), n_out);
     let n_taps = side * side;
-    out.par_chunks_mut(window.channels_in * n_taps).enumerate().for_each(|(outer, out)| {
+    out.par_chunks_mut(shape.channels_in * n_taps).enumerate().for_each(|(outer, out)| {
         for (place, to) in out.iter_mut().enumerate() {
             let (inner, tap) = (place / n_taps, place % n_taps);
             *to = sums[(tap * k + inner) * n_out + outer];
@@ -411,7 +397,7 @@ pub(crate) fn weight_gradient(window: Window, input: &[f32], images: Images, gra
 /// by side. The input is kept with its border of zeros.
 #[derive(Clone, Debug)]
 pub(crate) struct Stem {
-    window: Window,
+    shape: UnitShape,
     input: Images,
     output: Images,
     bordered: Buffer,
@@ -419,9 +405,9 @@ pub(crate) struct Stem {
 
 impl Stem {
     /// Of images `[batch, channels, height, width]`.
-    pub(crate) fn new(window: Window, image: &[f32], images: Images) -> Self {
+    pub(crate) fn new(shape: UnitShape, image: &[f32], images: Images) -> Self {
         let Images { batch, height, width } = images;
-        let (channels, pad) = (window.channels_in, window.kernel / 2);
+        let (channels, pad) = (shape.channels_in, shape.kernel / 2);
         let input = Images { batch, height: height + 2 * pad, width: width + 2 * pad };
         let mut bordered = Buffer::zeros(input.pixels() * channels);
         bordered.par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
@@ -435,11 +421,11 @@ impl Stem {
                 }
             }
         });
-        Self { window, input, output: window.output(images), bordered }
+        Self { shape, input, output: shape.output(images), bordered }
     }
 
     fn gather(&self) -> Gather {
-        let Window { channels_in, kernel, stride, .. } = self.window;
+        let UnitShape { channels_in, kernel, stride, .. } = self.shape;
         // Whole rows of the kernel are inside the bordered image: the output's size sees to it.
         Gather {
             input: self.input,
@@ -456,7 +442,7 @@ impl Stem {
 
     /// As [`convolve`].
     pub(crate) fn convolve<F: Finish>(&self, weights: &[f32], finish: F, out: &mut [f32]) -> Vec<f32> {
-        let Window { channels_in, channels_out, kernel, .. } = self.window;
+        let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
         let packed = pack(kernel, kernel * channels_in, padded(channels_out), |dy, place, outer| {
             let (dx, inner) = (place / channels_in, place % channels_in);
             if outer < channels_out { weights[((outer * channels_in + inner) * kernel + dy) * kernel + dx] } else { 0.0 }
@@ -471,8 +457,8 @@ impl Stem {
 
     /// As [`weight_gradient`], of a gradient laid out `[panel of 16 channels, pixel, 16]`.
     pub(crate) fn weight_gradient(&self, gradient: &[f32], out: &mut [f32]) {
-        let Window { channels_in, channels_out, kernel, .. } = self.window;
-        assert_eq!(out.len(), self.window.n_weights());
+        let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
+        assert_eq!(out.len(), self.shape.n_weights());
         let n_out = padded(channels_out);
         let sums = reduce(&self.gather(), &self.bordered, gradient, n_out);
         for outer in 0..channels_out {
@@ -489,6 +475,6 @@ impl Stem {
 }
 
 /// Numbers that a tap of a stem reads.
-pub(crate) const fn stem_row(window: Window) -> usize {
-    window.kernel * window.channels_in
+pub(crate) const fn stem_row(shape: UnitShape) -> usize {
+    shape.kernel * shape.channels_in
 }

@@ -1,11 +1,15 @@
 //! How a convolution reads its input and what happens to each result before it is written: the passes over memory that
 //! batch normalisation, activation and masks would cost on their own.
 
+use crate::gemm::COLUMNS;
 use crate::lanes::Lanes;
 use crate::shared::Source;
 
 /// Channels are stored in multiples of this; what is beyond the real ones is zero throughout.
 pub(crate) const CHANNEL_BLOCK: usize = 16;
+
+// Channels come in whole panels.
+const _: () = assert!(CHANNEL_BLOCK.is_multiple_of(COLUMNS));
 
 /// The number of stored channels for `channels` real ones.
 pub(crate) const fn padded(channels: usize) -> usize {
@@ -15,12 +19,18 @@ pub(crate) const fn padded(channels: usize) -> usize {
 /// What a convolution reads.
 ///
 /// # Safety
-/// `load` may be called for every multiple of 8 below the tensor's size.
+/// Where `fits` says so, `load` reads within its slices at all places of a tensor of that size.
 pub(crate) unsafe trait Input: Copy + Sync + Send {
+    /// Whether it is a tensor of so many numbers, `channels` a pixel.
+    fn fits(&self, numbers: usize, channels: usize) -> bool;
+
+    /// The numbers themselves, if they are what is read.
+    fn plain(&self) -> Option<&[f32]>;
+
     /// Eight channels from `channel` of the pixel whose numbers begin at `pixel`.
     ///
     /// # Safety
-    /// `pixel + channel + 8` is within the tensor, and the processor has what `V` needs.
+    /// `pixel + channel + 8` is within a tensor that it fits, and the processor has what `V` needs.
     unsafe fn load<V: Lanes>(self, pixel: usize, channel: usize) -> V;
 }
 
@@ -28,11 +38,19 @@ pub(crate) unsafe trait Input: Copy + Sync + Send {
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<'a>(pub &'a [f32]);
 
-// SAFETY: it reads within its slice.
+// SAFETY: its slice is the tensor.
 unsafe impl Input for Plain<'_> {
+    fn fits(&self, numbers: usize, _: usize) -> bool {
+        self.0.len() == numbers
+    }
+
+    fn plain(&self) -> Option<&[f32]> {
+        Some(self.0)
+    }
+
     #[inline(always)]
     unsafe fn load<V: Lanes>(self, pixel: usize, channel: usize) -> V {
-        // SAFETY: the caller keeps the place within the tensor, which is the slice.
+        // SAFETY: the caller keeps the place within the tensor.
         unsafe { V::load(self.0.as_ptr().add(pixel + channel)) }
     }
 }
@@ -46,11 +64,19 @@ pub(crate) struct Activated<'a> {
     pub shift: &'a [f32],
 }
 
-// SAFETY: it reads within its slices.
+// SAFETY: `z` is the tensor, and `scale` and `shift` have a number a channel.
 unsafe impl Input for Activated<'_> {
+    fn fits(&self, numbers: usize, channels: usize) -> bool {
+        self.z.len() == numbers && self.scale.len() == channels && self.shift.len() == channels
+    }
+
+    fn plain(&self) -> Option<&[f32]> {
+        None
+    }
+
     #[inline(always)]
     unsafe fn load<V: Lanes>(self, pixel: usize, channel: usize) -> V {
-        // SAFETY: the caller keeps the place within the tensor; `scale` and `shift` have a number for each channel.
+        // SAFETY: the caller keeps the place, and with it the channel, within the tensor.
         unsafe {
             let z = V::load(self.z.as_ptr().add(pixel + channel));
             let (scale, shift) = (V::load(self.scale.as_ptr().add(channel)), V::load(self.shift.as_ptr().add(channel)));
@@ -62,16 +88,19 @@ unsafe impl Input for Activated<'_> {
 /// What happens to a convolution's result on its way out.
 ///
 /// # Safety
-/// `finish` reads at places of the output's shape only.
+/// Where `fits` says so, `finish` reads within its slices at all places of an output of that size.
 pub(crate) unsafe trait Finish: Copy + Sync + Send {
     /// Whether sums are wanted.
     const SUMS: bool;
+
+    /// Whether it is made for an output of so many numbers, `channels` a pixel.
+    fn fits(&self, numbers: usize, channels: usize) -> bool;
 
     /// Takes `value`, eight channels from `channel` of the pixel at `pixel`, which will be written at `at`; adds to two sums a
     /// channel; returns what is written.
     ///
     /// # Safety
-    /// `pixel + channel + 8` is within the output, `at` is that place of it, and the processor has what `V` needs.
+    /// `pixel + channel + 8` is within an output that it fits, `at` is that place of it, and the processor has what `V` needs.
     unsafe fn finish<V: Lanes>(self, value: V, at: Source, pixel: usize, channel: usize, sums: &mut [V; 2]) -> V;
 }
 
@@ -82,6 +111,10 @@ pub(crate) struct AsIs;
 // SAFETY: it reads nothing.
 unsafe impl Finish for AsIs {
     const SUMS: bool = false;
+
+    fn fits(&self, _: usize, _: usize) -> bool {
+        true
+    }
 
     #[inline(always)]
     unsafe fn finish<V: Lanes>(self, value: V, _: Source, _: usize, _: usize, _: &mut [V; 2]) -> V {
@@ -96,6 +129,10 @@ pub(crate) struct Statistics;
 // SAFETY: it reads nothing.
 unsafe impl Finish for Statistics {
     const SUMS: bool = true;
+
+    fn fits(&self, _: usize, _: usize) -> bool {
+        true
+    }
 
     #[inline(always)]
     unsafe fn finish<V: Lanes>(self, value: V, _: Source, _: usize, _: usize, sums: &mut [V; 2]) -> V {
@@ -117,9 +154,14 @@ pub(crate) struct Affine<'a> {
     pub relu: bool,
 }
 
-// SAFETY: `residual` is of the output's shape, `scale` and `shift` have a number a channel.
+// SAFETY: `residual` is of the output's size, `scale` and `shift` have a number a channel.
 unsafe impl Finish for Affine<'_> {
     const SUMS: bool = false;
+
+    fn fits(&self, numbers: usize, channels: usize) -> bool {
+        let of_channels = [self.scale, self.shift].iter().all(|values| values.len() == channels);
+        of_channels && self.residual.is_none_or(|residual| residual.len() == numbers)
+    }
 
     #[inline(always)]
     unsafe fn finish<V: Lanes>(self, value: V, _: Source, pixel: usize, channel: usize, _: &mut [V; 2]) -> V {
@@ -145,9 +187,14 @@ pub(crate) struct ThroughActivation<'a> {
     pub inverse_deviation: &'a [f32],
 }
 
-// SAFETY: `z` is of the output's shape, the others have a number a channel.
+// SAFETY: `z` is of the output's size, the others have a number a channel.
 unsafe impl Finish for ThroughActivation<'_> {
     const SUMS: bool = true;
+
+    fn fits(&self, numbers: usize, channels: usize) -> bool {
+        let of_channels = [self.scale, self.shift, self.mean, self.inverse_deviation].iter().all(|values| values.len() == channels);
+        of_channels && self.z.len() == numbers
+    }
 
     #[inline(always)]
     unsafe fn finish<V: Lanes>(self, value: V, _: Source, pixel: usize, channel: usize, sums: &mut [V; 2]) -> V {
@@ -171,6 +218,10 @@ pub(crate) struct AddTo;
 // SAFETY: it reads the output at the place that is written.
 unsafe impl Finish for AddTo {
     const SUMS: bool = false;
+
+    fn fits(&self, _: usize, _: usize) -> bool {
+        true
+    }
 
     #[inline(always)]
     unsafe fn finish<V: Lanes>(self, value: V, at: Source, _: usize, _: usize, _: &mut [V; 2]) -> V {

@@ -46,11 +46,11 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// As [`Lanes::splat`].
     unsafe fn where_equal(self, a: Self, b: Self) -> Self;
-    /// `a` where `self` is larger than `other`, else `b`.
+    /// `a` where `self` is larger than `other` or not a number, else `b`.
     ///
     /// # Safety
     /// As [`Lanes::splat`].
-    unsafe fn larger(self, other: Self, a: Self, b: Self) -> Self;
+    unsafe fn larger_or_nan(self, other: Self, a: Self, b: Self) -> Self;
     /// Eight bytes as numbers.
     ///
     /// # Safety
@@ -133,8 +133,8 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn larger(self, other: Self, a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|k| if self.0[k] > other.0[k] { a.0[k] } else { b.0[k] }))
+    unsafe fn larger_or_nan(self, other: Self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|k| if self.0[k] > other.0[k] || self.0[k].is_nan() { a.0[k] } else { b.0[k] }))
     }
 
     #[inline(always)]
@@ -224,10 +224,13 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn larger(self, other: Self, a: Self, b: Self) -> Self {
-        use std::arch::x86_64::{_CMP_GT_OQ, _mm256_blendv_ps, _mm256_cmp_ps};
+    unsafe fn larger_or_nan(self, other: Self, a: Self, b: Self) -> Self {
+        use std::arch::x86_64::{_CMP_GT_OQ, _CMP_UNORD_Q, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_or_ps};
         // SAFETY: the caller vouches for AVX.
-        unsafe { Self(_mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0))) }
+        unsafe {
+            let (larger, nan) = (_mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0), _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
+            Self(_mm256_blendv_ps(b.0, a.0, _mm256_or_ps(larger, nan)))
+        }
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ mod autodiff;
 mod direct;
 mod finish;
 mod gemm;
+mod images;
 mod lanes;
 pub mod measure;
 mod norm;
@@ -21,8 +22,11 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod tower;
+mod unit;
 mod winograd;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
 pub use autodiff::{Parameters, run_tower, train_tower};
-pub use tower::{BlockShape, Forward, Saved, TowerError, TowerShape, Unit, UnitGradient, UnitShape, UnitStatistics};
+pub use images::UnitShape;
+pub use shared::release_buffers;
+pub use tower::{BlockShape, Forward, Saved, TowerError, TowerShape, Unit, UnitGradient, UnitStatistics};

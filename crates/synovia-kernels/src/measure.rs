@@ -6,10 +6,11 @@ use rayon::prelude::*;
 
 use crate::direct::Stem;
 use crate::finish::{Plain, Statistics, padded};
+use crate::images::{Images, UnitShape};
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::shared::Buffer;
-use crate::tower::{TowerShape, UnitShape, convolve, data_gradient, weight_gradient};
-use crate::winograd::Images;
+use crate::tower::TowerShape;
+use crate::unit::{convolve, data_gradient, weight_gradient};
 
 /// One pass through one unit's convolution.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +70,7 @@ pub fn layers(tower: &TowerShape, batch: usize, height: usize, width: usize) -> 
         };
         if stem {
             let image = numbers(images.pixels() * shape.channels_in);
-            let stem = Stem::new(shape.window(), &image, images);
+            let stem = Stem::new(shape, &image, images);
             push("forward", best_ms(|| drop(stem.convolve(&weight, Statistics, &mut y))));
             let mut to = vec![0.0; shape.n_weights()];
             push("weight gradient", best_ms(|| stem.weight_gradient(&gradient, &mut to)));
@@ -77,9 +78,9 @@ pub fn layers(tower: &TowerShape, batch: usize, height: usize, width: usize) -> 
         }
         let x = numbers(images.pixels() * padded(shape.channels_in));
         let mut to = Buffer::new(x.len());
-        push("forward", best_ms(|| drop(convolve(shape, Plain(&x), &x, images, &weight, Statistics, &mut y))));
+        push("forward", best_ms(|| drop(convolve(shape, Plain(&x), images, &weight, Statistics, &mut y))));
         push("data gradient", best_ms(|| drop(data_gradient(shape, &gradient, images, &weight, crate::finish::AsIs, &mut to))));
-        push("weight gradient", best_ms(|| drop(weight_gradient(shape, Plain(&x), &x, images, &gradient))));
+        push("weight gradient", best_ms(|| drop(weight_gradient(shape, Plain(&x), images, &gradient))));
     };
     let places = tower.places(Images { batch, height, width });
     for (k, &(unit, images)) in places.iter().enumerate() {

@@ -36,7 +36,8 @@ impl Norm {
         let [sum, squares] = total(partial, channels);
         let n = count as f64;
         let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
-        let variance: Vec<f32> = squares.iter().zip(&mean).map(|(s, m)| (s / n - m * m).max(0.0) as f32).collect();
+        // `clamp` and not `max`, which would make 0 of NaN.
+        let variance: Vec<f32> = squares.iter().zip(&mean).map(|(s, m)| (s / n - m * m).clamp(0.0, f64::INFINITY) as f32).collect();
         let mean: Vec<f32> = mean.iter().map(|m| *m as f32).collect();
         Self::new(&mean, &variance, gamma, beta, epsilon, channels)
     }

@@ -3,10 +3,11 @@
 use rayon::prelude::*;
 
 use crate::finish::total;
+use crate::gemm::COLUMNS;
+use crate::images::Images;
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::norm::{Backward, Norm};
 use crate::shared::Shared;
-use crate::winograd::Images;
 
 /// Size after 3 × 3 pooling of stride 2, padded by 1.
 pub(crate) fn pooled(images: Images) -> Images {
@@ -46,10 +47,10 @@ impl Kernel for PoolRow<'_> {
                         }
                         let pixel = ((self.image * height + y - 1) * width + x - 1) * channels;
                         let value = V::load(self.z.as_ptr().add(pixel + c)).mul_add(scale, shift);
-                        // The first value is taken whatever it is, so that NaN is not lost.
+                        // The first value is taken whatever it is, and a NaN always: nothing is larger than it.
                         let tap = V::splat(tap as f32);
-                        at = if first { tap } else { value.larger(best, tap, at) };
-                        best = if first { value } else { value.larger(best, value, best) };
+                        at = if first { tap } else { value.larger_or_nan(best, tap, at) };
+                        best = if first { value } else { value.larger_or_nan(best, value, best) };
                         first = false;
                     }
                     V::splat(0.0).max(best).store(self.out.as_mut_ptr().add(start + c));
@@ -64,7 +65,7 @@ impl Kernel for PoolRow<'_> {
     }
 }
 
-/// `out = max_pool(relu(norm(z)))`, 3 × 3 of stride 2; `place` is the tap of the largest value.
+/// `out = max_pool(relu(norm(z)))`, 3 × 3 of stride 2; `place` is the tap of the largest value. NaN counts as the largest.
 ///
 /// # Shapes
 /// - z: `[batch, height, width, channels]`
@@ -190,7 +191,7 @@ impl Kernel for ApplyRow<'_> {
                 unsafe {
                     let gradient = self.pool.at::<V>(self.row / height, self.row % height, x, c);
                     let z = V::load(self.z.as_ptr().add(pixel * channels + c));
-                    let to = self.out.get().add((c / 16 * pixels + pixel) * 16 + c % 16);
+                    let to = self.out.get().add((c / COLUMNS * pixels + pixel) * COLUMNS + c % COLUMNS);
                     self.backward.at(gradient, z, c).store(to);
                 }
             }

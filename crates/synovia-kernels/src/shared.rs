@@ -1,7 +1,7 @@
 //! Memory that several threads write disjoint parts of, scratch space of a thread, and buffers that are used again.
 
 use std::cell::RefCell;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where a kernel reads.
 pub(crate) type Source = *const f32;
@@ -68,10 +68,58 @@ pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) ->
 
 /// Buffers given back, to be used again: a step of training needs the same sizes as the one before, and fresh memory costs
 /// a page fault every 4 KiB.
-static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+static SPARE: Mutex<Spare> = Mutex::new(Spare { buffers: Vec::new(), held: 0, lent: 0, most: 0 });
 
-/// Spare buffers kept at most; the smallest ones go first.
-const MAX_SPARE: usize = 96;
+/// What is kept and what is lent out, counted in numbers.
+struct Spare {
+    /// From the one given back first to the last.
+    buffers: Vec<Vec<f32>>,
+    held: usize,
+    lent: usize,
+    /// The most that was ever lent at a time.
+    most: usize,
+}
+
+impl Spare {
+    /// Nothing here panics half-way, so what a panic elsewhere has left is as good.
+    fn lock() -> MutexGuard<'static, Self> {
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The smallest buffer that fits, of several the one used last. It counts as lent from here on, found or made.
+    fn lend(&mut self, len: usize) -> Option<Vec<f32>> {
+        let fits = |k: &usize| (len..=2 * len + 1024).contains(&self.buffers[*k].len());
+        let best = (0..self.buffers.len()).rev().filter(fits).min_by_key(|&k| self.buffers[k].len());
+        let found = best.map(|k| self.buffers.remove(k));
+        self.held -= found.as_ref().map_or(0, Vec::len);
+        self.lent += found.as_ref().map_or(len, Vec::len);
+        self.most = self.most.max(self.lent);
+        found
+    }
+
+    /// Takes a buffer back. Returns those to be freed, the oldest ones, so that what is held and lent does not go far beyond
+    /// what was ever needed at a time: sizes that come up no more would stay for good.
+    fn take_back(&mut self, buffer: Vec<f32>) -> Vec<Vec<f32>> {
+        self.lent -= buffer.len();
+        self.held += buffer.len();
+        self.buffers.push(buffer);
+        let mut n_old = 0;
+        while self.held + self.lent > self.most + self.most / 2 {
+            self.held -= self.buffers[n_old].len();
+            n_old += 1;
+        }
+        self.buffers.drain(..n_old).collect()
+    }
+}
+
+/// Frees the memory that is kept for the next step, for when there is none.
+pub fn release_buffers() {
+    let mut spare = Spare::lock();
+    let buffers = std::mem::take(&mut spare.buffers);
+    (spare.held, spare.most) = (0, spare.lent);
+    drop(spare);
+    drop(buffers);
+}
 
 /// A buffer out of the spare ones; it goes back when dropped.
 #[derive(Debug)]
@@ -83,11 +131,7 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// `len` numbers of any content.
     pub(crate) fn new(len: usize) -> Self {
-        let found = SPARE.lock().ok().and_then(|mut spare| {
-            let best =
-                (0..spare.len()).filter(|&k| spare[k].len() >= len && spare[k].len() <= 2 * len + 1024).min_by_key(|&k| spare[k].len());
-            best.map(|k| spare.swap_remove(k))
-        });
+        let found = Spare::lock().lend(len);
         Self { memory: found.unwrap_or_else(|| vec![0.0; len]), len }
     }
 
@@ -101,14 +145,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Ok(mut spare) = SPARE.lock() {
-            spare.push(std::mem::take(&mut self.memory));
-            if spare.len() > MAX_SPARE
-                && let Some(smallest) = (0..spare.len()).min_by_key(|&k| spare[k].len())
-            {
-                spare.swap_remove(smallest);
-            }
-        }
+        let old = Spare::lock().take_back(std::mem::take(&mut self.memory));
+        // Freed when nobody waits for the lock.
+        drop(old);
     }
 }
 
@@ -131,5 +170,33 @@ impl std::ops::Deref for Buffer {
 impl std::ops::DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.memory[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spare;
+
+    /// Lends buffers of these sizes, takes them back, and so on; returns what is held after each round.
+    #[track_caller]
+    fn check(rounds: &[&[usize]], held: &[usize]) {
+        let mut spare = Spare { buffers: Vec::new(), held: 0, lent: 0, most: 0 };
+        for (sizes, held) in rounds.iter().zip(held) {
+            let lent: Vec<_> = sizes.iter().map(|&len| spare.lend(len).unwrap_or_else(|| vec![0.0; len])).collect();
+            assert!(lent.iter().zip(*sizes).all(|(buffer, len)| buffer.len() >= *len));
+            for buffer in lent {
+                drop(spare.take_back(buffer));
+            }
+            assert_eq!(spare.held, *held, "{sizes:?}");
+            assert_eq!(spare.held, spare.buffers.iter().map(Vec::len).sum::<usize>());
+            assert_eq!(spare.lent, 0);
+        }
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_old_sizes_go() {
+        check(&[&[10_000, 20_000], &[20_000, 10_000], &[9_000]], &[30_000; 3]);
+        check(&[&[100_000], &[40_000], &[15_000], &[5_000]], &[100_000, 140_000, 55_000, 60_000]);
+        check(&[&[10_000], &[30_000]], &[10_000, 40_000]);
     }
 }

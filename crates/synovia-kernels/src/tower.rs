@@ -3,25 +3,13 @@
 //! Of each unit `relu(norm(conv(x)))` only the convolution's result is kept; normalisation and activation are done where the
 //! next convolution reads it. The backward pass writes gradients where the forward pass's results were.
 
-use crate::direct::{self, MAX_CHANNELS, Stem, Window, stem_row};
-use crate::finish::{Activated, AddTo, Affine, AsIs, Finish, Input, Plain, Statistics, ThroughActivation, padded, total};
+use crate::direct::{MAX_CHANNELS, Stem, stem_row};
+use crate::finish::{Activated, AddTo, Affine, AsIs, Plain, Statistics, ThroughActivation, padded, total};
+use crate::images::{Images, UnitShape};
 use crate::norm::{Norm, Shortcut, apply, join, join_backward};
 use crate::pool::{PoolGradient, average, average_backward, max_pool, pool_backward, pool_sums, pooled};
 use crate::shared::Buffer;
-use crate::winograd::{self, Images, Tile, Weights, transform_weights};
-
-/// A convolution without bias, padded by half its kernel, and its batch normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnitShape {
-    /// Channels in.
-    pub channels_in: usize,
-    /// Channels out.
-    pub channels_out: usize,
-    /// Side of the square kernel.
-    pub kernel: usize,
-    /// Stride in both directions.
-    pub stride: usize,
-}
+use crate::unit::{convolve, data_gradient, weight_gradient};
 
 /// A residual block of two units, by their places in the tower's list: `relu(second(relu(first(x))) + shortcut(x))`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +44,7 @@ pub enum TowerError {
         /// What it may be at most.
         largest: usize,
     },
-    /// Units that do not fit each other, or a kernel of even side.
+    /// Units that do not fit each other, a unit with two places or none, or a kernel of even side.
     #[error("unit {unit} does not fit: {why}")]
     Chain {
         /// Place of the unit.
@@ -74,6 +62,9 @@ pub enum TowerError {
         /// How many there must be.
         expected: usize,
     },
+    /// What was saved is not of this tower.
+    #[error("what the forward pass saved is of another tower")]
+    OtherTower,
 }
 
 /// Numbers of the stem's result in evaluation: a larger batch is taken in parts, which changes no bit of what comes out.
@@ -112,79 +103,6 @@ pub struct UnitGradient {
     pub beta: Vec<f32>,
 }
 
-impl UnitShape {
-    pub(crate) fn window(self) -> Window {
-        let Self { channels_in, channels_out, kernel, stride } = self;
-        Window { channels_in, channels_out, kernel, stride }
-    }
-
-    /// Numbers of its weights.
-    pub fn n_weights(self) -> usize {
-        self.window().n_weights()
-    }
-
-    fn channels(self) -> [usize; 2] {
-        [padded(self.channels_in), padded(self.channels_out)]
-    }
-
-    pub(crate) fn output(self, images: Images) -> Images {
-        self.window().output(images)
-    }
-
-    /// The tile of the fast algorithm, where it applies.
-    fn tile(self, images: Images) -> Option<Tile> {
-        (self.kernel == 3 && self.stride == 1).then(|| Tile::for_size(images.height, images.width))
-    }
-}
-
-/// The convolution of what `input` reads; where the fast algorithm does not apply, what it reads is `plain`.
-pub(crate) fn convolve<I: Input, F: Finish>(
-    shape: UnitShape,
-    input: I,
-    plain: &[f32],
-    images: Images,
-    weight: &[f32],
-    finish: F,
-    out: &mut [f32],
-) -> Vec<f32> {
-    match shape.tile(images) {
-        Some(tile) => {
-            let UnitShape { channels_in, channels_out, .. } = shape;
-            let weights = transform_weights(tile, Weights { values: weight, channels_in, channels_out, adjoint: false });
-            winograd::convolve(tile, input, finish, images, shape.channels(), &weights, out)
-        }
-        None => direct::convolve(shape.window(), plain, images, weight, finish, out),
-    }
-}
-
-pub(crate) fn data_gradient<F: Finish>(
-    shape: UnitShape,
-    gradient: &[f32],
-    images: Images,
-    weight: &[f32],
-    finish: F,
-    out: &mut [f32],
-) -> Vec<f32> {
-    match shape.tile(images) {
-        Some(tile) => {
-            let UnitShape { channels_in, channels_out, .. } = shape;
-            let weights = transform_weights(tile, Weights { values: weight, channels_in, channels_out, adjoint: true });
-            let [n_in, n_out] = shape.channels();
-            winograd::convolve(tile, Plain(gradient), finish, images, [n_out, n_in], &weights, out)
-        }
-        None => direct::data_gradient(shape.window(), gradient, images, weight, finish, out),
-    }
-}
-
-pub(crate) fn weight_gradient<I: Input>(shape: UnitShape, input: I, plain: &[f32], images: Images, gradient: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; shape.n_weights()];
-    match shape.tile(images) {
-        Some(tile) => winograd::weight_gradient(tile, input, gradient, images, [shape.channels_in, shape.channels_out], &mut out),
-        None => direct::weight_gradient(shape.window(), plain, images, gradient, &mut out),
-    }
-    out
-}
-
 /// What a block's backward pass needs.
 #[derive(Clone, Debug)]
 struct SavedBlock {
@@ -200,6 +118,7 @@ struct SavedBlock {
 /// What the backward pass of a tower needs.
 #[derive(Clone, Debug)]
 pub struct Saved {
+    tower: TowerShape,
     stem: Stem,
     stem_z: Buffer,
     stem_norm: Norm,
@@ -219,14 +138,22 @@ pub struct Forward {
     pub saved: Saved,
 }
 
+fn check_length(what: &'static str, got: usize, expected: usize) -> Result<(), TowerError> {
+    if got == expected { Ok(()) } else { Err(TowerError::Length { what, got, expected }) }
+}
+
+fn of_each<T>(units: Vec<Option<T>>) -> Vec<T> {
+    units.into_iter().map(|of_unit| of_unit.expect("`TowerShape::new` has seen to it that each unit has its place")).collect()
+}
+
 impl TowerShape {
-    /// Checks that the units fit each other.
+    /// Checks that the units fit each other, and that each has one place: 0 is the stem.
     ///
     /// # Errors
     /// [`TowerError`] where they do not.
     pub fn new(units: Vec<UnitShape>, blocks: Vec<BlockShape>) -> Result<Self, TowerError> {
         for (unit, shape) in units.iter().enumerate() {
-            let row = if unit == 0 { stem_row(shape.window()) } else { padded(shape.channels_in) };
+            let row = if unit == 0 { stem_row(*shape) } else { padded(shape.channels_in) };
             let sizes = [
                 ("channels in", shape.channels_in, MAX_CHANNELS),
                 ("channels out", shape.channels_out, MAX_CHANNELS),
@@ -243,13 +170,15 @@ impl TowerShape {
                 return Err(TowerError::Chain { unit, why: "kernels have an odd side and overlap" });
             }
         }
-        let Some(stem) = units.first() else {
-            return Err(TowerError::Chain { unit: 0, why: "it is missing" });
+        let mut used = vec![false; units.len()];
+        let mut take = |unit: usize| {
+            let shape = units.get(unit).copied().ok_or(TowerError::Chain { unit, why: "it is missing" })?;
+            let twice = std::mem::replace(&mut used[unit], true);
+            if twice { Err(TowerError::Chain { unit, why: "it has a place already" }) } else { Ok(shape) }
         };
-        let mut channels = stem.channels_out;
+        let mut channels = take(0)?.channels_out;
         for block in &blocks {
-            let get = |unit: usize| units.get(unit).copied().ok_or(TowerError::Chain { unit, why: "it is missing" });
-            let (first, second) = (get(block.first)?, get(block.second)?);
+            let (first, second) = (take(block.first)?, take(block.second)?);
             let plain = |unit: usize, shape: UnitShape| {
                 if shape.kernel == 3 { Ok(()) } else { Err(TowerError::Chain { unit, why: "a block's kernels are 3 × 3" }) }
             };
@@ -263,7 +192,7 @@ impl TowerShape {
                 None if same => {}
                 None => return Err(TowerError::Chain { unit: block.second, why: "a change of shape needs a shortcut" }),
                 Some(unit) => {
-                    let shape = get(unit)?;
+                    let shape = take(unit)?;
                     let fits = shape.channels_in == channels && shape.channels_out == second.channels_out && shape.stride == first.stride;
                     if !fits || shape.kernel != 1 {
                         return Err(TowerError::Chain { unit, why: "a shortcut is 1 × 1, of the block's channels and stride" });
@@ -271,6 +200,9 @@ impl TowerShape {
                 }
             }
             channels = second.channels_out;
+        }
+        if let Some(unit) = used.iter().position(|used| !used) {
+            return Err(TowerError::Chain { unit, why: "it has no place" });
         }
         Ok(Self { units, blocks })
     }
@@ -298,19 +230,23 @@ impl TowerShape {
         self.blocks.last().map_or(self.units[0].channels_out, |block| self.units[block.second].channels_out)
     }
 
-    fn check(&self, image: &[f32], [batch, channels, height, width]: [usize; 4], units: &[Unit<'_>]) -> Result<(), TowerError> {
-        let length =
-            |what, got: usize, expected: usize| if got == expected { Ok(()) } else { Err(TowerError::Length { what, got, expected }) };
-        length("the number of units", units.len(), self.units.len())?;
-        length("the number of channels", channels, self.units[0].channels_in)?;
-        length("images", image.len(), batch * channels * height * width)?;
+    fn check(&self, image: &[f32], shape: [usize; 4], units: &[Unit<'_>]) -> Result<(), TowerError> {
+        check_length("the number of channels", shape[1], self.units[0].channels_in)?;
+        // No slice is as long as a product that overflows.
+        let expected = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).unwrap_or(usize::MAX);
+        check_length("images", image.len(), expected)?;
         if image.is_empty() {
             return Err(TowerError::Length { what: "images", got: 0, expected: 1 });
         }
+        self.check_units(units)
+    }
+
+    fn check_units(&self, units: &[Unit<'_>]) -> Result<(), TowerError> {
+        check_length("the number of units", units.len(), self.units.len())?;
         for (unit, shape) in units.iter().zip(&self.units) {
-            length("weights", unit.weight.len(), shape.n_weights())?;
-            length("factors", unit.gamma.len(), shape.channels_out)?;
-            length("terms", unit.beta.len(), shape.channels_out)?;
+            check_length("weights", unit.weight.len(), shape.n_weights())?;
+            check_length("factors", unit.gamma.len(), shape.channels_out)?;
+            check_length("terms", unit.beta.len(), shape.channels_out)?;
         }
         Ok(())
     }
@@ -332,7 +268,7 @@ impl TowerShape {
             statistics[unit] = Some(UnitStatistics { mean: norm.mean[..channels].to_vec(), variance: norm.variance[..channels].to_vec() });
             norm
         };
-        let stem = Stem::new(self.units[0].window(), image, Images { batch, height, width });
+        let stem = Stem::new(self.units[0], image, Images { batch, height, width });
         let channels = padded(self.units[0].channels_out);
         let large = stem.output();
         let mut stem_z = Buffer::new(large.pixels() * channels);
@@ -349,16 +285,16 @@ impl TowerShape {
             let output = first.output(images);
             let size = output.pixels() * padded(first.channels_out);
             let mut z_1 = Buffer::new(size);
-            let sums = convolve(first, Plain(x), x, images, units[block.first].weight, Statistics, &mut z_1);
+            let sums = convolve(first, Plain(x), images, units[block.first].weight, Statistics, &mut z_1);
             let norm_1 = norm_of(block.first, &sums, output);
             let size = output.pixels() * padded(second.channels_out);
             let mut z_2 = Buffer::new(size);
             let activated = Activated { z: &z_1, scale: &norm_1.scale, shift: &norm_1.shift };
-            let sums = convolve(second, activated, &z_1, output, units[block.second].weight, Statistics, &mut z_2);
+            let sums = convolve(second, activated, output, units[block.second].weight, Statistics, &mut z_2);
             let norm_2 = norm_of(block.second, &sums, output);
             let shortcut = block.shortcut.map(|unit| {
                 let mut z = Buffer::new(size);
-                let sums = convolve(self.units[unit], Plain(x), x, images, units[unit].weight, Statistics, &mut z);
+                let sums = convolve(self.units[unit], Plain(x), images, units[unit].weight, Statistics, &mut z);
                 let norm = norm_of(unit, &sums, output);
                 (z, norm)
             });
@@ -370,9 +306,8 @@ impl TowerShape {
         }
         let last: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
         let embedding = average(last, images, padded(self.width()), self.width());
-        // Every unit is part of the stem or of a block, or it has no statistics.
-        let statistics = statistics.into_iter().map(|s| s.unwrap_or(UnitStatistics { mean: Vec::new(), variance: Vec::new() })).collect();
-        Ok(Forward { embedding, statistics, saved: Saved { stem, stem_z, stem_norm, pooled: pool, place, blocks } })
+        let saved = Saved { tower: self.clone(), stem, stem_z, stem_norm, pooled: pool, place, blocks };
+        Ok(Forward { embedding, statistics: of_each(statistics), saved })
     }
 
     /// The forward pass by known statistics.
@@ -390,15 +325,10 @@ impl TowerShape {
         statistics: &[UnitStatistics],
     ) -> Result<Vec<f32>, TowerError> {
         self.check(image, shape, units)?;
-        if statistics.len() != units.len() {
-            return Err(TowerError::Length { what: "statistics", got: statistics.len(), expected: units.len() });
-        }
+        check_length("statistics", statistics.len(), units.len())?;
         for (s, unit) in statistics.iter().zip(units) {
-            for part in [&s.mean, &s.variance] {
-                if part.len() != unit.gamma.len() {
-                    return Err(TowerError::Length { what: "statistics of a unit", got: part.len(), expected: unit.gamma.len() });
-                }
-            }
+            check_length("means of a unit", s.mean.len(), unit.gamma.len())?;
+            check_length("variances of a unit", s.variance.len(), unit.gamma.len())?;
         }
         let norm_of = |unit: usize| {
             let Unit { gamma, beta, epsilon, .. } = units[unit];
@@ -417,7 +347,7 @@ impl TowerShape {
             }
             return Ok(out);
         }
-        let stem = Stem::new(self.units[0].window(), image, Images { batch, height, width });
+        let stem = Stem::new(self.units[0], image, Images { batch, height, width });
         let large = stem.output();
         let mut images = pooled(large);
         let mut x = Buffer::new(images.pixels() * channels);
@@ -427,18 +357,16 @@ impl TowerShape {
             max_pool(&z, &norm_of(0), large, &mut x, &mut vec![0; images.pixels() * channels]);
         }
         for block in &self.blocks {
-            let (first, second) = (self.units[block.first], self.units[block.second]);
-            let output = first.output(images);
+            let output = self.units[block.first].output(images);
             let run = |unit: usize, input: &[f32], images: Images, residual: Option<&[f32]>, relu: bool| {
                 let (shape, norm) = (self.units[unit], norm_of(unit));
                 let mut out = Buffer::new(output.pixels() * padded(shape.channels_out));
                 let finish = Affine { scale: &norm.scale, shift: &norm.shift, residual, relu };
-                convolve(shape, Plain(input), input, images, units[unit].weight, finish, &mut out);
+                convolve(shape, Plain(input), images, units[unit].weight, finish, &mut out);
                 out
             };
             let hidden = run(block.first, &x, images, None, true);
             let shortcut = block.shortcut.map(|unit| run(unit, &x, images, None, false));
-            debug_assert_eq!(second.channels_in, first.channels_out);
             let y = run(block.second, &hidden, output, Some(shortcut.as_ref().unwrap_or(&x)), true);
             x = y;
             images = output;
@@ -452,14 +380,17 @@ impl TowerShape {
     /// - gradient: `[batch, width]`, of the embedding
     ///
     /// # Errors
-    /// [`TowerError::Length`] where something is of another shape than in the forward pass.
+    /// [`TowerError::OtherTower`] if `saved` is of another tower's forward pass, [`TowerError::Length`] where something is of
+    /// another shape than in it.
     pub fn backward(&self, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<Vec<UnitGradient>, TowerError> {
-        let Saved { stem, stem_z, stem_norm, pooled: pool, place, mut blocks } = saved;
-        let mut images = blocks.last().map_or(pooled(stem.output()), |b| b.output);
-        let expected = images.batch * self.width();
-        if gradient.len() != expected || units.len() != self.units.len() || blocks.len() != self.blocks.len() {
-            return Err(TowerError::Length { what: "the embedding's gradient", got: gradient.len(), expected });
+        let Saved { tower, stem, stem_z, stem_norm, pooled: pool, place, mut blocks } = saved;
+        // The kernels read what was saved by the shapes of this tower.
+        if tower != *self {
+            return Err(TowerError::OtherTower);
         }
+        self.check_units(units)?;
+        let mut images = blocks.last().map_or(pooled(stem.output()), |b| b.output);
+        check_length("the embedding's gradient", gradient.len(), images.batch * self.width())?;
         let mut out: Vec<Option<UnitGradient>> = vec![None; units.len()];
         let mut grad = Buffer::new(images.pixels() * padded(self.width()));
         average_backward(gradient, images, padded(self.width()), self.width(), &mut grad);
@@ -479,12 +410,7 @@ impl TowerShape {
         let mut weight = vec![0.0; self.units[0].n_weights()];
         stem.weight_gradient(&panels, &mut weight);
         out[0] = Some(self.unit_gradient(0, weight, &sums, &products));
-        let zero = |shape: &UnitShape| UnitGradient {
-            weight: vec![0.0; shape.n_weights()],
-            gamma: vec![0.0; shape.channels_out],
-            beta: vec![0.0; shape.channels_out],
-        };
-        Ok(out.into_iter().zip(&self.units).map(|(gradient, shape)| gradient.unwrap_or_else(|| zero(shape))).collect())
+        Ok(of_each(out))
     }
 
     fn unit_gradient(&self, unit: usize, weight: Vec<f32>, sums: &[f64], products: &[f64]) -> UnitGradient {
@@ -510,7 +436,7 @@ impl TowerShape {
         drop(y);
         apply(&norm_2.backward(&sums, &products, count), &grad, &mut z_2);
         let activated = Activated { z: &z_1, scale: &norm_1.scale, shift: &norm_1.shift };
-        let weight = weight_gradient(second, activated, &z_1, output, &z_2);
+        let weight = weight_gradient(second, activated, output, &z_2);
         out[shape.second] = Some(self.unit_gradient(shape.second, weight, &sums, &products));
         let mut grad_1 = Buffer::new(count * padded(first.channels_out));
         let through = ThroughActivation {
@@ -525,7 +451,7 @@ impl TowerShape {
         let [sums_1, products_1] = total(&partial, padded(first.channels_out));
         apply(&norm_1.backward(&sums_1, &products_1, count), &grad_1, &mut z_1);
         drop(grad_1);
-        let weight = weight_gradient(first, Plain(x), x, input, &z_1);
+        let weight = weight_gradient(first, Plain(x), input, &z_1);
         out[shape.first] = Some(self.unit_gradient(shape.first, weight, &sums_1, &products_1));
         let weights = units[shape.first].weight;
         match shortcut.zip(shape.shortcut) {
@@ -537,7 +463,7 @@ impl TowerShape {
                 let mut grad_x = Buffer::new(x.len());
                 data_gradient(first, &z_1, input, weights, AsIs, &mut grad_x);
                 apply(&norm.backward(&sums, &products_shortcut, count), &grad, &mut z);
-                let weight = weight_gradient(self.units[unit], Plain(x), x, input, &z);
+                let weight = weight_gradient(self.units[unit], Plain(x), input, &z);
                 out[unit] = Some(self.unit_gradient(unit, weight, &sums, &products_shortcut));
                 data_gradient(self.units[unit], &z, input, units[unit].weight, AddTo, &mut grad_x);
                 grad_x

@@ -13,13 +13,15 @@ use ort::value::{DynValue, Tensor, TensorElementType, ValueType};
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// There is no library.
-    #[error("ONNX Runtime is not installed (looked at {looked}): run `just onnxruntime`, or set ORT_DYLIB_PATH to libonnxruntime")]
+    #[error(
+        "ONNX Runtime is not installed (looked at {looked}): run `synovia install-onnxruntime` or `just onnxruntime`, or set ORT_DYLIB_PATH to libonnxruntime"
+    )]
     Missing {
         /// Where it was looked for.
         looked: String,
     },
     /// The library can't be loaded.
-    #[error("{path} can't be loaded as ONNX Runtime 1.24 or later: {reason}; run `just onnxruntime`")]
+    #[error("{path} can't be loaded as ONNX Runtime 1.24 or later: {reason}; run `synovia install-onnxruntime` or `just onnxruntime`")]
     Load {
         /// The library.
         path: PathBuf,
@@ -270,12 +272,12 @@ mod tests {
         std::fs::create_dir(folder.join("download-1")).unwrap();
         std::fs::write(folder.join("libonnxruntime_providers_shared.so"), b"").unwrap();
         let error = find(None, &starts).unwrap_err().to_string();
-        assert!(error.contains("just onnxruntime"), "{error}");
+        assert!(error.contains("synovia install-onnxruntime"), "{error}");
         let library = folder.join("libonnxruntime.so.1.24.4");
         std::fs::write(&library, b"").unwrap();
         assert_eq!(find(None, &starts).unwrap(), library);
         assert_eq!(find(Some("".into()), &starts).unwrap(), library);
         let elsewhere = find(Some(root.path().join("nowhere.so").into()), &starts).unwrap_err().to_string();
-        assert!(elsewhere.contains("ORT_DYLIB_PATH") && elsewhere.contains("just onnxruntime"), "{elsewhere}");
+        assert!(elsewhere.contains("ORT_DYLIB_PATH") && elsewhere.contains("synovia install-onnxruntime"), "{elsewhere}");
     }
 }

@@ -63,8 +63,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let (input, log) = (folder.path().join("mutated.ndjson"), folder.path().join("rejected.jsonl"));
     let mut out = BufWriter::new(std::fs::File::create(&input)?);
+    let mut n_lines = 1;
     for _ in 0..n {
-        out.write_all(&mutated(&mut random))?;
+        let line = mutated(&mut random);
+        n_lines += u64::from(!line.iter().all(u8::is_ascii_whitespace));
+        out.write_all(&line)?;
         out.write_all(b"\n")?;
     }
     // The last line is sound: whatever came before, it is read.
@@ -83,6 +86,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let found = (0..store.n_partitions()).map(|k| Ok(store.load(k)?.iter().any(|record| record.id.reveal() == "the-last")));
     assert!(found.collect::<Result<Vec<bool>, synovia_records::RecordsError>>()?.contains(&true), "the last line was not read");
     let summary = store.summary();
+    let n_taken: u64 = summary.resources.values().chain(summary.skipped_types.values()).sum();
+    assert!(n_taken + lines.len() as u64 >= n_lines, "{n_taken} taken and {} lines rejected of {n_lines}", lines.len());
     println!(
         "{n} mutated resources in {:.1} s: {} understood, {} of other types, {} lines rejected in part or whole ({} rejections), {} events",
         start.elapsed().as_secs_f64(),

@@ -22,14 +22,24 @@ pub enum RecordsError {
         expected: &'static str,
     },
     /// A table lacks a column that the pipeline names.
-    #[error("{path}: no column `{column}` in the header; it has: {found}")]
+    #[error("{path}: no column `{column}` among the {n_columns} of the header{}", meant(nearest.as_deref()))]
     MissingColumn {
         /// Which file.
         path: PathBuf,
         /// The column.
         column: String,
-        /// The columns that are there.
-        found: String,
+        /// How many are there. Their names are not said: where the header is missing they are a patient's row.
+        n_columns: usize,
+        /// The column that was probably meant, if there is one of nearly that name.
+        nearest: Option<String>,
+    },
+    /// A table whose first line can't be read as a header.
+    #[error("{path}: the header can't be read: {what}")]
+    Header {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        what: &'static str,
     },
     /// CSV without a layout.
     #[error("records.format = \"csv\" needs the id column and the columns to use")]
@@ -42,6 +52,10 @@ pub enum RecordsError {
         /// What is wrong with it.
         what: String,
     },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
 /// Adds the path to an I/O error.

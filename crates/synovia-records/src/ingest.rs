@@ -1,9 +1,9 @@
 //! The ingest: one reader that cuts files into batches, workers that read them, and the settling of what they found.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use synovia_cohort::{Rejected, RejectedLog};
@@ -13,10 +13,10 @@ use crate::csv::Table;
 use crate::error::RecordsError;
 use crate::fhir::{Where, read_bundle, read_piece};
 use crate::source::{
-    Batch, Layout, PieceKind, Pool, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, split_entries, split_lines, split_rows,
-    too_long, whole_file,
+    Batch, Layout, PieceKind, Pool, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, sayable, split_entries, split_lines,
+    split_rows, too_long, whole_file,
 };
-use crate::spill::{Context, MARKER, Raw, RecordStore, Sink, marker, publish, settle};
+use crate::spill::{Context, MARKER, Medications, Raw, RecordStore, Sink, marker, publish, settle};
 use crate::summary::{Summary, count};
 
 /// Input bytes for a partition: small enough that a partition's patients fit in memory many times over, whatever their number.
@@ -25,8 +25,6 @@ const PARTITION_BYTES: u64 = 4 << 20;
 const MAX_PARTITIONS: u64 = 256;
 /// Compressed JSON is about this much larger than its file.
 const GZIP_RATIO: u64 = 8;
-/// Medication resources that are kept for those that refer to them; a formulary has thousands.
-const MAX_MEDICATIONS: usize = 500_000;
 
 /// Size of the files that [`ingest`] would read under `path`, bytes: the whole of its progress.
 ///
@@ -39,8 +37,9 @@ pub fn input_bytes(path: &Path, format: &FormatConfig) -> Result<u64, RecordsErr
 /// Reads every file of the format under `path` (a folder or a file) and writes its patients to the folder `spill`.
 ///
 /// Nothing is held but a few megabytes of input and, in the end, one partition a thread: memory does not grow with the
-/// number of patients. What is not taken goes to `rejected` with file, place and reason, never with an identifier: of a file
-/// whose name holds a patient's, its number stands in. `progress` is told of the bytes read since it was last called, from
+/// number of patients. What is not taken goes to `rejected` with file, place and reason, never with an identifier: a file that is
+/// not named for a type of resource (`Observation.ndjson`) is called by its place in the order of the names, since it may be
+/// named for a patient. `progress` is told of the bytes read since it was last called, from
 /// any thread. Runs on as many threads as the current rayon pool has; the result is the same for any number.
 ///
 /// # Errors
@@ -57,9 +56,7 @@ pub fn ingest(
     let tables = match (format.format, &format.csv) {
         (Format::Fhir, _) => Vec::new(),
         (Format::Csv, None) => return Err(RecordsError::NoLayout),
-        (Format::Csv, Some(layout)) => {
-            sources.iter().map(|source| Table::open(source, layout, format.max_resource_bytes)).collect::<Result<_, _>>()?
-        }
+        (Format::Csv, Some(layout)) => Table::open_all(&sources, layout, format.max_resource_bytes)?,
     };
     let n_bytes: u64 = sources.iter().map(|s| if s.gzip { s.n_bytes.saturating_mul(GZIP_RATIO) } else { s.n_bytes }).sum();
     let n_partitions = (n_bytes / PARTITION_BYTES).clamp(1, MAX_PARTITIONS) as usize;
@@ -70,20 +67,25 @@ pub fn ingest(
         tables: &tables,
         format,
         raw: &raw,
-        names_patient: sources.iter().map(|_| AtomicBool::new(false)).collect(),
+        failed: AtomicBool::new(false),
         rejected,
         found,
         pool: Pool::default(),
     };
-    for name in others {
+    for (k, name) in others.iter().enumerate() {
+        let name = sayable(name, "other file", k, others.len());
         reading.log(&Rejected::new(name, "", format!("not read: expected {}", format.format.endings())));
     }
     reading.run(progress)?;
 
     let mut found = lock(&reading.found);
-    let medications = std::mem::take(&mut found.medications);
+    let mut medications = std::mem::take(&mut found.medications);
     let (mut summary, any_alias) = (std::mem::take(&mut found.summary), found.any_alias);
     drop(found);
+    let n_beyond = medications.finish();
+    if n_beyond > 0 {
+        count(&mut summary.skipped_types, "Medication beyond the number that is kept", n_beyond);
+    }
     let reject = |file: u64, place: u64, element: &str, reason: &str| {
         let file = file as usize;
         let unit = if sources.get(file).is_some_and(|s| s.layout == Layout::Json) { "entry" } else { "line" };
@@ -109,7 +111,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Default)]
 struct Found {
     summary: Summary,
-    medications: HashMap<String, (String, String)>,
+    medications: Medications,
     any_alias: bool,
     n_rejected: u64,
     /// Troubles of batches that came before their turn: the log is in the order of the input for any number of threads.
@@ -122,19 +124,17 @@ struct Reading<'a> {
     tables: &'a [Table],
     format: &'a FormatConfig,
     raw: &'a Raw,
-    names_patient: Vec<AtomicBool>,
+    /// Whether a worker stopped on an error: nothing more need be read.
+    failed: AtomicBool,
     rejected: &'a RejectedLog,
     found: Mutex<Found>,
     pool: Pool,
 }
 
 impl Reading<'_> {
-    /// A file's name, unless it holds a patient's.
+    /// What a file is called in a rejection.
     fn name(&self, file: usize) -> String {
-        match (self.sources.get(file), self.names_patient.get(file)) {
-            (Some(source), Some(hide)) if !hide.load(Ordering::Relaxed) => source.name.to_string(),
-            _ => format!("file {} of {} (named for a patient)", file + 1, self.sources.len()),
-        }
+        self.sources.get(file).map_or_else(String::new, |source| sayable(&source.name, "file", file, self.sources.len()))
     }
 
     fn log(&self, rejected: &Rejected) {
@@ -167,13 +167,13 @@ impl Reading<'_> {
                             let Ok(batch) = lock(&receiver).recv() else { return outcome };
                             if outcome.is_ok() {
                                 outcome = self.work(batch);
+                                self.failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
                             }
                         }
                     })
                 })
                 .collect();
-            let send = |sender: &SyncSender<Batch>, batch| sender.send(batch).is_ok();
-            self.produce(progress, &mut |batch| send(&sender, batch));
+            self.produce(progress, &mut |batch| !self.failed.load(Ordering::Relaxed) && sender.send(batch).is_ok());
             drop(sender);
             workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
@@ -218,7 +218,7 @@ impl Reading<'_> {
     }
 
     fn sink(&self, file: usize) -> Sink {
-        Sink::new(self.raw.n_partitions(), file, &self.sources[file].name)
+        Sink::new(self.raw.n_partitions(), file)
     }
 
     /// Troubles of cutting, then those of reading.
@@ -258,22 +258,13 @@ impl Reading<'_> {
         let mut sink = self.sink(batch.file);
         self.read(&batch, &mut sink);
         self.pool.give(batch.bytes);
-        if sink.file_names_patient {
-            self.names_patient[batch.file].store(true, Ordering::Relaxed);
-        }
         for (k, items) in sink.parts.iter().enumerate() {
             self.raw.append(k, items)?;
         }
         let mut found = lock(&self.found);
         found.summary.add(&sink.summary);
         found.any_alias |= sink.any_alias;
-        for (key, medication) in sink.medications {
-            if found.medications.len() < MAX_MEDICATIONS {
-                found.medications.insert(key, medication);
-            } else {
-                count(&mut found.summary.skipped_types, "Medication beyond the number that is kept", 1);
-            }
-        }
+        found.medications.merge(sink.medications);
         found.waiting.insert(batch.number, (batch.file, sink.troubles));
         loop {
             let next = found.next;

@@ -53,7 +53,7 @@ pub enum LabelOutcome {
     Unknown(&'static str),
 }
 
-/// The condition was there, known or not, before the prediction.
+/// The condition was there, known or not, before the prediction, or may have been (an onset "in 2020").
 const PREVALENT: &str = "prevalent: the condition was there at the prediction time";
 const NO_FOLLOW_UP: &str = "no follow-up to the end of the window";
 const DIED: &str = "died before the end of the window without the condition";
@@ -85,7 +85,7 @@ impl LabelSpec {
     }
 }
 
-/// When a condition began: `recordedDate` less the days that it was there before (see the crate's FHIR reading).
+/// When a condition began, at the earliest: when it was known less the days that it may have been there before.
 fn onset(event: &Event) -> Time {
     match event.value {
         EventValue::Number { value, .. } => event.time.plus_days(-value),

@@ -23,6 +23,7 @@ mod spill;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod time;
 mod units;
 
 pub use config::{CsvLayout, Format, FormatConfig};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use synovia_fusion::NamedTensor;
+use synovia_fusion::{NamedTensor, visit_state};
 
 use crate::Weights;
 
@@ -14,34 +14,6 @@ use crate::Weights;
 pub struct Average {
     decay: f64,
     values: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
-}
-
-struct Add<'a> {
-    path: Vec<String>,
-    decay: f64,
-    values: &'a mut BTreeMap<String, (Vec<usize>, Tensor<1>)>,
-}
-
-impl ModuleVisitor for Add<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let shape = value.dims().to_vec();
-        let value = value.reshape([shape.iter().product::<usize>()]);
-        let name = self.path.join(".");
-        let mean = match self.values.remove(&name) {
-            Some((_, mean)) => mean.mul_scalar(self.decay) + value.mul_scalar(1.0 - self.decay),
-            None => value,
-        };
-        self.values.insert(name, (shape, mean));
-    }
 }
 
 impl Average {
@@ -54,16 +26,19 @@ impl Average {
     /// the initial weights are forgotten at once.
     pub fn add<M: Module>(&mut self, module: &M, step: u64) {
         let decay = self.decay.min(step as f64 / (step as f64 + 10.0));
-        let mut add = Add { path: Vec::new(), decay, values: &mut self.values };
-        module.valid().visit(&mut add);
+        visit_state(module, |name, shape, value| {
+            let mean = match self.values.remove(&name) {
+                Some((_, mean)) => mean.mul_scalar(decay) + value.mul_scalar(1.0 - decay),
+                None => value,
+            };
+            self.values.insert(name, (shape, mean));
+        });
     }
 
     /// The average by name, as [`collect_state`](synovia_fusion::collect_state) has the module's own numbers.
     pub fn weights(&self) -> Weights {
-        let named = |(name, (shape, mean)): (&String, &(Vec<usize>, Tensor<1>))| {
-            let values = mean.clone().into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-            (name.clone(), NamedTensor { shape: shape.clone(), values })
-        };
+        let named =
+            |(name, (shape, mean)): (&String, &(Vec<usize>, Tensor<1>))| (name.clone(), NamedTensor::new(shape.clone(), mean.clone()));
         self.values.iter().map(named).collect()
     }
 

@@ -188,7 +188,8 @@ impl HostBatch {
             .collect();
         let inputs =
             Inputs { image: self.image.and_then(|m| m.tensors::<4>(device)), record: self.record.and_then(|m| m.tensors::<2>(device)) };
-        Batch { n, inputs, targets }
+        let known = (0..tasks.len()).map(|k| self.labels.iter().filter(|labels| labels[k].is_some()).count() as f64).collect();
+        Batch { n, inputs, targets, known }
     }
 }
 
@@ -200,6 +201,8 @@ pub(crate) struct Batch {
     pub inputs: Inputs,
     /// For each task the target `[n, n_logits]` and the weight `[n, 1]`, 0 where the label is unknown.
     pub targets: Vec<(Tensor<2>, Tensor<2>)>,
+    /// For each task the number of examples whose label is known.
+    pub known: Vec<f64>,
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Weights as safetensors, and the checkpoints of a run.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use synovia_fusion::NamedTensor;
 
@@ -16,16 +17,39 @@ use crate::{TrainingError, Weights};
 /// The one metadata key: the format's metadata is an unordered map, and a single entry keeps the bytes the same each time.
 const KEY: &str = "synovia";
 
+/// A tensor whose bytes are made when they are needed: those of all at once would be one more copy of the model.
+struct AsBytes<'a>(&'a NamedTensor);
+
+impl View for AsBytes<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.0.values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(&*self.0.values)
+    }
+}
+
+/// Tensors and one text as a safetensors file, sorted by name.
+fn encode<'a, N: Ord + Display + AsRef<str>>(
+    tensors: impl Iterator<Item = (N, &'a NamedTensor)>,
+    metadata: &str,
+) -> Result<Vec<u8>, TrainingError> {
+    let metadata = HashMap::from([(KEY.to_owned(), metadata.to_owned())]);
+    safetensors::serialize(tensors.map(|(name, tensor)| (name, AsBytes(tensor))), Some(metadata)).map_err(damaged)
+}
+
 /// Weights as a safetensors file (f32, sorted by name) with one text of metadata.
 pub fn encode_weights(weights: &Weights, metadata: &str) -> Result<Vec<u8>, TrainingError> {
-    let bytes: Vec<(&String, &NamedTensor, Vec<u8>)> =
-        weights.iter().map(|(name, t)| (name, t, t.values.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
-    let views = bytes
-        .iter()
-        .map(|(name, tensor, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .map_err(damaged)?;
-    safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), metadata.to_owned())]))).map_err(damaged)
+    encode(weights.iter(), metadata)
 }
 
 /// The weights and the metadata of a file by [`encode_weights`].
@@ -85,13 +109,10 @@ fn file(dir: &Path) -> PathBuf {
 impl Checkpoint {
     /// Writes it over the last one: a kill at any moment leaves the one or the other, whole.
     pub fn save(&self, dir: &Path) -> Result<(), TrainingError> {
-        let named = |prefix: &str, weights: &Weights| -> Vec<(String, NamedTensor)> {
-            weights.iter().map(|(name, t)| (format!("{prefix}/{name}"), t.clone())).collect()
-        };
-        let all =
-            [named("model", &self.model), named("average", &self.average), named("best", &self.best), named("moments", &self.moments)];
+        let parts = [("model", &self.model), ("average", &self.average), ("best", &self.best), ("moments", &self.moments)];
+        let named = parts.iter().flat_map(|(part, weights)| weights.iter().map(move |(name, tensor)| (format!("{part}/{name}"), tensor)));
         let metadata = serde_json::to_string(&self.progress).map_err(|e| TrainingError::Weights(e.to_string()))?;
-        let bytes = encode_weights(&all.into_iter().flatten().collect(), &metadata)?;
+        let bytes = encode(named, &metadata)?;
         let (path, partial) = (file(dir), dir.join("checkpoint.partial"));
         let written = File::create(&partial).and_then(|mut out| out.write_all(&bytes).and_then(|()| out.sync_all()));
         if let Err(source) = written.and_then(|()| std::fs::rename(&partial, &path)) {

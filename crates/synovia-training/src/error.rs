@@ -20,15 +20,17 @@ pub enum TrainingError {
     /// A split that must not be empty is.
     #[error("the {0} split has no example that this model can use; give it a larger share in [cohort] split")]
     EmptySplit(&'static str),
-    /// The loss is no longer a number.
-    #[error("the loss became {loss} in epoch {epoch}, step {step}; lower training.learning_rate or training.clip")]
+    /// The loss, or the gradient, is no longer finite.
+    #[error("{what} became {value} in epoch {epoch}, step {step}; lower training.learning_rate or training.clip")]
     Diverged {
+        /// What of them.
+        what: &'static str,
         /// Epoch, from 1.
         epoch: usize,
         /// Step in it, from 1.
         step: usize,
-        /// What the loss was.
-        loss: f32,
+        /// What it was.
+        value: f64,
     },
     /// A file can't be written or read.
     #[error("{path}: {source}")]

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use synovia_cohort::{ExampleRow, SplitKind, Task, TaskKind, Train, Validation, View};
 use synovia_encoders::FeatureStatistics;
 use synovia_fusion::{JointModel, JointModelConfig, apply_state, binary_loss, collect_state, multiclass_loss};
+use synovia_kernels::release_buffers;
 
 use crate::batch::{Batch, HostBatch, TrainingChanges};
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
@@ -58,7 +59,7 @@ pub struct EpochReport {
 pub struct TaskLosses {
     /// The task.
     pub task: String,
-    /// Mean training loss.
+    /// Training loss, the mean over the known labels.
     pub train: f64,
     /// Validation loss.
     pub validation: f64,
@@ -106,6 +107,18 @@ pub struct Trained {
 /// # Errors
 /// [`TrainingError`]; checkpoints made so far stay.
 pub fn fit(
+    job: &Fit<'_>,
+    train: &View<'_, Train>,
+    validation: &View<'_, Validation>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Trained, TrainingError> {
+    let trained = run(job, train, validation, progress);
+    // What comes next, a smaller model's training or none, has no use for this one's memory.
+    release_buffers();
+    trained
+}
+
+fn run(
     job: &Fit<'_>,
     train: &View<'_, Train>,
     validation: &View<'_, Validation>,
@@ -167,8 +180,8 @@ pub fn fit(
             };
             HostBatch::read(train.reader(), &rows, presence, Some(&changes))
         };
-        let mut sums = Sums::new(tasks.len());
-        let mut rate = 0.0;
+        let mut sums = TaskSums::new(tasks.len());
+        let (mut n_seen, mut norms, mut rate) = (0, 0.0, 0.0);
         // The model goes in and comes out again: with one owner, the optimizer writes in place.
         let stepped = std::thread::scope(|scope| {
             let mut model = model;
@@ -176,27 +189,35 @@ pub fn fit(
             scope.spawn(move || (0..steps).try_for_each(|step| sender.send(read(step)).map_err(|_| ())));
             for (step, host) in receiver.iter().enumerate() {
                 let batch = host?.into_tensors(tasks, &device);
-                let (n, losses) = (batch.n, task_losses(&model, batch, tasks, &device));
+                n_seen += batch.n;
+                let known = batch.known.clone();
+                let losses = task_losses(&model, batch, tasks, &device);
                 let values: Vec<f32> = losses.iter().map(|l| l.clone().into_scalar::<f32>()).collect();
                 let loss = relative(values.iter().map(|&value| f64::from(value)), &uninformed) as f32;
                 if !loss.is_finite() {
-                    return Err(TrainingError::Diverged { epoch: epoch + 1, step: step + 1, loss });
+                    return Err(diverged("the loss", loss.into(), epoch, step));
                 }
                 rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
                 let parts = losses.into_iter().zip(&uninformed).map(|(loss, base)| loss.div_scalar(base * tasks.len() as f64));
                 let total = parts.reduce(|a, b| a + b).ok_or(TrainingError::EmptySplit("train"))?;
                 let (stepped, norm) = optimizer.step(model, total.backward(), rate);
+                // The step by such a gradient has left no numbers in the model.
+                if !norm.is_finite() {
+                    return Err(diverged("the gradient's norm", norm, epoch, step));
+                }
                 model = stepped;
                 state.steps += 1;
                 average.add(&model, state.steps);
-                sums.add(&values, n, norm);
-                let examples_per_s = sums.n / started.elapsed().as_secs_f64();
+                sums.add(&values, &known);
+                norms += norm;
+                let examples_per_s = n_seen as f64 / started.elapsed().as_secs_f64();
                 progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
             }
             Ok(model)
         });
         model = stepped?;
-        let examples_per_s = sums.n / started.elapsed().as_secs_f64();
+        let examples_per_s = n_seen as f64 / started.elapsed().as_secs_f64();
+        let trained = sums.means();
         let mut averaged = average.weights();
         if let Some(prior) = &prior
             && let Some(bias) = averaged.get_mut("heads.0.bias")
@@ -207,32 +228,30 @@ pub fn fit(
         let validated = validation_losses(&candidate, validation, &validation_rows, presence, batch)?;
         let validation_loss = relative(validated.iter().copied(), &uninformed);
         if !validation_loss.is_finite() {
-            return Err(TrainingError::Diverged { epoch: epoch + 1, step: steps, loss: validation_loss as f32 });
+            return Err(diverged("the validation loss", validation_loss, epoch, steps - 1));
         }
         state.epochs += 1;
-        let task_lines = tasks.iter().enumerate().map(|(k, task)| TaskLosses {
-            task: task.name.clone(),
-            train: sums.tasks[k] / sums.n,
-            validation: validated[k],
-        });
+        let task_lines =
+            tasks.iter().enumerate().map(|(k, task)| TaskLosses { task: task.name.clone(), train: trained[k], validation: validated[k] });
         state.history.push(EpochReport {
             epoch: state.epochs,
-            train_loss: relative(sums.tasks.iter().map(|sum| sum / sums.n), &uninformed),
+            train_loss: relative(trained.iter().copied(), &uninformed),
             validation_loss,
             tasks: task_lines.collect(),
             learning_rate: rate,
-            gradient_norm: sums.norm / steps as f64,
+            gradient_norm: norms / steps as f64,
             seconds: started.elapsed().as_secs_f64(),
             examples_per_s,
         });
         if state.best.is_none_or(|(loss, _)| validation_loss < loss) {
             state.best = Some((validation_loss, state.epochs));
-            best.clone_from(&averaged);
+            best = averaged;
         }
         let moments = optimizer.state().1;
         let (model_now, average_now) = (collect_state(&model), average.weights());
-        Checkpoint { progress: state.clone(), model: model_now, average: average_now, best: best.clone(), moments }
-            .save(job.checkpoints)?;
+        let checkpoint = Checkpoint { progress: state.clone(), model: model_now, average: average_now, best, moments };
+        checkpoint.save(job.checkpoints)?;
+        best = checkpoint.best;
         progress(Progress::Epoch(&state.history));
     }
     let best_epoch = state.best.map_or(0, |(_, epoch)| epoch);
@@ -329,36 +348,39 @@ fn validation_losses(
 ) -> Result<Vec<f64>, TrainingError> {
     let device = Device::flex();
     let tasks = &validation.manifest().tasks;
-    let (mut sums, mut counts) = (vec![0.0; tasks.len()], vec![0.0f64; tasks.len()]);
+    let mut sums = TaskSums::new(tasks.len());
     for rows in rows.chunks(batch) {
-        let host = HostBatch::read(validation.reader(), rows, presence, None)?;
-        let losses = task_losses(model, host.into_tensors(tasks, &device), tasks, &device);
-        for (k, loss) in losses.into_iter().enumerate() {
-            let known = rows.iter().filter(|r| r.labels[k].is_some()).count() as f64;
-            sums[k] += f64::from(loss.into_scalar::<f32>()) * known;
-            counts[k] += known;
-        }
+        let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, &device);
+        let known = batch.known.clone();
+        let losses = task_losses(model, batch, tasks, &device);
+        sums.add(&losses.into_iter().map(Tensor::into_scalar::<f32>).collect::<Vec<_>>(), &known);
     }
-    Ok(sums.iter().zip(&counts).map(|(sum, n)| sum / n.max(1.0)).collect())
+    Ok(sums.means())
 }
 
-/// Running sums of an epoch.
-struct Sums {
-    tasks: Vec<f64>,
-    n: f64,
-    norm: f64,
-}
+/// Running sums of the tasks' losses.
+struct TaskSums(Vec<(f64, f64)>);
 
-impl Sums {
+impl TaskSums {
     fn new(n_tasks: usize) -> Self {
-        Self { tasks: vec![0.0; n_tasks], n: 0.0, norm: 0.0 }
+        Self(vec![(0.0, 0.0); n_tasks])
     }
 
-    fn add(&mut self, losses: &[f32], n: usize, norm: f64) {
-        for (sum, loss) in self.tasks.iter_mut().zip(losses) {
-            *sum += f64::from(*loss) * n as f64;
+    /// Takes in a batch's losses, each the mean over its `known` labels.
+    fn add(&mut self, losses: &[f32], known: &[f64]) {
+        for ((sum, n), (loss, known)) in self.0.iter_mut().zip(losses.iter().zip(known)) {
+            *sum += f64::from(*loss) * known;
+            *n += known;
         }
-        self.n += n as f64;
-        self.norm += norm;
     }
+
+    /// Means over all known labels; 0 for a task without any.
+    fn means(&self) -> Vec<f64> {
+        self.0.iter().map(|(sum, n)| sum / n.max(1.0)).collect()
+    }
+}
+
+/// `epoch` and `step` count from 0.
+fn diverged(what: &'static str, value: f64, epoch: usize, step: usize) -> TrainingError {
+    TrainingError::Diverged { what, epoch: epoch + 1, step: step + 1, value }
 }

@@ -130,10 +130,7 @@ impl AdamW {
 
     /// Its history: the number of steps, and `mean.<name>` and `square.<name>` for each parameter.
     pub fn state(&self) -> (u64, Weights) {
-        let named = |tensor: &Tensor<1>| {
-            let values = tensor.clone().into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-            NamedTensor { shape: vec![values.len()], values }
-        };
+        let named = |tensor: &Tensor<1>| NamedTensor::new(tensor.dims().to_vec(), tensor.clone());
         let both = |(name, (mean, square)): (&String, &(Tensor<1>, Tensor<1>))| {
             [(format!("mean.{name}"), named(mean)), (format!("square.{name}"), named(square))]
         };
@@ -175,6 +172,28 @@ mod tests {
             w = w * (1.0 - rate * s.weight_decay) - rate * step;
         }
         w
+    }
+
+    /// What is not the whole of its memory, such as a part of another tensor, goes through burn's own operations.
+    #[test]
+    fn a_view_is_updated_as_its_copy_is() {
+        let device = Device::flex();
+        let settings = AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.1, clip: 2.0 };
+        let row = |values: [f32; 3]| Tensor::<1>::from_floats(values, &device);
+        let view = Tensor::<1>::from_floats([0.5, -2.0, 7.0, 0.1], &device).narrow(0, 0, 3);
+        assert_eq!(sum_of_squares(&view), None, "not taken by the kernels");
+        let run = |grad: Tensor<1>| {
+            let (mut optimizer, mut value) = (AdamW::new(settings), row([0.3, 0.0, -1.0]));
+            for scale in [0.5, 1.0] {
+                optimizer.step += 1;
+                value = optimizer.update("w".to_owned(), value, grad.clone(), scale, 0.01, 0.1);
+            }
+            let (mean, square) = optimizer.moments.remove("w").unwrap();
+            [value, mean, square].map(|tensor| tensor.into_data().try_to_vec::<f32>().unwrap())
+        };
+        for (got, expected) in run(view).concat().into_iter().zip(run(row([0.5, -2.0, 7.0])).concat()) {
+            assert!((got - expected).abs() <= 1e-5 * expected.abs(), "{got} instead of {expected}");
+        }
     }
 
     #[test]

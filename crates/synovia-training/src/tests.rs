@@ -27,14 +27,19 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// A cohort in which image and record each say nothing, and both together all: the label is whether a bright picture goes
 /// with a high value. One example in ten lacks its image, another one its record, another one its label.
 fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
+    cohort_of_tasks(dir, n, share_positive, &["match"])
+}
+
+/// As [`cohort`], with more tasks of the same label; of each but the first, one example in twenty has it.
+fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str]) -> CohortReader {
     let geometry = Geometry { channels: 1, height: SIDE, width: SIDE };
     let spec = |name: &str| FeatureSpec { name: name.into(), kind: FeatureKind::Number, code: String::new(), unit: String::new() };
-    let task = Task { name: "match".into(), kind: TaskKind::Binary, classes: vec!["match".into()] };
+    let task = |name: &&str| Task { name: (*name).to_owned(), kind: TaskKind::Binary, classes: vec![(*name).to_owned()] };
     let manifest = Manifest {
         format: FORMAT,
         geometry: Some(geometry),
         features: vec![spec("value"), spec("noise")],
-        tasks: vec![task],
+        tasks: tasks.iter().map(task).collect(),
         n_images: n,
         n_records: n,
         n_examples: n,
@@ -61,7 +66,10 @@ fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
             prediction_time: time,
             image_row: (k % 10 != 1).then_some(k as u32),
             record_row: (k % 10 != 2).then_some(k as u32),
-            labels: vec![(k % 10 != 5).then_some(f32::from(u8::from(label)))],
+            labels: (0..tasks.len())
+                .map(|task| if task == 0 { k % 10 != 5 } else { k % 20 == 0 })
+                .map(|known| known.then_some(f32::from(u8::from(label))))
+                .collect(),
         });
     }
     writer.finish(&rows).unwrap();
@@ -111,6 +119,8 @@ fn train(
 
 /// Logits and labels of the test examples that have all.
 fn tested(reader: &CohortReader, model: &JointModelConfig, trained: &Trained) -> Vec<(f32, bool)> {
+    // A model is made before its weights are put in, and making one draws.
+    let _alone = alone();
     let complete = |row: &&ExampleRow| row.split == Split::Test && row.image_row.is_some() && row.record_row.is_some();
     let rows: Vec<&ExampleRow> = reader.rows().iter().filter(complete).filter(|row| row.labels[0].is_some()).collect();
     let predicted = predict(model, &trained.weights, reader, &rows, Presence::of(model)).unwrap();
@@ -175,4 +185,30 @@ fn probabilities_after_balanced_sampling_are_those_of_the_cohort() {
     let scores = tested(&reader, &model, &trained);
     let mean = scores.iter().map(|(z, _)| 1.0 / (1.0 + (-f64::from(*z)).exp())).sum::<f64>() / scores.len() as f64;
     assert!((0.04..0.2).contains(&mean), "mean probability {mean} where one in ten is positive");
+}
+
+#[test]
+fn a_task_of_few_labels_is_measured_by_those() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort_of_tasks(&dir.path().join("cohort"), 400, 0.5, &["match", "rare"]);
+    let head = |task: &str| Head { task: task.into(), n_logits: 1 };
+    let model = JointModelConfig { heads: vec![head("match"), head("rare")], ..model(false, true) };
+    // Weights as they are drawn: a guess, which costs ln 2 or a little more an example.
+    let settings = TrainingSettings { learning_rate: 0.0, batch: 4, ..settings(1, Sampling::Plain) };
+    let trained = train(&reader, &model, &settings, &dir.path().join("c"), &mut |_| ()).unwrap();
+    for losses in &trained.history[0].tasks {
+        assert!((0.5..1.2).contains(&losses.train), "{losses:?}");
+    }
+}
+
+#[test]
+fn a_gradient_beyond_all_numbers_ends_the_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
+    // A first step so large that the loss of the next one is finite and the squares of its gradient are not.
+    let settings = TrainingSettings { learning_rate: 1e7, warmup_epochs: 0.0, weight_decay: 0.0, ..settings(2, Sampling::Plain) };
+    let checkpoints = dir.path().join("c");
+    let error = train(&reader, &model(false, true), &settings, &checkpoints, &mut |_| ()).err().unwrap();
+    assert_eq!(error.to_string(), "the gradient's norm became inf in epoch 1, step 2; lower training.learning_rate or training.clip");
+    assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 0, "nothing of it is kept");
 }

@@ -78,12 +78,11 @@ impl Failure {
 
     /// Prints it to stderr: `error: …`, or a JSON object a line.
     pub fn print(&self, json: bool) {
+        let mut out = std::io::stderr().lock();
         for line in self.lines() {
-            if json {
-                eprintln!("{}", serde_json::json!({"error": line, "exit": self.code()}));
-            } else {
-                eprintln!("error: {line}");
-            }
+            let line = if json { serde_json::json!({"error": line, "exit": self.code()}).to_string() } else { format!("error: {line}") };
+            // A closed stderr changes nothing of what happened.
+            let _ = writeln!(out, "{line}");
         }
     }
 }

@@ -85,9 +85,18 @@ impl Plot {
                 escape(name)
             );
         }
+        // What lies outside of the axes goes on there unseen: leaving its points out would join their neighbours by a line.
+        let _ = write!(
+            svg,
+            "<clipPath id=\"{id}-c\"><rect x=\"{LEFT}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>",
+            TOP - 2.0,
+            WIDTH - LEFT - RIGHT,
+            AREA + 4.0
+        );
         for line in &self.lines {
             let label = escape(&line.label);
-            let _ = write!(svg, "<g class=\"line {}\"><title>{label}</title><path d=\"{}\"/>", line.class, self.path(&line.points));
+            let path = self.path(&line.points);
+            let _ = write!(svg, "<g class=\"line {}\"><title>{label}</title><path clip-path=\"url(#{id}-c)\" d=\"{path}\"/>", line.class);
             for (&point, radius) in line.points.iter().zip(&line.dots) {
                 let (x, y) = self.at(point);
                 let _ = write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\"/>");
@@ -105,7 +114,7 @@ impl Plot {
     /// Marks that show when a pointer is on them, and say the values there.
     fn values(&self, line: &Line, svg: &mut String) {
         let _ = write!(svg, "<g class=\"line {}\">", line.class);
-        for &(x, y) in thinned(&line.points) {
+        for &(x, y) in thinned(&line.points).filter(|(_, y)| (self.y.0..=self.y.1).contains(y)) {
             let (cx, cy) = self.at((x, y));
             let label = escape(&line.label);
             let _ = write!(
@@ -135,7 +144,12 @@ impl Plot {
         let head = heads(&["Line", &format!("#{}", self.x_label), &format!("#{}", self.y_label)]);
         // The identifier keeps apart plots of one title.
         let body = table(&format!("{} (data of plot {})", self.title, self.id), &head, &rows);
-        format!("<details><summary>Data of the plot</summary>{body}</details>")
+        let thinned = if self.lines.iter().any(|line| line.points.len() > MOST_SHOWN) {
+            format!("<p class=\"what\">Of lines with more than {MOST_SHOWN} points about as many stand here.</p>")
+        } else {
+            String::new()
+        };
+        format!("<details><summary>Data of the plot</summary>{thinned}{body}</details>")
     }
 
     fn axes(&self, svg: &mut String, strips: f64) {
@@ -208,10 +222,12 @@ impl Plot {
     }
 }
 
-/// Points that stand for a line's: all of a few, about 24 of many, the last among them.
+/// Points of a line that have a value to point at, and a row in the table.
+const MOST_SHOWN: usize = 24;
+
+/// Points that stand for a line's: all of a few, about [`MOST_SHOWN`] of many, the last among them.
 fn thinned(points: &[(f64, f64)]) -> impl Iterator<Item = &(f64, f64)> {
-    const MOST: usize = 24;
-    let step = points.len().div_ceil(MOST).max(1);
+    let step = points.len().div_ceil(MOST_SHOWN).max(1);
     points.iter().enumerate().filter(move |(k, _)| k % step == 0 || k + 1 == points.len()).map(|(_, point)| point)
 }
 

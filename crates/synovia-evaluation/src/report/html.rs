@@ -61,6 +61,12 @@ pub(super) fn estimate_cell(estimate: Option<&Estimate>) -> String {
     }
 }
 
+/// The notes of estimates that are marked in a table, each once: a pointer alone reads them in their cells.
+pub(super) fn marks<'a>(estimates: impl Iterator<Item = &'a Estimate>) -> String {
+    let all: std::collections::BTreeSet<String> = estimates.filter_map(|e| e.note.as_ref()).map(|note| format!("* {note}")).collect();
+    notes(&all.into_iter().collect::<Vec<_>>())
+}
+
 /// A table that scrolls by itself on a narrow screen. `head` and `rows` are cells already in HTML.
 pub(super) fn table(caption: &str, head: &str, rows: &str) -> String {
     let caption = escape(caption);

@@ -3,9 +3,9 @@
 use synovia_cohort::{Task, TaskKind};
 
 use super::Report;
-use super::chart::{Line, Plot};
-use super::html::{escape, estimate_cell, heads, notes, number, table};
-use super::task::class_of;
+use super::chart::{Line, Plot, sample};
+use super::html::{escape, estimate_cell, heads, marks, notes, number, table};
+use super::task::{DRAWN, class_of, described};
 use crate::gain::{p_text, signed};
 use crate::{Estimate, Measure, Rate, TaskMetrics, Variant};
 
@@ -63,9 +63,17 @@ fn comparisons(task: &Task, measured: &TaskMetrics) -> String {
             )
         })
         .collect();
-    let head =
-        heads(&["Joint against", "#Examples", "#AUROC difference", "#p", "#p, Holm", "Verdict", "#Brier difference", "#McNemar p (exact)"]);
-    let foot = "Verdicts are by p corrected by Holm for the comparisons of this task. Under McNemar’s p: examples that only the joint model, and only the other, has right.";
+    let head = heads(&[
+        "Joint against",
+        "#Examples",
+        "#AUROC difference",
+        "#p",
+        "#p, Holm",
+        "Verdict after Holm",
+        "#Brier difference",
+        "#McNemar p (exact)",
+    ]);
+    let foot = "Here verdicts are by p corrected by Holm for all comparisons of this table, so that one can fall where the headline, a single comparison that was chosen beforehand, does not; intervals are not corrected. Under McNemar’s p: examples that only the joint model, and only the other, has right.";
     format!(
         "<h3>The joint model against each other</h3>{}<p class=\"what\">{foot}</p>",
         table(&format!("{}: paired differences, joint − other", task.name), &head, &rows)
@@ -111,11 +119,17 @@ fn probabilities(task: &Task, measured: &TaskMetrics) -> String {
         })
         .collect();
     let of = if multiclass { " of the likeliest class" } else { "" };
+    let parts = if multiclass {
+        "Reliability, resolution and uncertainty are of the likeliest class being right, and so are no parts of the Brier score above."
+    } else {
+        "Brier = reliability − resolution + uncertainty, and what is left within bins."
+    };
     let mut out = format!(
-        "<h3>Probabilities</h3>{}<p class=\"what\">A slope of 1 and an intercept of 0 are right{of}; a slope under 1 says that predictions are too extreme, an intercept under 0 that risks are overstated. Brier = reliability − resolution + uncertainty, and what is left within bins. Partial AUROC is up to a false positive rate of {:.1}, where 0.5 is no skill.</p>",
-        table(&format!("{}: calibration and the parts of the Brier score", task.name), &heads(&names), &rows),
+        "<h3>Probabilities</h3>{}<p class=\"what\">A slope of 1 and an intercept of 0 are right{of}; a slope under 1 says that predictions are too extreme, an intercept under 0 that risks are overstated. {parts} Partial AUROC is up to a false positive rate of {:.1}, where 0.5 is no skill.</p>",
+        table(&format!("{}: calibration and its parts", task.name), &heads(&names), &rows),
         crate::MAX_RATE
     );
+    out.push_str(&marks(measured.variants.values().flat_map(|m| m.more.values())));
     for (variant, m) in &measured.variants {
         if let (Some(averages), Variant::Joint) = (&m.averages, variant) {
             let value = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
@@ -175,8 +189,9 @@ fn operating(task: &Task, measured: &TaskMetrics) -> String {
     names.extend(["#alerts: right / false".to_owned(), "#no alert: missed / right".to_owned()]);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     format!(
-        "<h3>Decisions</h3>{}<p class=\"what\">Thresholds are chosen on the validation split; what they bring is measured on the test split.</p>",
-        table(&format!("{}: decisions at thresholds chosen on validation", task.name), &heads(&names), &rows)
+        "<h3>Decisions</h3>{}{}<p class=\"what\">Thresholds are chosen on the validation split; what they bring is measured on the test split.</p>",
+        table(&format!("{}: decisions at thresholds chosen on validation", task.name), &heads(&names), &rows),
+        marks(measured.variants.values().flat_map(|m| &m.operating).flat_map(|point| point.rates.values()))
     )
 }
 
@@ -184,46 +199,44 @@ fn operating(task: &Task, measured: &TaskMetrics) -> String {
 const COSTS: [f64; 3] = [5.0, 10.0, 20.0];
 
 fn decision(k: usize, task: &Task, measured: &TaskMetrics) -> String {
-    const DRAWN: [Variant; 5] = [Variant::Joint, Variant::Image, Variant::Record, Variant::LogisticRecord, Variant::LateFusion];
     let Some(joint) = DRAWN.iter().find_map(|v| measured.decision.get(v).map(|curve| (v, curve))) else { return String::new() };
     let (main, curve) = joint;
     let top = curve.points.iter().flat_map(|p| [p.net_benefit, p.of_all, p.high.unwrap_or(0.0)]).fold(0.01, f64::max);
     let floor = -0.25 * top;
-    let visible = |points: Vec<(f64, f64)>| -> Vec<(f64, f64)> { points.into_iter().filter(|p| p.1 >= floor).collect() };
     let mut lines: Vec<Line> = DRAWN
         .iter()
         .filter_map(|v| measured.decision.get(v).map(|c| (v, c)))
         .map(|(v, c)| Line {
             class: class_of(*v),
             label: v.to_string(),
-            points: visible(c.points.iter().map(|p| (p.threshold, p.net_benefit)).collect()),
+            points: c.points.iter().map(|p| (p.threshold, p.net_benefit)).collect(),
             dots: Vec::new(),
         })
         .collect();
     for (label, pick) in [("lower end", 0), ("upper end", 1)] {
         let ends = curve.points.iter().filter_map(|p| Some((p.threshold, if pick == 0 { p.low? } else { p.high? })));
-        lines.push(Line {
-            class: "v-band",
-            label: format!("{main}, {label} of the interval"),
-            points: visible(ends.collect()),
-            dots: Vec::new(),
-        });
+        lines.push(Line { class: "v-band", label: format!("{main}, {label} of the interval"), points: ends.collect(), dots: Vec::new() });
     }
     lines.push(Line {
         class: "v-all",
         label: "acting on everybody".to_owned(),
-        points: visible(curve.points.iter().map(|p| (p.threshold, p.of_all)).collect()),
+        points: curve.points.iter().map(|p| (p.threshold, p.of_all)).collect(),
         dots: Vec::new(),
     });
     lines.retain(|line| !line.points.is_empty());
+    let legend: String = lines
+        .iter()
+        .filter(|line| line.class != "v-band" || line.label.ends_with("upper end of the interval"))
+        .map(|line| {
+            let name = if line.class == "v-band" { format!("{main}, ends of the interval") } else { line.label.clone() };
+            format!("<li>{}{name}</li>", sample(line.class))
+        })
+        .collect();
     lines.reverse();
     let figure = Plot {
         id: format!("net-{k}"),
         title: "Net benefit".to_owned(),
-        description: format!(
-            "Net benefit by threshold probability of {} models, of acting on everybody and on nobody (0).",
-            measured.decision.len()
-        ),
+        description: described("Net benefit by threshold probability; of acting on nobody it is 0.", &lines),
         x_label: "threshold probability",
         y_label: "net benefit",
         x: (0.0, 1.0),
@@ -261,7 +274,7 @@ fn decision(k: usize, task: &Task, measured: &TaskMetrics) -> String {
     names.extend(COSTS.iter().map(|miss| format!("#Cost, a miss {miss:.0}")));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     format!(
-        "<h3>Use at each threshold</h3><div class=\"figures\">{figure}</div>{}<p class=\"what\">Costs are per example: a false alarm costs 1, a miss what the head says. A model is of use where its net benefit is above both that of acting on everybody and 0.</p>",
+        "<h3>Use at each threshold</h3><ul class=\"legend\">{legend}</ul><div class=\"figures\">{figure}</div>{}<p class=\"what\">Costs are per example: a false alarm costs 1, a miss what the head says. A model is of use where its net benefit is above both that of acting on everybody and 0.</p>",
         table(&format!("{}: the {main} model by threshold", task.name), &heads(&names), &rows)
     )
 }
@@ -295,13 +308,21 @@ fn sets(task: &Task, measured: &TaskMetrics) -> String {
     names.extend(crate::label_names(task).iter().map(|name| format!("#Covered: {name}")));
     names.extend(["#Mean size", "#One class", "#No class"].map(String::from));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let few = conformal.sets.iter().flat_map(|s| &s.patterns).filter(|q| q.quantile.is_none()).count();
+    let fitted = || conformal.sets.iter().flat_map(|s| &s.patterns).filter(|q| q.n > 0);
+    let few = fitted().filter(|q| q.quantile.is_none()).count();
+    let few_of_a_class = fitted().filter(|q| q.by_class.iter().any(Option::is_none)).count();
+    let of = if conformal.sets.len() > 1 { "of folds and patterns" } else { "of the patterns" };
     let mut more = vec!["Quantiles are of the validation split, by what the model is shown; where a modality is missing they are of examples with it hidden, and hold as far as patients who lack it are like those who do not.".to_owned()];
     if few > 0 {
-        more.push(format!("{few} patterns have too few validation examples: every class is in their sets"));
+        more.push(format!("{few} {of} have too few validation examples: every class is in their sets"));
+    }
+    if few_of_a_class > 0 {
+        more.push(format!(
+            "{few_of_a_class} {of} have too few validation examples of a class for a quantile of its own: with a quantile a class, it is in every set"
+        ));
     }
     format!(
-        "<h3>Prediction sets</h3><p>Sets are to hold the true class in {:.0} % of patients, whatever is known of them.</p>{}{}",
+        "<h3>Prediction sets</h3><p>Sets are to hold the true class of {:.0} % of examples on average, for each kind of modalities that are there; not of each single kind of patient.</p>{}{}",
         100.0 * wanted,
         table(&format!("{}: how often prediction sets held the truth on the test split", task.name), &heads(&names), &rows),
         notes(&more)
@@ -340,12 +361,22 @@ fn subgroups(report: &Report, task: &Task, measured: &TaskMetrics) -> String {
         "#AUROC gap to the others",
         "#p, Holm",
     ]);
-    let wide = measured.subgroups.iter().filter(|g| g.p_holm.is_some_and(|p| p < 1.0 - report.metrics.options.level)).count();
+    let found = |g: &&crate::Subgroup| g.p_holm.is_some_and(|p| p < 1.0 - report.metrics.options.level);
+    // The two groups of a column have one gap between them.
+    let twice = |g: &&crate::Subgroup| measured.subgroups.iter().filter(|other| other.column == g.column).count() == 2;
+    let all = measured.subgroups.iter().filter(found);
+    let wide = all.clone().filter(|g| !twice(g)).count() + all.filter(twice).count() / 2;
     let small = measured.subgroups.iter().filter(|g| g.too_small.is_some()).count();
     let found = match wide {
+        0 if measured.subgroups.iter().all(|g| g.p_holm.is_none()) => "No gap in AUROC could be tested.".to_owned(),
         0 => "No gap in AUROC is larger than chance would make it; with few patients that is no evidence that there is none.".to_owned(),
+        1 => "One gap in AUROC is larger than chance would make it.".to_owned(),
         n => format!("{n} gaps in AUROC are larger than chance would make them."),
     };
     let small = if small == 0 { String::new() } else { format!(" {small} groups are too small to tell.") };
-    format!("<h3>Subgroups</h3><p>{found}{small}</p>{}", table(&format!("{}: parts of the test split", task.name), &head, &rows))
+    format!(
+        "<h3>Subgroups</h3><p>{found}{small}</p>{}{}",
+        table(&format!("{}: parts of the test split", task.name), &head, &rows),
+        marks(measured.subgroups.iter().flat_map(|g| [&g.auroc, &g.coverage]))
+    )
 }

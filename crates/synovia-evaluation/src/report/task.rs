@@ -4,12 +4,12 @@ use synovia_cohort::{Split, Task, TaskKind};
 
 use super::Report;
 use super::chart::{Histogram, Line, Plot, sample, whisker};
-use super::html::{escape, estimate_cell, heads, interval_text, notes, number, percent, table};
+use super::html::{escape, estimate_cell, heads, interval_text, marks, notes, number, percent, table};
 use crate::gain::signed;
 use crate::{Measure, TaskMetrics, Variant, VariantMetrics, Verdict, precision_recall_curve, reliability, roc_curve};
 
-/// Variants whose curves are drawn: the masked joint model is in the table, but would crowd the plots.
-const DRAWN: [Variant; 5] = [Variant::Joint, Variant::Image, Variant::Record, Variant::LogisticRecord, Variant::LateFusion];
+/// Variants whose curves are drawn: the masked joint model and the forest are in the tables, but would crowd the plots.
+pub(super) const DRAWN: [Variant; 5] = [Variant::Joint, Variant::Image, Variant::Record, Variant::LogisticRecord, Variant::LateFusion];
 
 /// Class of a variant in the style sheet.
 pub(super) fn class_of(variant: Variant) -> &'static str {
@@ -105,16 +105,11 @@ fn measures(report: &Report, task: &Task, measured: &TaskMetrics) -> String {
     let scale = ((lowest * 10.0).floor() / 10.0, 1.0);
     let rows: String = measured.variants.iter().map(|(&variant, m)| measure_row(variant, m, scale, multiclass)).collect();
     let caption = format!("Test measures with {:.0} % intervals; whiskers from {:.1} to 1", report.metrics.options.level * 100.0, scale.0);
-    let marked = measured.variants.values().any(|m| m.auroc.note.is_some() || m.auprc.note.is_some() || m.brier.note.is_some());
-    let foot = if marked {
-        let mut all: Vec<String> =
-            measured.variants.values().flat_map(|m| [&m.auroc, &m.auprc, &m.brier]).filter_map(|e| e.note.clone()).collect();
-        all.sort();
-        all.dedup();
-        notes(&all.iter().map(|note| format!("* {note}")).collect::<Vec<_>>())
-    } else {
-        String::new()
-    };
+    let shown = measured
+        .variants
+        .values()
+        .flat_map(|m| [Some(&m.auroc), Some(&m.auprc), Some(&m.brier), Some(&m.ece), Some(&m.log_loss), m.accuracy.as_ref()]);
+    let foot = marks(shown.flatten());
     table(&format!("{caption}: {}", task.name), &heads(&names), &rows) + &foot
 }
 
@@ -324,7 +319,7 @@ fn worded(value: Option<f64>, name: &str) -> String {
     value.map_or_else(|| format!("{name} not defined"), |v| format!("{name} {v:.3}"))
 }
 
-fn described(what: &str, lines: &[Line]) -> String {
+pub(super) fn described(what: &str, lines: &[Line]) -> String {
     let labels: Vec<&str> = lines.iter().map(|line| line.label.as_str()).collect();
     format!("{what} {}.", labels.join("; "))
 }

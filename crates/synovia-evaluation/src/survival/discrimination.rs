@@ -11,12 +11,16 @@ pub struct TimeDependentAuroc {
     pub mean: Option<f64>,
 }
 
-/// Cases have the event by the time and weigh 1 / G(T); controls are seen after it. `None` where G is 0 at an event.
+/// Cases have the event by the time and weigh 1 / G(T); controls are seen after it. `None` where G is 0 at an event, a risk is NaN, or
+/// lengths differ.
 ///
 /// # Shapes
 /// - observed, risk: `[n]`
 /// - times: rising
 pub fn time_dependent_auroc(censoring: &KaplanMeier, observed: &[Observed], risk: &[f64], times: &[f64]) -> Option<TimeDependentAuroc> {
+    if risk.len() != observed.len() || risk.iter().any(|r| r.is_nan()) {
+        return None;
+    }
     let weights = censoring_weights(censoring, observed)?;
     let mut order: Vec<usize> = (0..observed.len()).collect();
     order.sort_unstable_by(|&a, &b| risk[b].total_cmp(&risk[a]));

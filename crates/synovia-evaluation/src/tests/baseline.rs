@@ -161,6 +161,14 @@ fn late_fusion_weighs_what_knows_more() {
     // Two independent normals with means ±1 and ±0.3 together: Φ(√2 · √(1 + 0.09)) = Φ(1.4765) = 0.9301.
     assert!((auroc(&pooled, &truth).unwrap() - 0.9301).abs() < 0.02);
     assert!(auroc(&pooled, &truth) > auroc(&good, &truth));
+    // A model that misleads counts nothing, and takes nothing from the other.
+    let misled: Vec<f32> = truth.iter().map(|&y| super::simulated::logistic(normal(&mut rng) + if y { -0.2 } else { 0.2 })).collect();
+    for (first, second, alone) in [(&good, &misled, 0), (&misled, &good, 1)] {
+        let weights = LateFusion::fit(first, second, &y, &binary()).unwrap().weights();
+        assert!(weights[1 - alone] == 0.0 && weights[alone] > 0.5, "{weights:?}");
+    }
+    assert!(LateFusion::fit(&good, &good.iter().map(|p| p + 1.0).collect::<Vec<_>>(), &y, &binary()).is_err(), "no probability");
+    assert!(LateFusion::fit(&good, &poor, &vec![Some(2.0); 2000], &binary()).is_err(), "no class");
     // Too few labels: both by half.
     let few = LateFusion::fit(&good[..9], &poor[..9], &y[..9], &binary()).unwrap();
     assert!((few.row(&[0.9], &[0.1])[0] - 0.5).abs() < 1e-6);

@@ -68,3 +68,22 @@ fn what_has_no_fit_is_refused() {
     assert!(refused(&p, &y, Calibrator::Beta).contains("beta calibration"));
     assert!(fit_calibrator(Calibrator::Platt, &p, &y).unwrap().apply(0.9) < 0.9);
 }
+
+#[test]
+fn what_falls_where_the_event_is_more_frequent_is_refused() {
+    // P(y | p) = 1 − p
+    let (mut p, mut y) = (Vec::new(), Vec::new());
+    for k in 1..40 {
+        for draw in 0..40 {
+            p.push(f64::from(k) / 40.0);
+            y.push(draw >= k);
+        }
+    }
+    for which in [Calibrator::Temperature, Calibrator::Platt, Calibrator::Beta] {
+        assert!(fit_calibrator(which, &p, &y).unwrap_err().to_string().contains("no fit on 780 positive labels of 1560"), "{which}");
+    }
+    // The best rising function of it is level.
+    let level = fit_calibrator(Calibrator::Isotonic, &p, &y).unwrap();
+    check(level.apply(0.1), 0.5);
+    check(level.apply(0.9), 0.5);
+}

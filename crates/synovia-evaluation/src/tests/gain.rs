@@ -134,3 +134,36 @@ fn a_multiclass_null_is_rejected_as_rarely_as_it_should_be() {
     // 5 % of 300 with a standard deviation of 3.8.
     assert!((3..=27).contains(&wrong), "{wrong} of 300");
 }
+
+#[test]
+fn each_comparison_has_its_sign_and_its_corrected_verdict() {
+    let separations = [(Variant::Joint, 1.5), (Variant::Image, 0.5), (Variant::Record, 1.4), (Variant::LogisticRecord, 2.5)];
+    let predictions = Simulation::new(600, &separations).draw(3);
+    let metrics = evaluate(&predictions, &[binary()], &NO_BOOTSTRAP).unwrap();
+    let task = &metrics.tasks["malignant"];
+    let area = |v: Variant| task.variants[&v].auroc.value.unwrap();
+    assert_eq!(task.comparisons.iter().map(|c| c.against).collect::<Vec<_>>(), [Variant::Image, Variant::Record, Variant::LogisticRecord]);
+    for comparison in &task.comparisons {
+        assert!((comparison.auroc.value.unwrap() - (area(Variant::Joint) - area(comparison.against))).abs() < 1e-12);
+        let expected = match comparison.against {
+            Variant::Image => Verdict::Better,
+            Variant::LogisticRecord => Verdict::Worse,
+            _ => Verdict::NoEvidence,
+        };
+        assert_eq!(comparison.verdict, expected, "{comparison:?}");
+    }
+    // Three tests: Holm multiplies the smallest p by 3 and leaves the largest.
+    let mut p: Vec<(f64, f64)> = task.comparisons.iter().map(|c| (c.p.unwrap(), c.p_holm.unwrap())).collect();
+    p.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert!((p[0].1 - 3.0 * p[0].0).abs() < 1e-15 && (p[2].1 - p[2].0).abs() < 1e-15, "{p:?}");
+}
+
+#[test]
+fn a_difference_that_nothing_varies_by_is_said_so() {
+    let labels: Vec<f32> = (0..40).map(|k| (k % 2) as f32).collect();
+    let mut predictions = super::simulated::listed(&labels, &labels, Variant::Joint);
+    predictions.extend(super::simulated::listed(&labels, &[0.5; 40], Variant::Image));
+    let gain = gain(&predictions);
+    assert_eq!((gain.difference, gain.p, gain.verdict), (Some(0.5), None, Verdict::NoEvidence));
+    assert!(gain.notes.iter().any(|note| note.contains("nothing to test by")), "{gain:?}");
+}

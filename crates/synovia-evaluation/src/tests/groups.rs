@@ -71,3 +71,35 @@ fn net_benefit_by_hand() {
         assert!(point.low.unwrap() <= point.net_benefit + 1e-9 && point.net_benefit <= point.high.unwrap() + 1e-9);
     }
 }
+
+#[test]
+fn a_patient_on_both_sides_makes_a_gap_surer() {
+    // Each example stands twice, once a side: the gap is 0 whatever the draw.
+    let once = Simulation::new(200, &[(Variant::Joint, 1.0)]).draw(4);
+    let twin = |p: &Prediction, side: &str| Prediction {
+        example: synovia_cohort::ExampleId::from_digest(&format!("{}{side}", p.example)),
+        ..p.clone()
+    };
+    let predictions: Vec<Prediction> = once.iter().flat_map(|p| [twin(p, "l"), twin(p, "r")]).collect();
+    let left: std::collections::HashSet<_> = once.iter().map(|p| twin(p, "l").example).collect();
+    let sides = group("side", |p| Some(if left.contains(&p.example) { "left" } else { "right" }), &predictions);
+    let metrics = measured(&predictions, &[sides]);
+    let gap = &metrics.tasks["malignant"].subgroups[0].gap;
+    assert!([gap.value, gap.low, gap.high].iter().all(|x| x.unwrap().abs() < 1e-7), "{gap:?}");
+}
+
+#[test]
+fn the_gap_of_two_groups_counts_once() {
+    let predictions = Simulation::new(600, &[(Variant::Joint, 1.0)]).draw(6);
+    let of = |name: &'static str, bit: usize| {
+        group(name, move |p| Some(if ((p.patient[1..].parse::<usize>().unwrap() / 3) >> bit) & 1 == 0 { "a" } else { "b" }), &predictions)
+    };
+    let metrics = measured(&predictions, &[of("first", 0), of("second", 1)]);
+    let groups = &metrics.tasks["malignant"].subgroups;
+    let smallest = groups[0].p.unwrap().min(groups[2].p.unwrap());
+    let corrected = groups.iter().map(|g| g.p_holm.unwrap()).fold(1.0, f64::min);
+    assert!((corrected - (2.0 * smallest).min(1.0)).abs() < 1e-12, "{smallest} of two gaps became {corrected}");
+    assert!(groups[0].p_holm == groups[1].p_holm && groups[2].p_holm == groups[3].p_holm);
+    let html = crate::report_html(&crate::Report::new("r", &metrics, &[binary()], &predictions));
+    assert!(html.contains("No gap in AUROC is larger than chance"));
+}

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use synovia_cohort::{ExampleId, Split};
+use synovia_cohort::{ExampleId, Split, Task, TaskKind};
 
 use super::simulated::{binary, listed, stage};
 use crate::{
@@ -157,4 +157,26 @@ proptest! {
         }
         prop_assert_eq!(evaluate(&predictions, &[binary()], &options).unwrap(), before);
     }
+}
+
+#[test]
+fn many_classes_are_measured_in_time() {
+    let task = Task { name: "code".into(), kind: TaskKind::Multiclass, classes: (0..300).map(|k| format!("c{k}")).collect() };
+    let mut predictions = Vec::new();
+    for k in 0..600usize {
+        // One in four is called the class after its own.
+        let called = if k % 4 == 0 { (k % 300 + 1) % 300 } else { k % 300 };
+        let mut row = vec![0.5 / 299.0; 300];
+        row[called] = 0.5;
+        let (id, patient) = (ExampleId::from_digest(&format!("e{k}")), format!("p{k}").into());
+        predictions.extend(Prediction::rows(&id, &patient, Split::Test, &task, Some((k % 300) as f32), &row, Variant::Joint));
+    }
+    let started = std::time::Instant::now();
+    let metrics = evaluate(&predictions, std::slice::from_ref(&task), &quick()).unwrap();
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    check(&metrics, "code", Measure::Accuracy, 0.75);
+    check(&metrics, "code", Measure::BalancedAccuracy, 0.75);
+    let joint = &metrics.tasks["code"].variants[&Variant::Joint];
+    assert!((joint.more[&Measure::Kappa].value.unwrap() - 0.749).abs() < 2e-3);
+    assert_eq!(joint.averages, None);
 }

@@ -37,10 +37,11 @@ impl Secret {
         Sha256::new().chain_update(block.map(|b| b ^ 0x5C)).chain_update(inner).finalize().into()
     }
 
-    /// The UID that stands for `uid`: `2.25.` and a UUID as a number (PS3.5 §B.2). UIDs of the standard itself stay.
+    /// The UID that stands for `uid`, or for a text that should be one: `2.25.` and a UUID as a number (PS3.5 §B.2). UIDs of
+    /// the standard itself stay.
     pub(super) fn uid(&self, uid: &str) -> String {
         let uid = uid.trim_matches(['\0', ' ']);
-        if uid.is_empty() || uid.starts_with("1.2.840.10008.") {
+        if uid.is_empty() || is_uid(uid) && uid.starts_with("1.2.840.10008.") {
             return uid.to_owned();
         }
         let mac = self.mac("uid\0", uid);
@@ -64,6 +65,11 @@ impl Secret {
     }
 }
 
+/// Whether a text is a UID (PS3.5 §9.1), but for zeros before a component, which many writers have.
+pub(super) fn is_uid(text: &str) -> bool {
+    text.len() <= 64 && text.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +88,12 @@ mod tests {
         assert_ne!(a.uid("1.2.3"), b.uid("1.2.3"));
         assert_ne!(a.uid("1.2.3"), a.uid("1.2.4"));
         assert_eq!(a.uid("1.2.840.10008.5.1.4.1.1.2"), "1.2.840.10008.5.1.4.1.1.2");
+        assert!(a.uid("1.2.840.10008.Secret^Name").starts_with("2.25."));
         assert!(a.uid("1.2.3").len() <= 64);
+        for (text, uid) in [("1.2.3", true), ("7", true), ("", false), ("..", false), ("1..2", false), ("1.2/3", false), ("1.2\\3", false)]
+        {
+            assert_eq!(is_uid(text), uid, "{text}");
+        }
         assert!((1..=3650).contains(&a.days_back("x")));
         assert!(Secret::new([1; 15]).is_err());
         assert_eq!(format!("{a:?}"), "Secret");

@@ -1,8 +1,10 @@
 //! De-identification by DICOM PS3.15 Annex E: the Basic Application Level Confidentiality Profile and some of its options.
 //!
-//! A file is read whole, changed attribute by attribute, and written in its own transfer syntax. What the profile's table does
-//! not name stays, but for what is more careful than the table: private attributes and attributes that the standard does not
-//! have go, and a text in which the patient's name or identifier stands, wherever it is, becomes empty.
+//! A file is read whole, changed attribute by attribute, and written in its own transfer syntax. What an attribute is, the
+//! standard's dictionary says and not the file. What the profile's table does not name stays, but for what is more careful than
+//! the table: private attributes and attributes that the standard does not have go, as do dates and overlays, names of people
+//! become empty, UIDs of instances become others, and a text in which the patient's name or identifier stands, wherever it is,
+//! becomes empty.
 //!
 //! Not done here: faces are not removed from volumes, and pixels are blanked only outside of regions that the file itself
 //! declares. A file whose pixels may show a name is withheld instead.
@@ -16,15 +18,18 @@ mod tree;
 mod value;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dicom_core::Tag;
-use dicom_dictionary_std::tags;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_dictionary_std::{StandardDataDictionary, tags};
 use synovia_cohort::Rejected;
 
 pub use keyed::Secret;
+use keyed::is_uid;
 
 use crate::dicom::{Encoding, Split, split_file};
 use crate::error::Fault;
@@ -125,24 +130,33 @@ pub fn deidentify(path: &Path, profile: Profile, secret: &Secret) -> Result<Clea
 fn deidentify_bytes(file: &[u8], profile: Profile, secret: &Secret) -> Result<Clean, Fault> {
     let Split { syntax_uid, encoding, deflated, data } = split_file(file)?;
     let mut elements = tree::read(&data, encoding)?;
-    if !elements.iter().any(|element| element.tag == tags::SOP_INSTANCE_UID) {
-        return Err(Fault::Missing { tag: tags::SOP_INSTANCE_UID, name: "SOP Instance UID" });
+    // Which of two a reader takes is not known, so both would have to be looked at as the one that counts.
+    let mut known = HashSet::new();
+    if let Some(twice) = elements.iter().find(|element| !known.insert(element.tag)) {
+        return Err(Fault::Malformed { tag: twice.tag, what: "an element stands in it twice" });
     }
     let text = |elements: &[Element<'_>], tag| elements.iter().find(|e| e.tag == tag).map(text_of).unwrap_or_default();
+    if text(&elements, tags::SOP_INSTANCE_UID).is_empty() {
+        return Err(Fault::Missing { tag: tags::SOP_INSTANCE_UID, name: "SOP Instance UID" });
+    }
     let cleaned_pixels = pixels::clean(&mut elements, encoding, profile.clean_pixels)?;
     // Instances without a Patient ID share what their study shares.
     let patient = text(&elements, tags::PATIENT_ID);
     let patient = if patient.is_empty() { text(&elements, tags::STUDY_INSTANCE_UID) } else { patient };
-    let work = Work { profile, secret, days: secret.days_back(&patient), identity: Identity::of(&elements) };
-    work.clean(&mut elements, true);
+    let work = Work { profile, secret, days: secret.days_back(&patient), identity: Identity::of(&elements)? };
+    work.clean(&mut elements, Within::Root);
     let pseudonym = secret.pseudonym(&patient);
     put(&mut elements, tags::PATIENT_ID, *b"LO", pseudonym.into_bytes());
     work.state(&mut elements, cleaned_pixels);
-    let uid = |tag| {
-        let uid = text(&elements, tag);
-        if uid.is_empty() { "none".to_owned() } else { uid.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect() }
+    // Several UIDs where one belongs are no name for a file.
+    let uid = |elements: &[Element<'_>], tag| match text(elements, tag) {
+        none if none.is_empty() => "none".to_owned(),
+        uid if is_uid(&uid) => uid,
+        other => secret.uid(&other),
     };
-    let instance = uid(tags::SOP_INSTANCE_UID);
+    let instance = uid(&elements, tags::SOP_INSTANCE_UID);
+    put(&mut elements, tags::SOP_INSTANCE_UID, *b"UI", instance.clone().into_bytes());
+    let uid = |tag| uid(&elements, tag);
     let path = PathBuf::from(uid(tags::STUDY_INSTANCE_UID)).join(uid(tags::SERIES_INSTANCE_UID)).join(format!("{instance}.dcm"));
     let class = text(&elements, tags::SOP_CLASS_UID);
     let mut body = Vec::with_capacity(data.len() + 1024);
@@ -209,17 +223,23 @@ const OTHER_PATIENT_IDS: Tag = Tag(0x0010, 0x1000);
 /// What names the patient, in capitals.
 #[derive(Default)]
 struct Identity {
-    /// Parts of names, of three letters or more: looked for as whole words.
-    names: Vec<String>,
+    /// Parts of names, of three bytes or more, which one Chinese character has: looked for as whole words.
+    names: HashSet<String>,
     /// Identifiers of five characters or more: looked for anywhere.
-    identifiers: Vec<String>,
+    identifiers: HashSet<String>,
 }
 
+/// Each is looked for in each text.
+const MAX_IDENTIFIERS: usize = 1000;
+
 impl Identity {
-    fn of(elements: &[Element<'_>]) -> Self {
+    fn of(elements: &[Element<'_>]) -> Result<Self, Fault> {
         let mut identity = Self::default();
         identity.gather(elements);
-        identity
+        if identity.identifiers.len() > MAX_IDENTIFIERS {
+            return Err(Fault::HeaderTooLarge { limit: "a thousand identifiers of a patient" });
+        }
+        Ok(identity)
     }
 
     fn gather(&mut self, elements: &[Element<'_>]) {
@@ -227,12 +247,13 @@ impl Identity {
             if let Value::Items(items) = &element.value {
                 items.iter().for_each(|item| self.gather(item));
             }
-            let text = text_of(element).to_uppercase();
+            let text = || text_of(element).to_uppercase();
             match element.tag {
                 tags::PATIENT_NAME | tags::OTHER_PATIENT_NAMES | tags::PATIENT_BIRTH_NAME | tags::PATIENT_MOTHER_BIRTH_NAME => {
-                    self.names.extend(words(&text).filter(|word| word.chars().count() >= 3).map(str::to_owned));
+                    self.names.extend(words(&text()).filter(|word| word.len() >= 3).map(str::to_owned));
                 }
                 tags::PATIENT_ID | OTHER_PATIENT_IDS | tags::ACCESSION_NUMBER | tags::PATIENT_BIRTH_DATE => {
+                    let text = text();
                     self.identifiers.extend(text.split('\\').map(str::trim).filter(|id| id.chars().count() >= 5).map(str::to_owned));
                 }
                 _ => {}
@@ -242,7 +263,7 @@ impl Identity {
 
     fn is_in(&self, text: &str) -> bool {
         let text = text.to_uppercase();
-        self.identifiers.iter().any(|id| text.contains(id.as_str())) || words(&text).any(|word| self.names.iter().any(|name| name == word))
+        self.identifiers.iter().any(|id| text.contains(id.as_str())) || words(&text).any(|word| self.names.contains(word))
     }
 }
 
@@ -262,6 +283,15 @@ const SAFE_PRIVATE: [(&str, u16, u8); 8] = [
     ("SIEMENS MR HEADER", 0x0019, 0x0E),
 ];
 
+/// Where attributes stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Root,
+    Item,
+    /// An item whose values say nothing any more (action D of a sequence).
+    Replaced,
+}
+
 struct Work<'a> {
     profile: Profile,
     secret: &'a Secret,
@@ -270,90 +300,99 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn clean(&self, elements: &mut Vec<Element<'_>>, root: bool) {
+    fn clean(&self, elements: &mut Vec<Element<'_>>, within: Within) {
         let creators: Vec<(Tag, String)> = elements
             .iter()
             .filter(|e| e.tag.0 % 2 == 1 && (0x10..=0xFF).contains(&e.tag.1))
             .map(|creator| (creator.tag, text_of(creator)))
             .collect();
-        let safe = |tag: Tag| {
+        // The standard says what the attribute is, not that the file keeps to it.
+        let safe = |element: &Element<'_>| {
+            let Tag(group, number) = element.tag;
+            let made_by = |creator: &str| creators.iter().any(|(tag, text)| *tag == Tag(group, number >> 8) && text == creator);
+            let listed = |&(creator, g, n): &(&str, u16, u8)| g == group && number > 0xFF && n == number as u8 && made_by(creator);
             self.profile.retain_safe_private
-                && SAFE_PRIVATE.iter().any(|&(creator, group, element)| {
-                    let named = |block: u16| creators.iter().any(|(tag, text)| *tag == Tag(group, block) && text == creator);
-                    tag.0 == group && (tag.1 > 0xFF && tag.1 as u8 == element && named(tag.1 >> 8))
-                })
+                && within != Within::Replaced
+                && SAFE_PRIVATE.iter().any(listed)
+                && matches!(element.value, Value::Bytes(_))
+                && !self.identity.is_in(&text_of(element))
         };
         // The creator of a safe attribute has to stay with it.
-        let blocks: Vec<Tag> = elements.iter().filter(|e| safe(e.tag)).map(|e| Tag(e.tag.0, e.tag.1 >> 8)).collect();
+        let blocks: Vec<Tag> = elements.iter().filter(|e| safe(e)).map(|e| Tag(e.tag.0, e.tag.1 >> 8)).collect();
+        let is_creator = |element: &Element<'_>| {
+            blocks.contains(&element.tag) && SAFE_PRIVATE.iter().any(|(creator, ..)| *creator == text_of(element).as_str())
+        };
         elements.retain_mut(|element| {
             let tag = element.tag;
             if tag.0 % 2 == 1 {
-                return safe(tag) || blocks.contains(&tag);
+                return safe(element) || is_creator(element);
             }
             // Group lengths are retired, and wrong from here on; what the standard does not have can hold anything.
-            if tag.1 == 0 || tree::vr_of(tag).is_none() && table::action(tag).is_none() || root && tag == tags::DATA_SET_TRAILING_PADDING {
+            if tag.1 == 0 || tree::vr_of(tag).is_none() && table::action(tag).is_none() {
                 return false;
             }
-            self.one(element)
+            // Nobody has looked at the pixels of an image inside of an item.
+            let odd = if within == Within::Root { tag == tags::DATA_SET_TRAILING_PADDING } else { tag.0 == 0x7FE0 };
+            !odd && self.one(element, within)
         });
     }
 
     /// Changes an attribute; false when it goes.
-    fn one(&self, element: &mut Element<'_>) -> bool {
-        let action = table::action(element.tag);
-        let date = matches!(&element.vr, b"DA" | b"DT");
-        let birth = matches!(element.tag, tags::PATIENT_BIRTH_DATE | tags::PATIENT_BIRTH_TIME);
-        if self.profile.modified_dates && !birth && (date || element.vr == *b"TM") {
+    fn one(&self, element: &mut Element<'_>, within: Within) -> bool {
+        // A name stays a name where the file calls it a time.
+        let (tag, vr) = (element.tag, element.standard_vr());
+        if (vr == *b"SQ") != matches!(element.value, Value::Items(_)) {
+            // A value where items belong, or the other way round: it can't be looked into.
+            return false;
+        }
+        let birth = matches!(tag, tags::PATIENT_BIRTH_DATE | tags::PATIENT_BIRTH_TIME);
+        if self.profile.modified_dates && matches!(&vr, b"DA" | b"DT" | b"TM") && !birth {
             // Times of day stay, as do the intervals within a patient.
-            let moved = if date { value::earlier(&text_of(element), self.days) } else { Some(text_of(element)) };
-            if let Some(text) = moved {
-                element.value = Value::Bytes(Cow::Owned(text.into_bytes()));
-                return true;
+            if let Some(text) = value::earlier(&text_of(element), vr, self.days) {
+                return set(element, vr, text.into_bytes());
             }
         }
-        let keep = self.profile.retain_device && table::is_device(element.tag);
-        let described = matches!(&element.vr, b"LO" | b"SH" | b"ST" | b"LT" | b"UT" | b"UC");
+        let beyond = || if within == Within::Replaced { Some(Action::Replace) } else { beyond_table(element, vr) };
+        let action = table::action(tag).or_else(beyond);
+        let keep = self.profile.retain_device && table::is_device(tag);
+        let described = matches!(&vr, b"LO" | b"SH" | b"ST" | b"LT" | b"UT" | b"UC");
         match action {
-            Some(Action::Uid | Action::Uids) if self.profile.retain_uids => self.rest(element),
-            Some(Action::Replace) if element.vr == *b"UI" => self.uids(element),
+            Some(_) if keep => self.rest(element, vr, within),
             Some(Action::Uid) => self.uids(element),
-            Some(_) if keep => self.rest(element),
-            Some(Action::Remove | Action::Empty | Action::Replace)
-                if self.profile.clean_descriptors && described && is_descriptor(element.tag) =>
+            Some(Action::Replace) if vr == *b"UI" => self.uids(element),
+            Some(action @ (Action::Remove | Action::Empty | Action::Replace))
+                if self.profile.clean_descriptors && described && is_descriptor(tag) =>
             {
-                let text = value::cleaned(&text_of(element));
-                element.value = Value::Bytes(Cow::Owned(text.into_bytes()));
-                true
+                let text = value::cleaned(&text_of(element), |word| self.identity.names.contains(&word.to_uppercase()));
+                let replaced = text.is_empty() && action == Action::Replace;
+                set(element, vr, if replaced { value::dummy(vr) } else { text.into_bytes() })
             }
             Some(Action::Remove) => false,
             Some(Action::Empty) => {
-                element.value = if element.vr == *b"SQ" { Value::Items(Vec::new()) } else { Value::Bytes(Cow::Borrowed(&[])) };
+                element.value = if vr == *b"SQ" { Value::Items(Vec::new()) } else { Value::Bytes(Cow::Borrowed(&[])) };
                 true
             }
-            Some(Action::Replace) if element.vr != *b"SQ" => {
-                element.value = Value::Bytes(Cow::Owned(value::dummy(element.vr)));
-                true
-            }
-            // Not in the table: a date says when, whatever its name.
-            None if date => false,
-            Some(Action::Replace | Action::Uids) | None => self.rest(element),
+            Some(Action::Replace) if vr == *b"SQ" => self.rest(element, vr, Within::Replaced),
+            Some(Action::Replace) => set(element, vr, value::dummy(vr)),
+            Some(Action::Uids) | None => self.rest(element, vr, within),
         }
     }
 
-    /// Other UIDs in the place of its own.
+    /// Other UIDs in the place of its own. What is no UID is never retained.
     fn uids(&self, element: &mut Element<'_>) -> bool {
-        let uids: Vec<String> = text_of(element).split('\\').map(|uid| self.secret.uid(uid)).collect();
-        element.value = Value::Bytes(Cow::Owned(uids.join("\\").into_bytes()));
-        true
+        let retained = |uid: &str| self.profile.retain_uids && is_uid(uid);
+        let uid = |uid: &str| if retained(uid) { uid.to_owned() } else { self.secret.uid(uid) };
+        let uids: Vec<String> = text_of(element).split('\\').map(|text| uid(text.trim_matches([' ', '\0']))).collect();
+        set(element, *b"UI", uids.join("\\").into_bytes())
     }
 
     /// What stays: its items are gone through, and a text that names the patient becomes empty.
-    fn rest(&self, element: &mut Element<'_>) -> bool {
-        let texts = [b"LO", b"SH", b"ST", b"LT", b"UT", b"UC", b"PN", b"CS", b"AE", b"UR", b"UN"];
+    fn rest(&self, element: &mut Element<'_>, vr: [u8; 2], within: Within) -> bool {
+        let inner = if within == Within::Root { Within::Item } else { within };
         if let Value::Items(items) = &mut element.value {
-            items.iter_mut().for_each(|item| self.clean(item, false));
-        } else if texts.contains(&&element.vr) && self.identity.is_in(&text_of(element)) {
-            element.value = Value::Bytes(Cow::Borrowed(&[]));
+            items.iter_mut().for_each(|item| self.clean(item, inner));
+        } else if !is_binary(vr) && self.identity.is_in(&text_of(element)) {
+            set(element, vr, Vec::new());
         }
         true
     }
@@ -361,7 +400,8 @@ impl Work<'_> {
     /// Says what was done (PS3.3 §C.7.1.1, PS3.16 CID 7050).
     fn state(&self, elements: &mut Vec<Element<'_>>, cleaned_pixels: bool) {
         put(elements, tags::PATIENT_IDENTITY_REMOVED, *b"CS", b"YES".to_vec());
-        let method = format!("synovia, PS3.15 2026c, {}", self.profile);
+        // With all options 63 of the 64 characters that an LO may have.
+        let method = format!("PS3.15 2026c {}", self.profile);
         put(elements, tags::DEIDENTIFICATION_METHOD, *b"LO", method.into_bytes());
         let options = [
             (true, "113100", "Basic Application Confidentiality Profile"),
@@ -386,9 +426,40 @@ impl Work<'_> {
     }
 }
 
+/// Gives an element a value of the standard's VR.
+fn set(element: &mut Element<'_>, vr: [u8; 2], bytes: Vec<u8>) -> bool {
+    element.vr = vr;
+    element.value = Value::Bytes(Cow::Owned(bytes));
+    true
+}
+
+/// What is done to an attribute that the table does not name.
+fn beyond_table(element: &Element<'_>, vr: [u8; 2]) -> Option<Action> {
+    match (element.tag, &vr) {
+        // A date says when, whatever its name; birth and death in another calendar are texts.
+        (Tag(0x0010, 0x0033..=0x0035), _) | (_, b"DA" | b"DT") => Some(Action::Remove),
+        (_, b"TM") if value::earlier(&text_of(element), vr, 0).is_none() => Some(Action::Remove),
+        (_, b"PN") => Some(Action::Empty),
+        (tag, b"UI") if !(is_of_a_kind(tag) && text_of(element).split('\\').all(is_uid)) => Some(Action::Uid),
+        _ => None,
+    }
+}
+
+fn is_binary(vr: [u8; 2]) -> bool {
+    [b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"US", b"SS", b"UL", b"SL", b"UV", b"SV", b"FL", b"FD", b"AT", b"UI"].contains(&&vr)
+}
+
+fn keyword_has(tag: Tag, parts: &[&str]) -> bool {
+    let keyword = StandardDataDictionary.by_tag(tag).map_or("", DataDictionaryEntry::alias);
+    parts.iter().any(|part| keyword.contains(part))
+}
+
+/// Whether the UIDs of an attribute are those of a kind of object, coding or vocabulary, and not of one object.
+fn is_of_a_kind(tag: Tag) -> bool {
+    keyword_has(tag, &["SOPClass", "TransferSyntax", "Context", "CodingScheme", "MappingResource"])
+}
+
 /// Whether a text attribute describes rather than names: by its keyword, as the column of §E.3.5 does.
 fn is_descriptor(tag: Tag) -> bool {
-    use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
-    let keyword = dicom_dictionary_std::StandardDataDictionary.by_tag(tag).map_or("", DataDictionaryEntry::alias);
-    ["Description", "ProtocolName", "Comments", "ContrastBolusAgent", "Reason"].iter().any(|part| keyword.contains(part))
+    keyword_has(tag, &["Description", "ProtocolName", "Comments", "ContrastBolusAgent", "Reason"])
 }

@@ -2,13 +2,15 @@
 //!
 //! The lists hold what the standard's column "Basic Prof." says, by code; a test holds them against another implementation's.
 
-use dicom_core::Tag;
+use dicom_core::{Tag, VR};
+
+use super::tree::vr_of;
 
 /// What is done to an attribute where it is present. Of the standard's alternatives (`Z/D`, `X/Z`, `X/D`, `X/Z/D`) the one
-/// is taken that keeps an object valid whatever its definition demands of the attribute.
+/// is taken that keeps an object valid whatever its definition demands of the attribute; of a sequence, the one that leaves least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// D: a value that says nothing takes its place.
+    /// D: a value that says nothing takes its place; of a sequence, the place of each value within (PS3.15 §E.3.4, note 2).
     Replace,
     /// Z: it becomes empty.
     Empty,
@@ -22,11 +24,8 @@ pub(super) enum Action {
 
 /// The action for an attribute; `None` where the table does not name it.
 pub(super) fn action(tag: Tag) -> Option<Action> {
-    // Repeating groups: curves go whole, of overlays the data and the comments.
-    if (0x5000..0x5100).contains(&tag.0) && tag.0.is_multiple_of(2) {
-        return Some(Action::Remove);
-    }
-    if (0x6000..0x6100).contains(&tag.0) && tag.0.is_multiple_of(2) && matches!(tag.1, 0x3000 | 0x4000) {
+    // Repeating groups: curves go whole. Of overlays the table names the data and the comments; what is left has no use.
+    if matches!(tag.0, 0x5000..0x5100 | 0x6000..0x6100) && tag.0.is_multiple_of(2) {
         return Some(Action::Remove);
     }
     let key = u32::from(tag.0) << 16 | u32::from(tag.1);
@@ -39,6 +38,9 @@ pub(super) fn action(tag: Tag) -> Option<Action> {
         Some(Action::Uids)
     } else if has(&Z) || has(&X_Z) {
         Some(Action::Empty)
+    } else if (has(&X_D) || has(&X_Z_D)) && vr_of(tag) == Some(VR::SQ) {
+        // Dummies in place of all that a sequence holds say no more than none.
+        Some(if has(&X_D) { Action::Remove } else { Action::Empty })
     } else if has(&D) || has(&Z_D) || has(&X_D) || has(&X_Z_D) {
         Some(Action::Replace)
     } else {

@@ -76,7 +76,11 @@ fn original(tag: Tag) -> (VR, Value<'static>) {
         VR::SQ => {
             let item = Element { tag: tags::PATIENT_NAME, vr: *b"PN", value: Value::Bytes(b"Hidden^Name ".as_slice().into()) };
             let uid = Element { tag: tags::REFERENCED_SOP_INSTANCE_UID, vr: *b"UI", value: Value::Bytes(b"1.2.3.4.5.6".as_slice().into()) };
-            return (vr, Value::Items(vec![vec![uid, item]]));
+            // Not in the table: what a code or a report says.
+            let meaning = Element { tag: tags::CODE_MEANING, vr: *b"LO", value: Value::Bytes(b"St Mary's ".as_slice().into()) };
+            let said = Element { tag: tags::TEXT_VALUE, vr: *b"UT", value: Value::Bytes(b"Narrative ".as_slice().into()) };
+            let private = Element { tag: Tag(0x0009, 0x1001), vr: *b"LO", value: Value::Bytes(b"Narrative ".as_slice().into()) };
+            return (vr, Value::Items(vec![vec![meaning, private, uid, item, said]]));
         }
         VR::UI => b"1.2.3.4.5.6\0".as_slice(),
         VR::DA => b"20200102",
@@ -91,7 +95,8 @@ fn original(tag: Tag) -> (VR, Value<'static>) {
 #[test]
 fn every_attribute_of_table_e_1_1() {
     let Some(lists) = lists() else { return };
-    let base = file(Object::new());
+    // A date of secondary capture would withhold the file.
+    let base = file(Object::new().text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO"));
     let split = split_file(&base).unwrap();
     let (mut checked, mut wrong) = (0, Vec::new());
     for (code, list) in &lists {
@@ -108,14 +113,16 @@ fn every_attribute_of_table_e_1_1() {
                     Value::Bytes(bytes) if bytes.is_empty() => "Z",
                     Value::Items(items) if items.is_empty() => "Z",
                     Value::Bytes(_) if vr == VR::UI && text_of(element).starts_with("2.25.") => "U",
-                    // What an item holds is treated as if it stood alone.
-                    Value::Items(items)
-                        if !items.iter().flatten().any(|e| matches!(text_of(e).as_str(), "1.2.3.4.5.6" | "Hidden^Name")) =>
-                    {
-                        "D"
+                    Value::Items(items) => {
+                        let texts: Vec<String> = items.iter().flatten().map(text_of).collect();
+                        let any = |hidden: &[&str]| texts.iter().any(|text| hidden.contains(&text.as_str()));
+                        match () {
+                            () if any(&["1.2.3.4.5.6", "Hidden^Name"]) => "kept within",
+                            () if any(&["St Mary's", "Narrative"]) => "U*",
+                            () => "D",
+                        }
                     }
-                    Value::Items(_) => "kept within",
-                    _ => "D",
+                    Value::Bytes(_) | Value::Fragments(_) => "D",
                 }
             });
             checked += 1;
@@ -128,12 +135,17 @@ fn every_attribute_of_table_e_1_1() {
                 "U" => &["U"],
                 "X_Z" => &["X", "Z"],
                 "X_D" => &["X", "D"],
-                // U* of a sequence: its UIDs.
-                "X_Z_D" | "X_Z_U_STAR" => &["X", "Z", "D"],
+                "X_Z_D" => &["X", "Z", "D"],
+                "X_Z_U_STAR" => &["X", "Z", "U*"],
                 _ => &[],
             };
-            // These say what was done, and are written anew.
-            let own = [tags::DEIDENTIFICATION_METHOD, tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE, tags::PATIENT_IDENTITY_REMOVED];
+            // These say what was done, or how to read the file, and are written anew.
+            let own = [
+                tags::DEIDENTIFICATION_METHOD,
+                tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE,
+                tags::PATIENT_IDENTITY_REMOVED,
+                tags::MEDIA_STORAGE_SOP_INSTANCE_UID,
+            ];
             if !allowed.contains(&done) && !own.contains(&tag) {
                 wrong.push(format!("{tag} {vr}: {done} instead of {code}"));
             }
@@ -143,18 +155,19 @@ fn every_attribute_of_table_e_1_1() {
     assert!(wrong.is_empty(), "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// What identifies in a file: the values of what the table replaces, empties or remaps and that are texts of some length.
+/// What identifies in a file, whether the table names it or not: names, UIDs that are not of a kind of object, and some
+/// identifiers, where they have some length.
 fn identifying(elements: &[Element<'_>], found: &mut Vec<String>) {
     for element in elements {
         if let Value::Items(items) = &element.value {
             items.iter().for_each(|item| identifying(item, found));
         }
-        let named = matches!(&element.vr, b"PN" | b"UI")
+        let named = matches!(&element.standard_vr(), b"PN" | b"UI")
             || matches!(
                 element.tag,
                 tags::PATIENT_ID | tags::ACCESSION_NUMBER | tags::INSTITUTION_NAME | tags::STUDY_DATE | tags::STATION_NAME
             );
-        if named && super::table::action(element.tag).is_some() {
+        if named && !super::is_of_a_kind(element.tag) {
             let text = text_of(element);
             found.extend(text.split(['\\', '^']).map(str::trim).filter(|part| part.len() >= 6).map(str::to_owned));
             // What a form says where nobody was named.
@@ -209,10 +222,13 @@ fn nothing_that_identified_is_in_the_bytes() {
 }
 
 fn told(elements: &[Element<'_>], tags: &[Tag]) -> String {
-    let told = |tag: &Tag| match find(elements, *tag) {
-        None => "absent".to_owned(),
-        Some(element) => format!("`{}`", text_of(element)),
-    };
+    fn value(element: &Element<'_>) -> String {
+        match &element.value {
+            Value::Items(items) => format!("[{}]", items.iter().flatten().map(value).collect::<Vec<_>>().join(", ")),
+            _ => format!("`{}`", text_of(element)),
+        }
+    }
+    let told = |tag: &Tag| find(elements, *tag).map_or_else(|| "absent".to_owned(), value);
     tags.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
@@ -285,26 +301,239 @@ fn private_attributes_go_unless_they_are_safe() {
     assert_eq!(result(&file, "basic+private", |elements| told(elements, &tags)), "`SIEMENS MR HEADER`, `1000`, absent, absent, absent");
 }
 
+/// The attributes `shown` after the profile.
+#[track_caller]
+fn check(object: Object, profile: &str, shown: &[Tag], expected: &str) {
+    assert_eq!(result(&file(object), profile, |elements| told(elements, shown)), expected);
+}
+
+const EVERY_OPTION: &str = "basic+pixels+descriptors+dates+device+uids+private";
+
 #[test]
-fn burned_in_annotation_is_withheld_or_blanked() {
-    let capture = Object::new().text(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE);
-    let refused = |object: Object, text: &str| matches!(deidentify_bytes(&file(object), profile(text), &secret()), Err(Fault::BurnedIn));
-    assert!(refused(capture.clone(), "basic+pixels"), "a capture without regions");
-    assert!(!refused(capture.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO"), "basic"));
-    assert!(refused(Object::new().text(tags::BURNED_IN_ANNOTATION, VR::CS, "YES"), "basic"));
-    let long = |value: u32| PrimitiveValue::from(value);
-    let region = Object::item()
-        .put(tags::REGION_LOCATION_MIN_X0, VR::UL, long(1))
-        .put(tags::REGION_LOCATION_MIN_Y0, VR::UL, long(0))
-        .put(tags::REGION_LOCATION_MAX_X1, VR::UL, long(1))
-        .put(tags::REGION_LOCATION_MAX_Y1, VR::UL, long(1));
-    let ultrasound = Object::new()
-        .text(tags::MODALITY, VR::CS, "US")
-        .bytes(tags::PIXEL_DATA, VR::OB, &[9, 1, 8, 2])
-        .sequence(tags::SEQUENCE_OF_ULTRASOUND_REGIONS, vec![region]);
-    assert!(refused(ultrasound.clone(), "basic"));
-    let pixels = result(&file(ultrasound), "basic+pixels", |elements| find(elements, tags::PIXEL_DATA).unwrap().value.clone().into_owned());
-    assert_eq!(pixels, [0, 1, 0, 2]);
+fn what_sequences_hold() {
+    let code = |value: &str, meaning: &str| {
+        Object::item()
+            .text(tags::CODE_VALUE, VR::SH, value)
+            .text(tags::CODE_MEANING, VR::LO, meaning)
+            .text(Tag(0x0009, 0x0010), VR::LO, "SOMEBODY")
+            .text(Tag(0x0009, 0x1001), VR::LO, "Miller, Jane")
+    };
+    let named = |tag| Object::item().sequence(tag, vec![code("4711", "Miller, Jane")]);
+    let report = Object::item()
+        .text(tags::VALUE_TYPE, VR::CS, "TEXT")
+        .text(tags::TEXT_VALUE, VR::UT, "Known to us since her accident.")
+        .text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3")
+        .sequence(tags::CONCEPT_NAME_CODE_SEQUENCE, vec![code("121071", "Finding")]);
+    let object = Object::new()
+        .sequence(tags::INSTITUTION_CODE_SEQUENCE, vec![code("1", "St Mary's Hospital")])
+        .sequence(tags::OPERATOR_IDENTIFICATION_SEQUENCE, vec![named(tags::PERSON_IDENTIFICATION_CODE_SEQUENCE)])
+        .sequence(tags::CONTENT_SEQUENCE, vec![report])
+        // Not in the table.
+        .sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![code("T-28000", "Lung")]);
+    let shown =
+        [tags::INSTITUTION_CODE_SEQUENCE, tags::OPERATOR_IDENTIFICATION_SEQUENCE, tags::CONTENT_SEQUENCE, tags::ANATOMIC_REGION_SEQUENCE];
+    let expected = |uid: &str| format!("[], absent, [`{uid}`, `REMOVED`, [`REMOVED`, `REMOVED`], `REMOVED`], [`T-28000`, `Lung`]");
+    check(object.clone(), "basic", &shown, &expected(&secret().uid("1.2.3")));
+    check(object, EVERY_OPTION, &shown, &expected("1.2.3"));
+}
+
+#[test]
+fn images_within_items() {
+    let icon = || Object::item().text(tags::CODE_VALUE, VR::SH, "1").fragments(vec![], vec![vec![1, 2]]);
+    let shown = [tags::ICON_IMAGE_SEQUENCE, tags::ANATOMIC_REGION_SEQUENCE];
+    let object = shown.into_iter().fold(Object::new(), |object, tag| object.sequence(tag, vec![icon()]));
+    check(object, "basic", &shown, "absent, [`1`]");
+}
+
+#[test]
+fn the_standard_says_what_an_attribute_is() {
+    let put = |tag, vr, value| Object::new().text(tag, vr, value);
+    check(put(tags::PATIENT_NAME, VR::TM, "Secret^Name"), "basic+dates", &[tags::PATIENT_NAME], "``");
+    check(put(tags::STUDY_DATE, VR::LO, "20200301"), "basic+dates", &[tags::STUDY_DATE], "`20140114`");
+    check(put(tags::STUDY_DATE, VR::DA, "20200301 Miller^Jane"), "basic+dates", &[tags::STUDY_DATE], "``");
+    check(put(tags::STUDY_DATE, VR::DA, "20200301-20200401"), "basic+dates", &[tags::STUDY_DATE], "``");
+    check(put(tags::STUDY_TIME, VR::TM, "Miller^Jane"), "basic+dates", &[tags::STUDY_TIME], "``");
+    // Not in the table.
+    for name in ["basic", "basic+dates"] {
+        check(put(tags::EXPIRY_DATE, VR::LO, "2020"), name, &[tags::EXPIRY_DATE], "absent");
+        check(put(tags::TIME_OF_GAIN_CALIBRATION, VR::TM, "Miller^Jane"), name, &[tags::TIME_OF_GAIN_CALIBRATION], "absent");
+        check(put(tags::TIME_OF_GAIN_CALIBRATION, VR::TM, "101112"), name, &[tags::TIME_OF_GAIN_CALIBRATION], "`101112`");
+        let birth = tags::PATIENT_BIRTH_DATE_IN_ALTERNATIVE_CALENDAR;
+        check(put(birth, VR::LO, "Heisei 3"), name, &[birth], "absent");
+    }
+    // A value where items belong can't be looked into.
+    check(put(tags::ANATOMIC_REGION_SEQUENCE, VR::LO, "Miller^Jane"), "basic", &[tags::ANATOMIC_REGION_SEQUENCE], "absent");
+}
+
+#[test]
+fn names_and_uids_beyond_the_table() {
+    let object = Object::new()
+        .text(tags::EVALUATOR_NAME, VR::PN, "Miller^Jane")
+        .text(tags::TARGET_FRAME_OF_REFERENCE_UID, VR::UI, "1.2.3")
+        .text(tags::REFERENCED_COLOR_PALETTE_INSTANCE_UID, VR::UI, "1.2.840.10008.1.5.1")
+        .text(tags::RELATED_GENERAL_SOP_CLASS_UID, VR::UI, "1.2.3")
+        .text(tags::CONTEXT_UID, VR::UI, "Miller^Jane");
+    let shown = [
+        tags::EVALUATOR_NAME,
+        tags::TARGET_FRAME_OF_REFERENCE_UID,
+        tags::REFERENCED_COLOR_PALETTE_INSTANCE_UID,
+        tags::RELATED_GENERAL_SOP_CLASS_UID,
+        tags::CONTEXT_UID,
+    ];
+    let other = |uid| secret().uid(uid);
+    let (uid, context) = (other("1.2.3"), other("Miller^Jane"));
+    check(object.clone(), "basic", &shown, &format!("``, `{uid}`, `1.2.840.10008.1.5.1`, `1.2.3`, `{context}`"));
+    check(object, "basic+uids", &shown, &format!("``, `1.2.3`, `1.2.840.10008.1.5.1`, `1.2.3`, `{context}`"));
+}
+
+#[test]
+fn paths_stay_within_their_folder() {
+    let path = |study: &str, instance: &str, profile: &str| {
+        let object = Object::new().text(tags::STUDY_INSTANCE_UID, VR::UI, study).text(tags::SOP_INSTANCE_UID, VR::UI, instance);
+        let clean = deidentify_bytes(&file(object), self::profile(profile), &secret()).unwrap();
+        let object = dicom_object::from_reader(std::io::Cursor::new(&clean.bytes)).unwrap();
+        let uid = object.element(tags::SOP_INSTANCE_UID).unwrap().to_str().unwrap().trim_end_matches('\0').to_owned();
+        assert_eq!(object.meta().media_storage_sop_instance_uid(), uid);
+        let path = clean.path.to_str().unwrap().to_owned();
+        let parts: Vec<&str> = path.strip_suffix(".dcm").unwrap().split('/').collect();
+        assert!(parts.len() == 3 && parts.iter().all(|part| super::is_uid(part)), "{path}");
+        assert_eq!(parts[2], uid);
+        path
+    };
+    assert_eq!(path("2.25.2", "2.25.1", "basic+uids"), "2.25.2/2.25.3/2.25.1.dcm");
+    for uid in ["..", "1..2", "Miller^Jane", "../../1", "1.2\\1.3", "1.2.840.10008.Miller"] {
+        for name in ["basic", "basic+uids"] {
+            assert_ne!(path(uid, uid, name), path("2.25.2", "2.25.1", name), "{uid}");
+        }
+    }
+    assert_ne!(path("2.25.2", "Miller^Jane", "basic+uids"), path("2.25.2", "Miller^John", "basic+uids"));
+    let empty = file(Object::new().text(tags::SOP_INSTANCE_UID, VR::UI, ""));
+    assert!(matches!(deidentify_bytes(&empty, Profile::default(), &secret()), Err(Fault::Missing { .. })));
+}
+
+fn refused(object: Object, text: &str) -> bool {
+    matches!(deidentify_bytes(&file(object), profile(text), &secret()), Err(Fault::BurnedIn))
+}
+
+#[test]
+fn pixels_that_may_show_a_name() {
+    let put = |tag, vr, value| Object::new().text(tag, vr, value);
+    let suspect = [
+        put(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE),
+        put(tags::SOP_CLASS_UID, VR::UI, uids::MULTI_FRAME_TRUE_COLOR_SECONDARY_CAPTURE_IMAGE_STORAGE),
+        put(tags::MODALITY, VR::CS, "US"),
+        put(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY"),
+        put(tags::IMAGE_TYPE, VR::CS, "DERIVED\\PRIMARY\\SCREEN SAVE"),
+        put(tags::DATE_OF_SECONDARY_CAPTURE, VR::DA, "20200101"),
+    ];
+    for (k, object) in suspect.into_iter().enumerate() {
+        assert!(refused(object.clone(), "basic") && refused(object.clone(), "basic+pixels"), "{k}");
+        assert!(!refused(object.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO"), "basic"), "{k}");
+    }
+    for (said, is) in [("NO", false), ("no ", false), ("", false), ("YES", true), ("yes", true), ("MAYBE", true)] {
+        assert_eq!(refused(put(tags::BURNED_IN_ANNOTATION, VR::CS, said), "basic"), is, "{said}");
+    }
+    assert!(!refused(put(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\AXIAL"), "basic"));
+    assert!(!refused(put(tags::MODALITY, VR::CS, "US").without(tags::PIXEL_DATA), "basic"), "no pixels");
+}
+
+#[test]
+fn pixels_are_blanked_or_withheld() {
+    let region = |[x0, y0, x1, y1]: [u32; 4]| {
+        let corners = [
+            (tags::REGION_LOCATION_MIN_X0, x0),
+            (tags::REGION_LOCATION_MIN_Y0, y0),
+            (tags::REGION_LOCATION_MAX_X1, x1),
+            (tags::REGION_LOCATION_MAX_Y1, y1),
+        ];
+        let item = corners.into_iter().fold(Object::item(), |item, (tag, at)| item.put(tag, VR::UL, PrimitiveValue::from(at)));
+        Object::new()
+            .text(tags::MODALITY, VR::CS, "US")
+            .bytes(tags::PIXEL_DATA, VR::OB, &[9, 1, 8, 2])
+            .sequence(tags::SEQUENCE_OF_ULTRASOUND_REGIONS, vec![item])
+    };
+    let right = || region([1, 0, 1, 1]);
+    assert!(refused(right(), "basic"));
+    let pixels = |object: Object| {
+        result(&file(object), "basic+pixels", |elements| {
+            assert_eq!(told(elements, &[tags::BURNED_IN_ANNOTATION]), "`NO`");
+            find(elements, tags::PIXEL_DATA).unwrap().value.clone().into_owned()
+        })
+    };
+    assert_eq!(pixels(right()), [0, 1, 0, 2]);
+    assert_eq!(pixels(right().text(tags::BURNED_IN_ANNOTATION, VR::CS, "YES")), [0, 1, 0, 2]);
+    let two = right().text(tags::NUMBER_OF_FRAMES, VR::IS, "2").bytes(tags::PIXEL_DATA, VR::OB, &[9, 1, 8, 2, 7, 3, 6, 4]);
+    assert_eq!(pixels(two), [0, 1, 0, 2, 0, 3, 0, 4]);
+    let long = |tag, value: u32| right().put(tag, VR::UL, PrimitiveValue::from(value));
+    let wrong = [
+        ("a region over all", region([0, 0, u32::MAX, u32::MAX])),
+        ("fewer pixels", right().size(4, 4)),
+        ("pixels over", right().bytes(tags::PIXEL_DATA, VR::OB, &[9, 1, 8, 2, 7, 3])),
+        ("one frame of two", right().text(tags::NUMBER_OF_FRAMES, VR::IS, "2")),
+        ("no count", right().text(tags::NUMBER_OF_FRAMES, VR::IS, "two")),
+        ("rows of four bytes", long(tags::ROWS, 1 << 31)),
+        ("columns of four bytes", long(tags::COLUMNS, u32::MAX)),
+        ("no columns", right().size(2, 0)),
+    ];
+    for (what, object) in wrong {
+        assert!(refused(object, "basic+pixels"), "{what}");
+    }
+}
+
+#[test]
+fn overlays_go_out_of_the_pixels_too() {
+    let position = |tag| Tag(0x6000, tag);
+    let object = Object::new()
+        .bits(16, 12)
+        .words(&[0xF001, 0x1FFF, 0x0002, 0x8003])
+        .short(position(0x0100), 16)
+        .short(position(0x0102), 12)
+        .text(position(0x0022), VR::LO, "Miller^Jane");
+    for syntax in [uids::EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"] {
+        let clean = result(&object.clone().encoded(syntax), "basic", |elements| {
+            assert!(elements.iter().all(|element| element.tag.0 != 0x6000));
+            find(elements, tags::PIXEL_DATA).unwrap().value.clone().into_owned()
+        });
+        let words = clean
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&pair| if syntax.ends_with("2.2") { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) });
+        assert_eq!(words.collect::<Vec<_>>(), [0x001, 0xFFF, 0x002, 0x003], "{syntax}");
+    }
+    assert!(refused(object.short(tags::BITS_ALLOCATED, 12), "basic"));
+}
+
+#[test]
+fn safe_private_attributes_that_are_not_safe() {
+    let object =
+        |vr, value: &str| Object::new().text(Tag(0x0019, 0x0010), VR::LO, "SIEMENS MR HEADER").text(Tag(0x0019, 0x100C), vr, value);
+    let shown = [Tag(0x0019, 0x0010), Tag(0x0019, 0x100C)];
+    check(object(VR::IS, "1000"), EVERY_OPTION, &shown, "`SIEMENS MR HEADER`, `1000`");
+    check(object(VR::LO, "b of Secret"), EVERY_OPTION, &shown, "absent, absent");
+    let item = Object::item().text(tags::CODE_MEANING, VR::LO, "Miller, Jane");
+    check(object(VR::IS, "1000").sequence(shown[1], vec![item]), EVERY_OPTION, &shown, "absent, absent");
+}
+
+#[test]
+fn descriptors_names_and_identifiers() {
+    let put = |tag, value| {
+        rich().text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192").text(tags::PATIENT_NAME, VR::PN, "Li^Head=李^明").text(
+            tag,
+            VR::LO,
+            value,
+        )
+    };
+    let check = |tag, value, expected| check(put(tag, value), "basic+descriptors+device", &[tag], expected);
+    check(tags::STUDY_DESCRIPTION, "CT head, chest 31/12/61", "`CT chest`");
+    check(tags::PROTOCOL_NAME, "Miller", "`REMOVED`");
+    check(tags::BODY_PART_EXAMINED, "李 2", "``");
+    check(tags::DEVICE_UID, "1.2.3", "`1.2.3`");
+    let many: Vec<String> = (0..1001).map(|k| format!("ID-{k:05}")).collect();
+    let many = Object::new().text(tags::PATIENT_ID, VR::UT, &many.join("\\"));
+    assert!(matches!(deidentify_bytes(&file(many), Profile::default(), &secret()), Err(Fault::HeaderTooLarge { .. })));
+    let method = result(&file(rich()), EVERY_OPTION, |elements| told(elements, &[tags::DEIDENTIFICATION_METHOD]));
+    assert!(method.len() <= 64 + 2, "{method}");
 }
 
 impl Value<'_> {

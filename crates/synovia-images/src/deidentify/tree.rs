@@ -25,6 +25,15 @@ pub(super) struct Element<'a> {
     pub(super) value: Value<'a>,
 }
 
+impl Element<'_> {
+    /// The VR that the standard gives the tag, whatever the file says; the file's where the standard leaves a choice, or does
+    /// not have the tag.
+    pub(super) fn standard_vr(&self) -> [u8; 2] {
+        let entry = StandardDataDictionary.by_tag(self.tag);
+        entry.and_then(|entry| entry.vr().exact()).map_or(self.vr, vr_bytes)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     Bytes(Cow<'a, [u8]>),
@@ -39,7 +48,11 @@ pub(super) fn vr_of(tag: Tag) -> Option<VR> {
 }
 
 fn dictionary_vr(tag: Tag) -> [u8; 2] {
-    vr_of(tag).map_or(*b"UN", |vr| *vr.to_string().as_bytes().first_chunk().unwrap_or(b"UN"))
+    vr_of(tag).map_or(*b"UN", vr_bytes)
+}
+
+fn vr_bytes(vr: VR) -> [u8; 2] {
+    *vr.to_string().as_bytes().first_chunk().unwrap_or(b"UN")
 }
 
 /// Reads the elements of `bytes`.
@@ -118,7 +131,7 @@ impl<'a> Reader<'a> {
             // PS3.5 §6.2.2 note 4: what an unknown VR holds is implicit little endian.
             let nested = if vr == *b"UN" { Encoding::IMPLICIT } else { encoding };
             let sequence = vr == *b"SQ" || vr == *b"UN" && vr_of(tag) == Some(VR::SQ);
-            let value = if length == UNDEFINED && tag == Tag(0x7FE0, 0x0010) && within == Within::Root {
+            let value = if length == UNDEFINED && tag == Tag(0x7FE0, 0x0010) {
                 Value::Fragments(self.fragments(end)?)
             } else if length == UNDEFINED {
                 Value::Items(self.items(nested, end, true, depth, tag)?)

@@ -15,15 +15,21 @@ pub(super) fn dummy(vr: [u8; 2]) -> Vec<u8> {
     }
 }
 
-/// A DA or DT value (several, by `\`), `days` earlier; `None` where a part is no date.
-pub(super) fn earlier(text: &str, days: i64) -> Option<String> {
+/// A DA, DT or TM value (several, by `\`), `days` earlier; times of day stay. `None` where a part is anything else.
+pub(super) fn earlier(text: &str, vr: [u8; 2], days: i64) -> Option<String> {
     let part = |part: &str| {
         let part = part.trim_matches([' ', '\0']);
         if part.is_empty() {
             return Some(String::new());
         }
+        if vr == *b"TM" {
+            return is_time(part).then(|| part.to_owned());
+        }
         let (date, rest) = part.split_at_checked(8)?;
-        if !date.bytes().all(|b| b.is_ascii_digit()) {
+        let (time, zone) = rest.split_at(rest.find(['+', '-']).unwrap_or(rest.len()));
+        let time_of_day = time.is_empty() || is_time(time);
+        let known_zone = zone.is_empty() || zone.len() == 5 && digits(&zone[1..]) && zone[1..3] <= *"14";
+        if !digits(date) || (vr == *b"DA" && !rest.is_empty()) || !time_of_day || !known_zone {
             return None;
         }
         let (year, month, day) = (date[..4].parse().ok()?, date[4..6].parse().ok()?, date[6..].parse().ok()?);
@@ -33,6 +39,17 @@ pub(super) fn earlier(text: &str, days: i64) -> Option<String> {
     };
     let parts: Option<Vec<String>> = text.split('\\').map(part).collect();
     Some(parts?.join("\\"))
+}
+
+fn digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `HH`, `HHMM`, `HHMMSS` or `HHMMSS.FFFFFF` (PS3.5 §6.2, TM), with colons as old files have them.
+fn is_time(text: &str) -> bool {
+    let text = text.replace(':', "");
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    matches!(whole.len(), 2 | 4 | 6) && digits(whole) && fraction.len() <= 6 && digits(fraction)
 }
 
 /// Days from 1970-01-01 of the proleptic Gregorian calendar: years from March, so that a leap day is a year's last.
@@ -56,15 +73,22 @@ const fn date_of(days: i64) -> (i64, i64, i64) {
     (year, month, day_of_year - (153 * m + 2) / 5 + 1)
 }
 
-/// What of a description stays under Clean Descriptors (E.3.6): words that are anatomy, technique or contrast, never a name
-/// or a number that could be somebody's.
-pub(super) fn cleaned(text: &str) -> String {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| {
-        let lower = word.to_ascii_lowercase();
-        WORDS.contains(&lower.as_str()) || lower.len() <= 2 && !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_digit())
-    });
-    words.collect::<Vec<_>>().join(" ")
+/// What of a description stays under Clean Descriptors (E.3.5): words that are anatomy, technique or contrast unless they are
+/// `named`, and numbers before a unit; never a name or a number that could be somebody's.
+pub(super) fn cleaned(text: &str, named: impl Fn(&str) -> bool) -> String {
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let is_unit = |word: &str| UNITS.iter().any(|unit| unit.eq_ignore_ascii_case(word));
+    let stays = |k: &usize| {
+        let word = words[*k];
+        let (number, unit) = word.split_at(word.bytes().take_while(u8::is_ascii_digit).count());
+        let amount = (1..=3).contains(&number.len()) && is_unit(if unit.is_empty() { words.get(k + 1).unwrap_or(&"") } else { unit });
+        let known = WORDS.iter().chain(UNITS).any(|known| known.eq_ignore_ascii_case(word));
+        amount || known && !named(word)
+    };
+    (0..words.len()).filter(stays).map(|k| words[k]).collect::<Vec<_>>().join(" ")
 }
+
+const UNITS: &[&str] = &["cm", "kv", "kvp", "mas", "min", "mm", "ms", "sec"];
 
 const WORDS: &[&str] = &[
     "2d",
@@ -133,7 +157,6 @@ const WORDS: &[&str] = &[
     "kidney",
     "kidneys",
     "knee",
-    "kv",
     "late",
     "lateral",
     "left",
@@ -154,7 +177,6 @@ const WORDS: &[&str] = &[
     "mediastinum",
     "mip",
     "mlo",
-    "mm",
     "mpr",
     "mr",
     "mra",
@@ -253,13 +275,21 @@ mod tests {
 
     #[test]
     fn dates_move_by_whole_days() {
-        assert_eq!(earlier("20200301", 1).unwrap(), "20200229");
-        assert_eq!(earlier("20190301", 1).unwrap(), "20190228");
-        assert_eq!(earlier("20200101101112.5+0100", 366).unwrap(), "20181231101112.5+0100");
-        assert_eq!(earlier("20200102\\20200103 ", 1).unwrap(), "20200101\\20200102");
-        assert_eq!(earlier("", 5).unwrap(), "");
-        for none in ["2020", "20201301", "2020.01.02", "yesterday", "é2020010"] {
-            assert_eq!(earlier(none, 1), None, "{none}");
+        assert_eq!(earlier("20200301", *b"DA", 1).unwrap(), "20200229");
+        assert_eq!(earlier("20190301", *b"DA", 1).unwrap(), "20190228");
+        assert_eq!(earlier("20200101101112.5+0100", *b"DT", 366).unwrap(), "20181231101112.5+0100");
+        assert_eq!(earlier("20200102\\20200103 ", *b"DA", 1).unwrap(), "20200101\\20200102");
+        assert_eq!(earlier("", *b"DA", 5).unwrap(), "");
+        assert_eq!(earlier("10:11:12.5", *b"TM", 5).unwrap(), "10:11:12.5");
+        for none in ["2020", "20201301", "2020.01.02", "yesterday", "é2020010", "19611231 Secret^Name", "20200101-20200201", "2020010110"]
+        {
+            assert_eq!(earlier(none, *b"DA", 1), None, "{none}");
+        }
+        for none in ["20200101Secret", "20200101-Name", "2020010110+é12", "20200101101112.5+Name", "20200101-20200201"] {
+            assert_eq!(earlier(none, *b"DT", 1), None, "{none}");
+        }
+        for none in ["Secret^Name", "1", "4711081", "19611231", "101112.1234567"] {
+            assert_eq!(earlier(none, *b"TM", 1), None, "{none}");
         }
         for days in (-800_000..800_000).step_by(97) {
             let (year, month, day) = date_of(days);
@@ -269,7 +299,11 @@ mod tests {
 
     #[test]
     fn descriptions_keep_common_words_only() {
-        assert_eq!(cleaned("CT Chest w/o contrast, Mr. Miller 4711-2 (5 mm)"), "CT Chest contrast Mr 2 5 mm");
-        assert_eq!(cleaned("Müller^Jan"), "");
+        let none = |_: &str| false;
+        assert_eq!(cleaned("CT Chest w/o contrast, Mr. Miller 4711-2 (5 mm)", none), "CT Chest contrast Mr 5 mm");
+        assert_eq!(cleaned("T2 tra 3mm 120 kV", none), "T2 tra 3mm 120 kV");
+        assert_eq!(cleaned("DOB 31/12/61, chest", none), "chest");
+        assert_eq!(cleaned("Chest of Sue Head", |word| word.eq_ignore_ascii_case("head")), "Chest of");
+        assert_eq!(cleaned("Müller^Jan", none), "");
     }
 }

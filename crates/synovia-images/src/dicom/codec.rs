@@ -254,10 +254,11 @@ fn names_colours(mut bytes: &[u8]) -> bool {
 
 fn jpeg_2000<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {
     const DAMAGED: Fault = Fault::Codec { codec: "JPEG 2000" };
-    // The size is read here first, so that the decoder can't be made to allocate more than the header admits.
-    let (columns, rows, samples) = size_of_codestream(bytes).ok_or(DAMAGED)?;
-    stream_size("JPEG 2000", (columns, rows, samples), module)?;
-    let image = jpeg2k::Image::from_bytes(bytes).map_err(|_| DAMAGED)?;
+    // The size is read here first, so that the decoder can't be made to allocate more than the header admits. It is given the
+    // codestream from there on: the boxes of a JP2 file could lead it to another.
+    let (codestream, size) = codestream(bytes).ok_or(DAMAGED)?;
+    stream_size("JPEG 2000", size, module)?;
+    let image = jpeg2k::Image::from_bytes(codestream).map_err(|_| DAMAGED)?;
     let components = image.components();
     let n = module.pixels();
     if components.len() != module.samples || components.iter().any(|component| component.data().len() != n) {
@@ -285,8 +286,8 @@ fn jpeg_2000<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Phot
     Ok((stored, photometric))
 }
 
-/// Columns, rows and components of a JPEG 2000 codestream, bare or within a JP2 file (ITU-T T.800 §A.5.1, SIZ).
-fn size_of_codestream(bytes: &[u8]) -> Option<(usize, usize, usize)> {
+/// The first JPEG 2000 codestream, bare or within a JP2 file, and its columns, rows and components (ITU-T T.800 §A.5.1, SIZ).
+fn codestream(bytes: &[u8]) -> Option<(&[u8], (usize, usize, usize))> {
     let start = bytes.windows(4).position(|window| window == [0xFF, 0x4F, 0xFF, 0x51])?;
     let siz = bytes.get(start + 4..)?;
     let word = |at: usize| siz.get(at..at + 4)?.first_chunk().map(|&word| u32::from_be_bytes(word));
@@ -294,5 +295,24 @@ fn size_of_codestream(bytes: &[u8]) -> Option<(usize, usize, usize)> {
     let columns = word(4)?.checked_sub(word(12)?)?;
     let rows = word(8)?.checked_sub(word(16)?)?;
     let samples = u16::from_be_bytes(*siz.get(36..38)?.first_chunk()?);
-    Some((columns as usize, rows as usize, samples.into()))
+    Some((&bytes[start..], (columns as usize, rows as usize, samples.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decoder_is_given_the_size_that_was_checked() {
+        let siz = |size: u32| {
+            let mut siz = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
+            siz.extend([size, size, 0, 0, size, size, 0, 0].iter().flat_map(|word| word.to_be_bytes()));
+            siz.extend([0, 1]);
+            siz
+        };
+        // A small one in a box before the one that the boxes lead to.
+        let bytes = [vec![0; 20], siz(2), siz(60_000)].concat();
+        let (stream, size) = codestream(&bytes).unwrap();
+        assert_eq!((stream, size), (&bytes[20..], (2, 2, 1)));
+    }
 }

@@ -24,6 +24,11 @@ pub(super) struct Opened {
     pub(super) pixels: Option<PixelElement>,
 }
 
+/// Group 0002 is longer in no file that is an image.
+const MAX_META: u64 = 64 << 10;
+/// What of it is read.
+const META_TAGS: [Tag; 3] = [tags::MEDIA_STORAGE_SOP_CLASS_UID, tags::MEDIA_STORAGE_SOP_INSTANCE_UID, tags::TRANSFER_SYNTAX_UID];
+
 /// How much of a file is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
@@ -40,15 +45,7 @@ impl Opened {
         if bytes.len() == 0 {
             return Err(Fault::Empty);
         }
-        let (meta, start) = file_meta(&mut bytes)?;
-        if meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID).as_deref() == Some(uids::MEDIA_STORAGE_DIRECTORY_STORAGE) {
-            return Err(Fault::Directory);
-        }
-        bytes.go_to(start)?;
-        let syntax = match meta.text(tags::TRANSFER_SYNTAX_UID) {
-            Some(uid) => TransferSyntax::of(&uid).ok_or_else(|| Fault::Undecodable { uid: Fault::shown(&uid), name: "not known" })?,
-            None => guess(&mut bytes)?,
-        };
+        let (meta, syntax) = to_data(&mut bytes)?;
         if syntax.deflated {
             let limit = if depth == Depth::Header { MAX_INFLATED_HEADER } else { MAX_INFLATED };
             let mut inflated = Vec::new();
@@ -94,18 +91,9 @@ pub(crate) fn split_file(file: &[u8]) -> Result<Split<'_>, Fault> {
     if file.is_empty() {
         return Err(Fault::Empty);
     }
-    // No meta information is longer.
-    let mut bytes = Bytes::of_memory(file[..file.len().min(1 << 16)].to_vec());
-    let (meta, start) = file_meta(&mut bytes)?;
-    if meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID).as_deref() == Some(uids::MEDIA_STORAGE_DIRECTORY_STORAGE) {
-        return Err(Fault::Directory);
-    }
-    bytes.go_to(start)?;
-    let syntax = match meta.text(tags::TRANSFER_SYNTAX_UID) {
-        Some(uid) => TransferSyntax::of(&uid).ok_or_else(|| Fault::Undecodable { uid: Fault::shown(&uid), name: "not known" })?,
-        None => guess(&mut bytes)?,
-    };
-    let rest = &file[start as usize..];
+    let mut bytes = Bytes::of_memory(file[..file.len().min(MAX_META as usize + 256)].to_vec());
+    let (_, syntax) = to_data(&mut bytes)?;
+    let rest = &file[bytes.position() as usize..];
     let data = if syntax.deflated {
         let mut inflated = Vec::new();
         let result = flate2::read::DeflateDecoder::new(rest).take(MAX_INFLATED).read_to_end(&mut inflated);
@@ -118,6 +106,20 @@ pub(crate) fn split_file(file: &[u8]) -> Result<Split<'_>, Fault> {
         Cow::Borrowed(rest)
     };
     Ok(Split { syntax_uid: syntax.uid.to_owned(), encoding: syntax.encoding, deflated: syntax.deflated, data })
+}
+
+/// Group 0002 and the transfer syntax; `bytes` then stand at the data set.
+fn to_data(bytes: &mut Bytes) -> Result<(Dataset, &'static TransferSyntax), Fault> {
+    let (meta, start) = file_meta(bytes)?;
+    if meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID).as_deref() == Some(uids::MEDIA_STORAGE_DIRECTORY_STORAGE) {
+        return Err(Fault::Directory);
+    }
+    bytes.go_to(start)?;
+    let syntax = match meta.text(tags::TRANSFER_SYNTAX_UID) {
+        Some(uid) => TransferSyntax::of(&uid).ok_or_else(|| Fault::Undecodable { uid: Fault::shown(&uid), name: "not known" })?,
+        None => guess(bytes)?,
+    };
+    Ok((meta, syntax))
 }
 
 /// Group 0002 and where the data set starts. A file may lack the preamble, or the whole group.
@@ -146,7 +148,10 @@ fn file_meta(bytes: &mut Bytes) -> Result<(Dataset, u64), Fault> {
             return Err(Fault::Overrun { tag, claimed: length.into(), left: bytes.left() });
         }
         position = bytes.position() + u64::from(length);
-        if length <= 1024 {
+        if position > MAX_META {
+            return Err(Fault::HeaderTooLarge { limit: "64 KiB of file meta information" });
+        }
+        if length <= 1024 && META_TAGS.contains(&tag) {
             let value = bytes.vec(length.into())?;
             meta.put(tag, value);
         }

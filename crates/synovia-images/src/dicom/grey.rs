@@ -39,7 +39,7 @@ impl Table {
         }
         let bytes = data.bytes(entries).ok_or(Fault::Missing { tag: entries, name: "LUT Data" })?;
         // Eight-bit entries come one a byte from some writers, one a word from others.
-        let entries: Vec<u16> = if bytes.len() < 2 * n {
+        let entries: Vec<u16> = if bits <= 8 && bytes.len() < 2 * n {
             bytes.iter().take(n).map(|&entry| entry.into()).collect()
         } else {
             data.shorts(entries).unwrap_or_default().into_iter().take(n).collect()
@@ -183,8 +183,14 @@ impl Voi {
 
 /// The item of a functional group (§C.7.6.16) that holds for `frame`: its own, else the shared one.
 pub(super) fn functional_group(data: &Dataset, frame: usize, group: Tag) -> Option<&Dataset> {
-    let own = data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).get(frame).and_then(|item| item.items(group).first());
-    own.or_else(|| data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first().and_then(|item| item.items(group).first()))
+    let own = data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).get(frame);
+    group_of(own, data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first(), group)
+}
+
+/// The same, of the items for the frame and for all frames.
+pub(super) fn group_of<'a>(own: Option<&'a Dataset>, shared: Option<&'a Dataset>, group: Tag) -> Option<&'a Dataset> {
+    let first = |item: &'a Dataset| item.items(group).first();
+    own.and_then(first).or_else(|| shared.and_then(first))
 }
 
 /// Stored values that mark pixels outside of what was imaged (§C.7.5.1.1.2).

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::{Study, Time};
 
 use super::dataset::Dataset;
-use super::grey::functional_group;
+use super::grey::group_of;
 use crate::error::Fault;
 use crate::stack::{Plane, stack};
 
@@ -122,7 +122,7 @@ impl Instance {
                 Some("LL" | "RL" | "LAT" | "LATERAL" | "LLAT" | "RLAT") => 3,
                 _ => 2,
             },
-            plane: plane_of(data, study.frame as usize),
+            plane: Planes::of(data).at(study.frame as usize),
             study,
         })
     }
@@ -151,8 +151,7 @@ fn role(data: &Dataset) -> Result<Role, Fault> {
     }
     let kind = data.text(tags::IMAGE_TYPE).unwrap_or_default();
     let values: Vec<&str> = kind.split('\\').map(str::trim).collect();
-    // Secondary Capture and its multi-frame forms.
-    let captured = class.starts_with(uids::SECONDARY_CAPTURE_IMAGE_STORAGE);
+    let captured = is_secondary_capture(&class);
     Ok(if values.contains(&"LOCALIZER") || values.contains(&"SCOUT") {
         Role::Localizer
     } else if captured || values.get(1) == Some(&"SECONDARY") {
@@ -164,22 +163,46 @@ fn role(data: &Dataset) -> Result<Role, Fault> {
     })
 }
 
-/// Where a frame lies: by its functional groups (PS3.3 §C.7.6.16.2.3), else by the image's own position and orientation.
-fn plane_of(data: &Dataset, frame: usize) -> Option<Plane> {
-    let group = |group| functional_group(data, frame, group).unwrap_or(data);
-    let position = group(tags::PLANE_POSITION_SEQUENCE).decimals(tags::IMAGE_POSITION_PATIENT)?;
-    let orientation = group(tags::PLANE_ORIENTATION_SEQUENCE).decimals(tags::IMAGE_ORIENTATION_PATIENT)?;
-    let plane = Plane { position_mm: *position.first_chunk()?, orientation: *orientation.first_chunk()? };
-    let whole = position.len() == 3 && orientation.len() == 6;
-    (whole && plane.position_mm.iter().chain(&plane.orientation).all(|x| x.is_finite())).then_some(plane)
+/// Secondary Capture Image Storage or one of its multi-frame forms.
+pub(crate) fn is_secondary_capture(class: &str) -> bool {
+    class.strip_prefix(uids::SECONDARY_CAPTURE_IMAGE_STORAGE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
+
+/// Where frames lie.
+struct Planes<'a> {
+    data: &'a Dataset,
+    per_frame: &'a [Dataset],
+    shared: Option<&'a Dataset>,
+}
+
+impl<'a> Planes<'a> {
+    fn of(data: &'a Dataset) -> Self {
+        let shared = data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
+        Self { data, per_frame: data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE), shared }
+    }
+
+    /// Where a frame lies: by its functional groups (PS3.3 §C.7.6.16.2.3), else by the image's own position and orientation.
+    fn at(&self, frame: usize) -> Option<Plane> {
+        let group = |group| group_of(self.per_frame.get(frame), self.shared, group).unwrap_or(self.data);
+        let position = group(tags::PLANE_POSITION_SEQUENCE).decimals(tags::IMAGE_POSITION_PATIENT)?;
+        let orientation = group(tags::PLANE_ORIENTATION_SEQUENCE).decimals(tags::IMAGE_ORIENTATION_PATIENT)?;
+        let plane = Plane { position_mm: *position.first_chunk()?, orientation: *orientation.first_chunk()? };
+        let whole = position.len() == 3 && orientation.len() == 6;
+        let finite = plane.position_mm.iter().chain(&plane.orientation).all(|x| x.is_finite());
+        (whole && finite && plane.directions().is_some()).then_some(plane)
+    }
+}
+
+/// Frames whose places are looked at: twice as many as the longest volumes have.
+const MAX_PLACED_FRAMES: u32 = 20_000;
 
 /// The frame that stands for an image: the middle one along the normal where every frame has a place of its own, else the
 /// middle one in order.
 fn middle_frame(data: &Dataset, n_frames: u32) -> u32 {
-    let n = data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).len();
-    if n == n_frames as usize && n > 1 {
-        let planes: Option<Vec<Plane>> = (0..n).map(|frame| plane_of(data, frame)).collect();
+    let frames = Planes::of(data);
+    let n = frames.per_frame.len();
+    if n == n_frames as usize && n > 1 && n_frames <= MAX_PLACED_FRAMES {
+        let planes: Option<Vec<Plane>> = (0..n).map(|frame| frames.at(frame)).collect();
         let order = planes.map(|planes| stack(&planes).order).unwrap_or_default();
         // One position for all is a film, not a volume.
         if order.len() > 1 {
@@ -190,8 +213,8 @@ fn middle_frame(data: &Dataset, n_frames: u32) -> u32 {
 }
 
 /// When the image was acquired: the first of Acquisition DateTime, then Acquisition, Content, Series and Study Date with
-/// their Times. A date without a time is taken only when no pair is whole, as the last moment of its day: an image must
-/// never be thought older than it is. `None` when nothing is a date.
+/// their Times. A date without a time is taken only when no pair is whole. What is left out of date and time counts as its
+/// last moment: an image must never be thought older than it is. `None` when nothing is a date.
 pub(super) fn time(data: &Dataset) -> Option<Time> {
     let zone = data.text(tags::TIMEZONE_OFFSET_FROM_UTC);
     if let Some(text) = data.text(tags::ACQUISITION_DATE_TIME)
@@ -206,7 +229,7 @@ pub(super) fn time(data: &Dataset) -> Option<Time> {
         (tags::STUDY_DATE, tags::STUDY_TIME),
     ];
     let pairs = pairs.map(|(date, time)| (data.text(date), data.text(time)));
-    let whole = pairs.iter().find_map(|(date, time)| Time::parse_dicom(date.as_deref()?, Some(time.as_deref()?)).ok());
+    let whole = pairs.iter().find_map(|(date, time)| Time::parse_dicom(date.as_deref()?, Some(&latest(time.as_deref()?))).ok());
     let time = whole.or_else(|| pairs.iter().find_map(|(date, _)| Time::parse_dicom(date.as_deref()?, None).ok()))?;
     Some(time.plus_seconds(-zone.as_deref().and_then(offset_seconds).unwrap_or(0)))
 }
@@ -216,9 +239,19 @@ fn date_time(text: &str, zone: Option<&str>) -> Option<Time> {
     let at = text.find(['+', '-']).unwrap_or(text.len());
     let (local, own) = text.split_at_checked(at)?;
     let (date, time) = local.split_at_checked(8)?;
-    let time = Time::parse_dicom(date, Some(time)).ok()?;
+    let time = Time::parse_dicom(date, Some(&latest(time))).ok()?;
     let zone = if own.is_empty() { zone } else { Some(own) };
     Some(time.plus_seconds(-zone.and_then(offset_seconds).unwrap_or(0)))
+}
+
+/// A TM value of hours, or of hours and minutes, as the last second of them.
+fn latest(time: &str) -> String {
+    let time = time.trim_matches([' ', '\0']).replace(':', "");
+    match time.len() {
+        2 => time + "5959",
+        4 => time + "59",
+        _ => time,
+    }
 }
 
 /// `+HHMM` or `-HHMM`; PS3.3 §C.12.1 bounds it to -12 and +14 hours.
@@ -256,7 +289,10 @@ mod tests {
         };
         check(&[(ADT, "20200102030405.678+0130"), (AD, "19990101")], "2020-01-02T01:34:05Z");
         check(&[(ADT, "20200102030405"), (ZONE, "-0500")], "2020-01-02T08:04:05Z");
-        check(&[(AD, "20200102"), (AT, "0304"), (SD, "20200101"), (ST, "00")], "2020-01-02T03:04:00Z");
+        check(&[(AD, "20200102"), (AT, "0304"), (SD, "20200101"), (ST, "00")], "2020-01-02T03:04:59Z");
+        check(&[(AD, "20200102"), (AT, "03")], "2020-01-02T03:59:59Z");
+        check(&[(AD, "20200102"), (AT, "10:11")], "2020-01-02T10:11:59Z");
+        check(&[(ADT, "202001020304")], "2020-01-02T03:04:59Z");
         check(&[(AD, "20200102"), (AT, "030405"), (ZONE, "+0100 ")], "2020-01-02T02:04:05Z");
         check(&[(AD, "20200102"), (CD, "20200102"), (CT, "120000")], "2020-01-02T12:00:00Z");
         check(&[(AD, "20200102"), (CD, "20200103")], "2020-01-02T23:59:59Z");
@@ -265,5 +301,12 @@ mod tests {
         check(&[(ADT, "2020"), (AD, "00000000"), (SD, "0000-00-00")], "none");
         check(&[(ADT, "é0200102030405")], "none");
         check(&[], "none");
+    }
+
+    #[test]
+    fn classes_that_start_alike() {
+        for (class, is) in [("7", true), ("7.4", true), ("77.1.6", false), ("78.1", false), ("2", false)] {
+            assert_eq!(is_secondary_capture(&format!("1.2.840.10008.5.1.4.1.1.{class}")), is, "{class}");
+        }
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn decode(bytes: &[u8], columns: usize, rows: usize, samples: usize) 
     let mut result = Vec::new();
     let mut frame: Option<(u32, Vec<u8>)> = None;
     let mut preset = Preset::default();
-    let mut n_decoded = 0;
+    let mut decoded = vec![false; samples];
     let mut at = 0;
     if bytes.get(..2) != Some(&[0xFF, 0xD8]) {
         return Err(DAMAGED);
@@ -72,11 +72,14 @@ pub(super) fn decode(bytes: &[u8], columns: usize, rows: usize, samples: usize) 
                 if selectors.as_chunks::<2>().0.iter().any(|[_, table]| *table != 0) || (interleave == 0) != (planes.len() == 1) {
                     return Err(DAMAGED);
                 }
+                // Each component comes once.
+                if planes.iter().any(|&plane| std::mem::replace(&mut decoded[plane], true)) {
+                    return Err(DAMAGED);
+                }
                 let mut scan = Scan::new(&bytes[at..], *precision, near.into(), &preset)?;
                 scan.planes(&planes, interleave, &mut result, columns, samples)?;
                 at += scan.bits.consumed();
-                n_decoded += planes.len();
-                if n_decoded >= samples {
+                if !decoded.contains(&false) {
                     return Ok(result);
                 }
                 // The scan's padding, up to the next marker.

@@ -23,7 +23,7 @@ use synovia_cohort::Study;
 pub(crate) use dataset::Encoding;
 pub(crate) use file::{Split, split_file};
 pub(crate) use grey::shades;
-pub(crate) use instance::{Instance, Role};
+pub(crate) use instance::{Instance, Role, is_secondary_capture};
 #[cfg(test)]
 pub(crate) use jpeg::Written as WrittenJpeg;
 

@@ -126,6 +126,24 @@ fn a_deflate_bomb_is_bounded() {
     });
 }
 
+#[test]
+fn pictures_and_meta_information_of_any_size() {
+    let reason = |bytes: &[u8], kind| with_file(bytes, |path| load_file(path, kind, &Preparation::grey(2))).unwrap_err().reason;
+    // 256 million pixels, by the frame header of a JPEG of four.
+    let mut jpeg = super::pixels::jpeg(&[3, 90, 200, 7], 2, 2, image::ExtendedColorType::L8);
+    let at = jpeg.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap() + 5;
+    jpeg[at..at + 4].copy_from_slice(&[0x3E, 0x80, 0x3E, 0x80]);
+    assert_eq!(reason(&jpeg, ImageKind::Picture), "the JPEG file is damaged or over the size limit");
+    let mut meta = vec![0; 128];
+    meta.extend(b"DICM");
+    for _ in 0..3 {
+        meta.extend([0x02, 0x00, 0x02, 0x01, b'O', b'B', 0, 0, 0, 0x80, 0, 0]);
+        meta.resize(meta.len() + 0x8000, 0);
+    }
+    let expected = "the header holds more than 64 KiB of file meta information: not an image that this build reads";
+    assert_eq!(reason(&meta, ImageKind::Dicom), expected);
+}
+
 fn seeds() -> Vec<Vec<u8>> {
     let lut = || Object::table([4, 0, 16], &[0, 10, 20, 30]);
     let mut rle = vec![1, 0, 0, 0, 64, 0, 0, 0];
@@ -133,6 +151,26 @@ fn seeds() -> Vec<Vec<u8>> {
     rle.extend([3, 0, 1, 2, 3, 0x80]);
     let lossless = WrittenJpeg { columns: 2, samples: 1, precision: 12, selection: 7, restart_rows: 1 }.encode(&[1, 900, 4000, 7]);
     let baseline = super::pixels::jpeg(&[3, 90, 200, 7], 2, 2, image::ExtendedColorType::L8);
+    let long = |item: Object, (tag, at): (dicom_core::Tag, u32)| item.put(tag, dicom_core::VR::UL, dicom_core::PrimitiveValue::from(at));
+    let corners = [
+        (tags::REGION_LOCATION_MIN_X0, 1),
+        (tags::REGION_LOCATION_MIN_Y0, 0),
+        (tags::REGION_LOCATION_MAX_X1, 1),
+        (tags::REGION_LOCATION_MAX_Y1, 1),
+    ];
+    let region = corners.into_iter().fold(Object::item(), long);
+    let ultrasound = Object::new()
+        .text(tags::MODALITY, dicom_core::VR::CS, "US")
+        .short(dicom_core::Tag(0x6000, 0x0102), 8)
+        .sequence(tags::SEQUENCE_OF_ULTRASOUND_REGIONS, vec![region]);
+    // 2 x 2 x 2 bytes, behind the least header.
+    let mut nifti = vec![0u8; 352];
+    for (at, value) in [(0, 348i16), (40, 3), (42, 2), (44, 2), (46, 2), (70, 2)] {
+        nifti[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    nifti[108..112].copy_from_slice(&352f32.to_le_bytes());
+    nifti[344..347].copy_from_slice(b"n+1");
+    nifti.extend(0..8);
     let encoded = |stream: Vec<u8>, syntax: &str| Object::new().bits(16, 12).fragments(vec![0], vec![stream]).encoded(syntax);
     vec![
         encoded(lossless, "1.2.840.10008.1.2.4.70"),
@@ -145,6 +183,8 @@ fn seeds() -> Vec<Vec<u8>> {
         Object::new().bits(16, 12).words(&[1, 2, 3, 4]).encoded("1.2.840.10008.1.2.2"),
         Object::new().fragments(vec![0], vec![rle]).encoded("1.2.840.10008.1.2.5"),
         Object::new().encoded(uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN),
+        ultrasound.encoded(uids::EXPLICIT_VR_LITTLE_ENDIAN),
+        nifti,
     ]
 }
 
@@ -152,7 +192,7 @@ fn seeds() -> Vec<Vec<u8>> {
 fn read_every_way(bytes: &[u8]) {
     with_file(bytes, |path| {
         let preparation = Preparation::grey(4);
-        for kind in [ImageKind::Dicom, ImageKind::Picture] {
+        for kind in [ImageKind::Dicom, ImageKind::Picture, ImageKind::Nifti] {
             match load_file(path, kind, &preparation) {
                 Ok(loaded) => assert!(loaded.pixels.len() == 16 && loaded.pixels.iter().all(|x| (0.0..=1.0).contains(x))),
                 Err(rejected) => {
@@ -161,8 +201,11 @@ fn read_every_way(bytes: &[u8]) {
                 }
             }
         }
-        if let Err(rejected) = deidentify(path, Profile::default(), &Secret::new([7; 16]).unwrap()) {
-            assert!(!rejected.reason.contains("SECRET") && !rejected.reason.contains("Secret^"), "{}", rejected.reason);
+        let every = "basic+pixels+descriptors+dates+device+uids+private".parse().unwrap();
+        for profile in [Profile::default(), every] {
+            if let Err(rejected) = deidentify(path, profile, &Secret::new([7; 16]).unwrap()) {
+                assert!(!rejected.reason.contains("SECRET") && !rejected.reason.contains("Secret^"), "{}", rejected.reason);
+            }
         }
         let log = RejectedLog::counting();
         let index = scan(path.parent().unwrap(), ImageKind::Dicom, &log, &|_| ()).unwrap();
@@ -174,12 +217,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn mutations_never_panic(seed in 0usize..7, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), cut in any::<Option<prop::sample::Index>>()) {
+    fn mutations_never_panic(seed in 0usize..9, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), cut in any::<Option<prop::sample::Index>>()) {
         let mut bytes = seeds().swap_remove(seed);
         for (at, value) in changes {
             // After the preamble: what is changed there changes nothing.
-            let n = bytes.len() - 128;
-            bytes[128 + at.index(n)] = value;
+            let preamble = if bytes.get(128..132) == Some(b"DICM") { 128 } else { 0 };
+            let n = bytes.len() - preamble;
+            bytes[preamble + at.index(n)] = value;
         }
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));

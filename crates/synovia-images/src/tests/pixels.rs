@@ -126,6 +126,12 @@ fn look_up_tables() {
     // Entries of a byte each.
     let bytes = Object::item().shorts(tags::LUT_DESCRIPTOR, VR::US, &[4, 0, 8]).bytes(tags::LUT_DATA, VR::OW, &[255, 0, 51, 102]);
     check(Object::new().sequence(tags::VOILUT_SEQUENCE, vec![bytes]), &[1.0, 0.0, 0.2, 0.4]);
+    // Half of the words are no bytes.
+    check_refused(
+        Object::new().sequence(tags::VOILUT_SEQUENCE, vec![Object::table([4, 0, 16], &[1, 2])]),
+        "(0028,3002)",
+        "the data set cannot be parsed: LUT Data does not have the entries that the LUT Descriptor says",
+    );
     check_refused(
         Object::new().sequence(tags::VOILUT_SEQUENCE, vec![Object::table([9, 0, 8], &[1])]),
         "(0028,3002)",

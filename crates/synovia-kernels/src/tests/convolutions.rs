@@ -1,12 +1,11 @@
 use proptest::prelude::*;
 
 use super::{distance, numbers};
-use crate::direct::{self, Stem, Window};
+use crate::direct::{self, Stem};
 use crate::finish::{Activated, AddTo, Affine, AsIs, Finish, Plain, Statistics, ThroughActivation, padded, total};
-use crate::gemm::{COLUMNS, ROWS, rows_times_panel};
-use crate::lanes::{Kernel, Lanes, Portable, vectorized};
-use crate::shared::{Source, Target};
-use crate::winograd::{self, Images, Tile, Weights, transform_weights};
+use crate::gemm::COLUMNS;
+use crate::images::{Images, UnitShape};
+use crate::winograd::{self, Tile, Weights, transform_weights};
 
 /// Random numbers of real channels, zeros beyond.
 fn tensor(images: Images, channels: usize, seed: u64) -> Vec<f32> {
@@ -24,9 +23,9 @@ struct Defined {
     dw: Vec<f64>,
 }
 
-fn defined(window: Window, images: Images, x: &[f32], weight: &[f32], dy: &[f32]) -> Defined {
-    let Window { channels_in, channels_out, kernel, stride } = window;
-    let (n_in, n_out, output) = (padded(channels_in), padded(channels_out), window.output(images));
+fn defined(shape: UnitShape, images: Images, x: &[f32], weight: &[f32], dy: &[f32]) -> Defined {
+    let UnitShape { channels_in, channels_out, kernel, stride } = shape;
+    let (n_in, n_out, output) = (padded(channels_in), padded(channels_out), shape.output(images));
     let (mut y, mut dx, mut dw) = (vec![0.0; output.pixels() * n_out], vec![0.0; x.len()], vec![0.0; weight.len()]);
     for n in 0..images.batch {
         for (oy, ox) in (0..output.height).flat_map(|oy| (0..output.width).map(move |ox| (oy, ox))) {
@@ -52,28 +51,28 @@ fn defined(window: Window, images: Images, x: &[f32], weight: &[f32], dy: &[f32]
 }
 
 #[track_caller]
-fn check(window: Window, images: Images) {
-    let output = window.output(images);
-    let x = tensor(images, window.channels_in, 1);
-    let weight = numbers(window.n_weights(), 2);
-    let dy = tensor(output, window.channels_out, 3);
-    let expected = defined(window, images, &x, &weight, &dy);
-    let what = format!("{window:?} {images:?}");
+fn check(shape: UnitShape, images: Images) {
+    let output = shape.output(images);
+    let x = tensor(images, shape.channels_in, 1);
+    let weight = numbers(shape.n_weights(), 2);
+    let dy = tensor(output, shape.channels_out, 3);
+    let expected = defined(shape, images, &x, &weight, &dy);
+    let what = format!("{shape:?} {images:?}");
     let (mut y, mut dx, mut dw) = (vec![f32::NAN; expected.y.len()], vec![0.0; x.len()], vec![f32::NAN; weight.len()]);
 
-    let sums = direct::convolve(window, &x, images, &weight, Statistics, &mut y);
+    let sums = direct::convolve(shape, &x, images, &weight, Statistics, &mut y);
     assert!(distance(&y, expected.y.iter().copied()) < 1e-5, "{what}");
-    check_sums(&sums, &expected.y, padded(window.channels_out), &what);
-    direct::data_gradient(window, &dy, images, &weight, AsIs, &mut dx);
+    check_sums(&sums, &expected.y, padded(shape.channels_out), &what);
+    direct::data_gradient(shape, &dy, images, &weight, AsIs, &mut dx);
     assert!(distance(&dx, expected.dx.iter().copied()) < 1e-5, "data gradient, {what}");
-    direct::data_gradient(window, &dy, images, &weight, AddTo, &mut dx);
+    direct::data_gradient(shape, &dy, images, &weight, AddTo, &mut dx);
     assert!(distance(&dx, expected.dx.iter().map(|v| 2.0 * v)) < 1e-5, "added, {what}");
-    direct::weight_gradient(window, &x, images, &dy, &mut dw);
+    direct::weight_gradient(shape, &x, images, &dy, &mut dw);
     assert!(distance(&dw, expected.dw.iter().copied()) < 1e-5, "weight gradient, {what}");
 
-    if window.kernel == 3 && window.stride == 1 {
+    if shape.kernel == 3 && shape.stride == 1 {
         for tile in [Tile::Two, Tile::Four] {
-            check_winograd(tile, window, images, &x, &weight, &dy, &expected);
+            check_winograd(tile, shape, images, &x, &weight, &dy, &expected);
         }
     }
 }
@@ -89,10 +88,10 @@ fn check_sums(partial: &[f32], y: &[f64], channels: usize, what: &str) {
     }
 }
 
-fn check_winograd(tile: Tile, window: Window, images: Images, x: &[f32], weight: &[f32], dy: &[f32], expected: &Defined) {
-    let Window { channels_in, channels_out, .. } = window;
+fn check_winograd(tile: Tile, shape: UnitShape, images: Images, x: &[f32], weight: &[f32], dy: &[f32], expected: &Defined) {
+    let UnitShape { channels_in, channels_out, .. } = shape;
     let channels = [padded(channels_in), padded(channels_out)];
-    let what = format!("{tile:?} {window:?} {images:?}");
+    let what = format!("{tile:?} {shape:?} {images:?}");
     let transformed = |adjoint| transform_weights(tile, Weights { values: weight, channels_in, channels_out, adjoint });
     let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![f32::NAN; weight.len()]);
     let sums = winograd::convolve(tile, Plain(x), Statistics, images, channels, &transformed(false), &mut y);
@@ -118,8 +117,14 @@ fn odd_sizes_strides_one_channel_and_a_batch_of_one() {
         (2, 3, 5, 3, images(1, 11, 10)),
         (3, 16, 7, 2, images(1, 12, 9)),
         (64, 48, 3, 1, images(3, 13, 10)),
+        // Channels so many that the whole batch goes through a step at a time.
+        (256, 256, 3, 1, images(2, 6, 5)),
+        // Tiles so many that the weight gradient takes a second group of them.
+        (1, 1, 3, 1, images(1, 190, 190)),
+        // More taps than are gone through at a time, and more rows of weights.
+        (130, 20, 3, 2, images(2, 9, 8)),
     ] {
-        check(Window { channels_in, channels_out, kernel, stride }, images);
+        check(UnitShape { channels_in, channels_out, kernel, stride }, images);
     }
 }
 
@@ -131,14 +136,14 @@ proptest! {
         channels_in in 1usize..40, channels_out in 1usize..40, kernel in 0usize..3, stride in 1usize..3,
         batch in 1usize..4, height in 1usize..15, width in 1usize..15,
     ) {
-        check(Window { channels_in, channels_out, kernel: 2 * kernel + 1, stride }, Images { batch, height, width });
+        check(UnitShape { channels_in, channels_out, kernel: 2 * kernel + 1, stride }, Images { batch, height, width });
     }
 
     #[test]
     fn any_stem(channels in 1usize..5, out in 1usize..20, kernel in 1usize..4, stride in 1usize..4, height in 1usize..20, width in 1usize..20) {
-        let window = Window { channels_in: channels, channels_out: out, kernel: 2 * kernel + 1, stride };
+        let shape = UnitShape { channels_in: channels, channels_out: out, kernel: 2 * kernel + 1, stride };
         let images = Images { batch: 2, height, width };
-        let (output, n_in) = (window.output(images), padded(channels));
+        let (output, n_in) = (shape.output(images), padded(channels));
         let x = tensor(images, channels, 4);
         let planes: Vec<f32> = (0..2 * channels * height * width)
             .map(|k| {
@@ -146,9 +151,9 @@ proptest! {
                 x[(n * height * width + pixel) * n_in + c]
             })
             .collect();
-        let (weight, dy) = (numbers(window.n_weights(), 5), tensor(output, out, 6));
-        let expected = defined(window, images, &x, &weight, &dy);
-        let stem = Stem::new(window, &planes, images);
+        let (weight, dy) = (numbers(shape.n_weights(), 5), tensor(output, out, 6));
+        let expected = defined(shape, images, &x, &weight, &dy);
+        let stem = Stem::new(shape, &planes, images);
         prop_assert_eq!(stem.output(), output);
         let mut y = vec![f32::NAN; expected.y.len()];
         stem.convolve(&weight, AsIs, &mut y);
@@ -162,19 +167,44 @@ proptest! {
     }
 }
 
+#[test]
+fn many_channels_make_the_same_bits_for_any_number_of_threads() {
+    let (images, channels) = (Images { batch: 2, height: 6, width: 5 }, 256);
+    let x = tensor(images, channels, 1);
+    let weight = Weights { values: &numbers(9 * channels * channels, 2), channels_in: channels, channels_out: channels, adjoint: false };
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let (weights, mut y) = (transform_weights(Tile::Four, weight), vec![f32::NAN; x.len()]);
+            let sums = winograd::convolve(Tile::Four, Plain(&x), Statistics, images, [channels; 2], &weights, &mut y);
+            (y, sums)
+        })
+    };
+    assert!(run(1) == run(3));
+}
+
+#[test]
+#[should_panic(expected = "fits")]
+fn scales_of_other_channels_are_refused() {
+    let images = Images { batch: 1, height: 2, width: 2 };
+    let (x, weights) = (tensor(images, 16, 1), vec![0.0; 36 * 16 * 16]);
+    let input = Activated { z: &x, scale: &[1.0; 8], shift: &[0.0; 16] };
+    winograd::convolve(Tile::Four, input, AsIs, images, [16, 16], &weights, &mut vec![0.0; x.len()]);
+}
+
 fn convolve<F: Finish>(x: &[f32], images: Images, weights: &[f32], finish: F, y: &mut [f32]) -> Vec<f32> {
     winograd::convolve(Tile::Four, Plain(x), finish, images, [16, 16], weights, y)
 }
 
 #[test]
 fn what_is_done_on_the_way_in_and_out() {
-    let (images, window) = (Images { batch: 2, height: 6, width: 5 }, Window { channels_in: 16, channels_out: 16, kernel: 3, stride: 1 });
-    let (x, weight, z) = (tensor(images, 16, 1), numbers(window.n_weights(), 2), tensor(images, 16, 3));
+    let (images, shape) = (Images { batch: 2, height: 6, width: 5 }, UnitShape { channels_in: 16, channels_out: 16, kernel: 3, stride: 1 });
+    let (x, weight, z) = (tensor(images, 16, 1), numbers(shape.n_weights(), 2), tensor(images, 16, 3));
     let [scale, shift, mean, inverse_deviation] = [4, 5, 6, 7].map(|seed| numbers(16, seed));
     let per_channel =
         |values: &[f32], f: &dyn Fn(usize, f32) -> f32| values.iter().enumerate().map(|(k, v)| f(k, *v)).collect::<Vec<f32>>();
     let run = |input: &[f32], finish: &dyn Fn(&mut [f32]) -> Vec<f32>| {
-        let expected = defined(window, images, input, &weight, &z).y;
+        let expected = defined(shape, images, input, &weight, &z).y;
         let mut y = vec![0.0; x.len()];
         (finish(&mut y), y, expected)
     };
@@ -203,42 +233,4 @@ fn what_is_done_on_the_way_in_and_out() {
         let expected_product: f64 = pixels().map(|k| expected[k] * f64::from((z[k] - mean[c]) * inverse_deviation[c])).sum();
         assert!((sum[c] - expected_sum).abs() < 1e-4 && (products[c] - expected_product).abs() < 1e-4);
     }
-}
-
-/// One block of six rows by sixteen columns.
-struct OneBlock<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
-    c: &'a mut [f32],
-}
-
-impl Kernel for OneBlock<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        let k = self.b.len() / COLUMNS;
-        // SAFETY: six rows of `k` numbers, `k` rows of sixteen, six rows of sixteen.
-        unsafe {
-            let a: [Source; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(r * k));
-            let start = self.c.as_mut_ptr();
-            let c: [Target; ROWS] = std::array::from_fn(|r| start.add(r * COLUMNS));
-            rows_times_panel::<V>(ROWS, 1, k, &raw const a, self.b.as_ptr(), &c, false);
-        }
-    }
-}
-
-#[test]
-fn portable_lanes_compute_the_same() {
-    let k = 37;
-    let (a, b) = (numbers(ROWS * k, 1), numbers(k * COLUMNS, 2));
-    let expected: Vec<f64> = (0..ROWS * COLUMNS)
-        .map(|place| (0..k).map(|i| f64::from(a[place / COLUMNS * k + i]) * f64::from(b[i * COLUMNS + place % COLUMNS])).sum())
-        .collect();
-    let mut c = vec![0.0; ROWS * COLUMNS];
-    vectorized(OneBlock { a: &a, b: &b, c: &mut c });
-    assert!(distance(&c, expected.iter().copied()) < 1e-6);
-    // SAFETY: the portable form needs nothing.
-    unsafe { OneBlock { a: &a, b: &b, c: &mut c }.run::<Portable>() };
-    assert!(distance(&c, expected) < 1e-6);
 }

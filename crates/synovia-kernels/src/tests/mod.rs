@@ -1,6 +1,8 @@
 //! The kernels against their definitions in double precision, and towers against burn's own operations.
 
 mod convolutions;
+mod lanes;
+mod pooling;
 mod towers;
 
 /// Numbers in [−0.5, 0.5).

@@ -5,7 +5,8 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use super::{distance, numbers};
-use crate::tower::{BlockShape, TowerError, TowerShape, Unit, UnitShape};
+use crate::images::UnitShape;
+use crate::tower::{BlockShape, TowerError, TowerShape, Unit};
 
 fn unit(channels_in: usize, channels_out: usize, kernel: usize, stride: usize) -> UnitShape {
     UnitShape { channels_in, channels_out, kernel, stride }
@@ -175,8 +176,31 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(why(vec![stem, unit(8, 8, 3, 1), unit(8, 8, 3, 1)], block(1, 3, None)), "unit 3 does not fit: it is missing");
     let changed = vec![stem, unit(8, 16, 3, 2), unit(16, 16, 3, 1)];
     assert_eq!(why(changed, block(1, 2, None)), "unit 2 does not fit: a change of shape needs a shortcut");
+    let three = vec![stem, unit(8, 8, 3, 1), unit(8, 8, 3, 1)];
+    assert_eq!(why(three.clone(), block(1, 1, None)), "unit 1 does not fit: it has a place already");
+    assert_eq!(why(three.clone(), [block(1, 2, None), block(2, 1, None)].concat()), "unit 2 does not fit: it has a place already");
+    assert_eq!(why(three, vec![]), "unit 1 does not fit: it has no place");
     let shape = TowerShape::new(vec![stem], vec![]).unwrap();
     let parameters = parameters(&shape);
     let error = shape.forward_training(&[0.0; 99], [1, 1, 10, 10], &units(&parameters)).unwrap_err();
     assert_eq!(error, TowerError::Length { what: "images", got: 99, expected: 100 });
+    let error = shape.forward_training(&[], [1 << 32, 1, 1 << 32, 1], &units(&parameters)).unwrap_err();
+    assert_eq!(error, TowerError::Length { what: "images", got: 0, expected: usize::MAX });
+}
+
+#[test]
+fn what_another_tower_has_saved_is_refused() {
+    let dims = [2, 1, 20, 20];
+    let image = numbers(dims.iter().product(), 1);
+    let (small, large) = (tower(1, 8, 8, 1), tower(1, 32, 8, 1));
+    let (of_small, of_large) = (parameters(&small), parameters(&large));
+    let saved = || small.forward_training(&image, dims, &units(&of_small)).unwrap().saved;
+    let toward = numbers(dims[0] * small.width(), 2);
+    assert_eq!(large.backward(saved(), &units(&of_large), &toward).unwrap_err(), TowerError::OtherTower);
+    let error = small.backward(saved(), &units(&of_large[..3]), &toward).unwrap_err();
+    assert_eq!(error, TowerError::Length { what: "weights", got: 32 * 49, expected: 8 * 49 });
+    let error = small.backward(saved(), &units(&of_small[..2]), &toward).unwrap_err();
+    assert_eq!(error, TowerError::Length { what: "the number of units", got: 2, expected: 3 });
+    let error = small.backward(saved(), &units(&of_small), &toward[1..]).unwrap_err();
+    assert_eq!(error, TowerError::Length { what: "the embedding's gradient", got: 15, expected: 16 });
 }

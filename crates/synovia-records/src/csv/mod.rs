@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use synovia_cohort::{EventKind, EventValue, Patient, StudyLink, Time};
+use synovia_cohort::{EventKind, EventValue, Patient, StudyLink};
 
 use crate::config::CsvLayout;
 use crate::error::{RecordsError, io};
 use crate::source::{Source, fields, open, split_rows};
 use crate::spill::{Body, Origin, Said, Sink, Token};
+use crate::time::chart_time;
 
 /// How a column's cells are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ enum Cells {
 struct Column {
     name: Arc<str>,
     index: usize,
+    /// Cells of the file that say something, and those of them that are numbers.
+    n_cells: u64,
+    n_numbers: u64,
     cells: Cells,
 }
 
@@ -43,45 +47,60 @@ fn missing(cell: &str) -> bool {
     cell.is_empty() || ["na", "n/a", "nan", "null", "none", "?", "."].iter().any(|m| cell.eq_ignore_ascii_case(m))
 }
 
+/// The column that was probably meant by `name`: one of nearly its spelling.
+fn nearest(name: &str, header: &[String]) -> Option<String> {
+    let name = name.to_lowercase();
+    let distances = header.iter().map(|column| (strsim::damerau_levenshtein(&name, &column.to_lowercase()), column));
+    let near = distances.filter(|(distance, column)| distance * 3 <= name.chars().count().max(column.chars().count()));
+    near.min_by_key(|(distance, _)| *distance).map(|(_, column)| column.clone())
+}
+
 /// Share of a column's cells that are numbers when the column is one of numbers and the rest are errors.
 const NUMBERS_AT_LEAST: f64 = 0.9;
 
 impl Table {
-    /// Reads the file once for its header and for which columns hold numbers.
-    pub(crate) fn open(source: &Source, layout: &CsvLayout, max_row_bytes: usize) -> Result<Self, RecordsError> {
+    /// Reads each file once for its header and for which columns hold numbers: the same in all of them.
+    pub(crate) fn open_all(sources: &[Source], layout: &CsvLayout, max_row_bytes: usize) -> Result<Vec<Self>, RecordsError> {
+        let mut tables: Vec<Self> =
+            sources.iter().map(|source| Self::open(source, layout, max_row_bytes)).collect::<Result<_, RecordsError>>()?;
+        // Every table has the columns of the layout, in its order.
+        let n_columns = tables.first().map_or(0, |table| table.columns.len());
+        for k in 0..n_columns {
+            let sum = |of: fn(&Column) -> u64| tables.iter().map(|table| of(&table.columns[k])).sum::<u64>();
+            let (n_numbers, n_cells) = (sum(|column| column.n_numbers), sum(|column| column.n_cells));
+            let numbers = n_cells > 0 && n_numbers as f64 >= NUMBERS_AT_LEAST * n_cells as f64;
+            if !numbers || layout.categories.iter().any(|c| **c == *tables[0].columns[k].name) {
+                tables.iter_mut().for_each(|table| table.columns[k].cells = Cells::Categories);
+            }
+        }
+        Ok(tables)
+    }
+
+    fn open(source: &Source, layout: &CsvLayout, max_row_bytes: usize) -> Result<Self, RecordsError> {
         let tabs = source.name.to_ascii_lowercase().contains(".tsv");
         let delimiter = layout.delimiter.map_or(if tabs { b'\t' } else { b',' }, |c| u8::try_from(c).unwrap_or(b','));
         let reader = open(source, &|_| {}).map_err(io(&source.path()))?;
         let mut table: Option<Result<Self, RecordsError>> = None;
-        let mut counts: Vec<(u64, u64)> = Vec::new(); // numbers, cells
         split_rows(reader, max_row_bytes, delimiter, &mut |batch| {
             for piece in &batch.pieces {
-                let row = fields(&batch.bytes[piece.range.clone()], delimiter).unwrap_or_default();
-                match &table {
-                    None => {
-                        table = Some(Self::from_header(&row, piece.line, delimiter, layout, &source.path()));
-                        counts = vec![(0, 0); row.len()];
-                    }
-                    Some(Err(_)) => return false,
-                    Some(Ok(table)) if row.len() == table.n_fields => {
-                        for (cell, (n_numbers, n_cells)) in row.iter().zip(&mut counts).filter(|(cell, _)| !missing(cell)) {
-                            *n_numbers += u64::from(cell.parse::<f64>().is_ok());
-                            *n_cells += 1;
+                let row = fields(&batch.bytes[piece.range.clone()], delimiter);
+                match (&mut table, row) {
+                    (None, Ok(row)) => table = Some(Self::from_header(&row, piece.line, delimiter, layout, &source.path())),
+                    (None, Err(what)) => table = Some(Err(RecordsError::Header { path: source.path(), what })),
+                    (Some(Err(_)), _) => return false,
+                    (Some(Ok(table)), Ok(row)) if row.len() == table.n_fields => {
+                        for column in &mut table.columns {
+                            let cell = &row[column.index];
+                            column.n_cells += u64::from(!missing(cell));
+                            column.n_numbers += u64::from(!missing(cell) && cell.parse::<f64>().is_ok());
                         }
                     }
-                    Some(Ok(_)) => {}
+                    (Some(Ok(_)), _) => {}
                 }
             }
             true
         });
-        let mut table = table.unwrap_or_else(|| Self::from_header(&[], 1, delimiter, layout, &source.path()))?;
-        for column in &mut table.columns {
-            let (n_numbers, n_cells) = counts[column.index];
-            let numbers = n_cells > 0 && n_numbers as f64 >= NUMBERS_AT_LEAST * n_cells as f64;
-            column.cells =
-                if numbers && !layout.categories.iter().any(|c| **c == *column.name) { Cells::Numbers } else { Cells::Categories };
-        }
-        Ok(table)
+        table.unwrap_or_else(|| Self::from_header(&[], 1, delimiter, layout, &source.path()))
     }
 
     fn from_header(header: &[String], line: u64, delimiter: u8, layout: &CsvLayout, path: &Path) -> Result<Self, RecordsError> {
@@ -89,7 +108,8 @@ impl Table {
             header.iter().position(|h| h == name).ok_or_else(|| RecordsError::MissingColumn {
                 path: path.to_owned(),
                 column: name.to_owned(),
-                found: header.join(", "),
+                n_columns: header.len(),
+                nearest: nearest(name, header),
             })
         };
         let mut names: Vec<&String> = Vec::new();
@@ -98,7 +118,9 @@ impl Table {
                 names.push(name);
             }
         }
-        let columns = names.into_iter().map(|name| Ok(Column { name: name.as_str().into(), index: index(name)?, cells: Cells::Numbers }));
+        let columns = names
+            .into_iter()
+            .map(|name| Ok(Column { name: name.as_str().into(), index: index(name)?, n_cells: 0, n_numbers: 0, cells: Cells::Numbers }));
         Ok(Self {
             delimiter,
             header_line: line,
@@ -118,7 +140,10 @@ impl Table {
         }
         sink.at(line);
         let position = format!("line {line}");
-        let Some(row) = fields(bytes, self.delimiter) else { return sink.trouble(position, "not UTF-8") };
+        let row = match fields(bytes, self.delimiter) {
+            Ok(row) => row,
+            Err(reason) => return sink.trouble(position, reason),
+        };
         if row.len() != self.n_fields {
             return sink.trouble(position, format!("{} fields where the header has {}", row.len(), self.n_fields));
         }
@@ -129,11 +154,10 @@ impl Table {
         }
         let mut time = None;
         if let Some(index) = self.time {
-            match Time::parse_fhir(&row[index].replace(' ', "T")) {
-                Ok(found) => time = Some(found),
-                Err(_) => {
-                    sink.trouble(format!("{position} column {}", index + 1), "not a time: expected YYYY-MM-DD or YYYY-MM-DDThh:mm:ss");
-                }
+            time = chart_time(&row[index].replace(' ', "T"));
+            if time.is_none() {
+                let reason = "not a time that a chart can have: expected YYYY-MM-DD or YYYY-MM-DDThh:mm:ss";
+                sink.trouble(format!("{position} column {}", index + 1), reason);
             }
         }
         let mut patient = Patient { identifiers: vec![id.to_owned()], ..Patient::default() };

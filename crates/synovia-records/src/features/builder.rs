@@ -54,7 +54,7 @@ impl Default for FeatureConfig {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Candidate {
     Number(String),
-    Answer(String),
+    Answer(EventKind, String),
     Flag(u8, String),
     Under(u8, String),
 }
@@ -126,9 +126,11 @@ impl PlanBuilder {
             let code = || event.code.to_string();
             let (candidate, variant) = match (event.kind, &event.value) {
                 (EventKind::Observation, EventValue::Number { unit, .. }) => (Candidate::Number(code()), Some(unit)),
-                (EventKind::Observation, EventValue::Code(answer)) => (Candidate::Answer(code()), Some(answer)),
+                (EventKind::Observation, EventValue::Code(answer)) => (Candidate::Answer(event.kind, code()), Some(answer)),
                 // What a report concludes is often the label: only on demand.
-                (EventKind::Report, EventValue::Code(answer)) if self.config.codes.is_some() => (Candidate::Answer(code()), Some(answer)),
+                (EventKind::Report, EventValue::Code(answer)) if self.config.codes.is_some() => {
+                    (Candidate::Answer(event.kind, code()), Some(answer))
+                }
                 (kind, _) => match FLAG_KINDS.iter().position(|k| *k == kind) {
                     Some(k) => (Candidate::Flag(k as u8, code()), None),
                     None => continue,
@@ -208,8 +210,9 @@ impl PlanBuilder {
                         self.config.windows_days.iter().copied().map(Some).collect()
                     };
                     let n_columns = windows.len() * self.config.statistics.len();
+                    // A flag further down may still fit.
                     if n_columns > left {
-                        break;
+                        continue;
                     }
                     left -= n_columns;
                     let unit = most_frequent(&stats.variants).first().copied().unwrap_or_default();
@@ -234,13 +237,13 @@ impl PlanBuilder {
                     let source = FeatureSource::FlagUnder { kind: FLAG_KINDS[*kind as usize], category: category.clone() };
                     push(format!("{} and below", stats.display), FeatureKind::Flag, category, "", source);
                 }
-                Candidate::Answer(code) => {
+                Candidate::Answer(kind, code) => {
                     for value in most_frequent(&stats.variants) {
                         if left == 0 || (stats.variants[value] as f64) < least {
                             break;
                         }
                         left -= 1;
-                        let source = FeatureSource::Answer { code: code.clone(), value: value.to_owned() };
+                        let source = FeatureSource::Answer { kind: *kind, code: code.clone(), value: value.to_owned() };
                         push(format!("{}: {value}", name(code)), FeatureKind::Flag, code, "", source);
                     }
                 }

@@ -26,8 +26,11 @@ pub enum FeatureSource {
         #[serde(default)]
         window_days: Option<f64>,
     },
-    /// Whether the last coded answer of an Observation is this one; NaN where the question was never answered.
+    /// Whether the last coded answer of an Observation, or conclusion of a Report, is this one; NaN where there is none.
     Answer {
+        /// [`EventKind::Observation`] or [`EventKind::Report`].
+        #[serde(default = "observation")]
+        kind: EventKind,
         /// `system|code` of the question.
         code: String,
         /// `system|code` of the answer.
@@ -61,6 +64,10 @@ pub enum FeatureSource {
     },
 }
 
+const fn observation() -> EventKind {
+    EventKind::Observation
+}
+
 /// A column of the table and its source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Feature {
@@ -89,7 +96,7 @@ pub(super) fn is_clinical(kind: EventKind) -> bool {
 /// What a history says, by code, the latest last.
 struct Seen<'a> {
     numbers: HashMap<&'a str, Vec<&'a Event>>,
-    answers: HashMap<&'a str, &'a str>,
+    answers: HashMap<(EventKind, &'a str), &'a str>,
     flags: std::collections::HashSet<(EventKind, &'a str)>,
     clinical: bool,
 }
@@ -102,7 +109,7 @@ impl<'a> Seen<'a> {
             match (event.kind, &event.value) {
                 (EventKind::Observation, EventValue::Number { .. }) => seen.numbers.entry(&event.code).or_default().push(event),
                 (EventKind::Observation | EventKind::Report, EventValue::Code(answer)) => {
-                    seen.answers.insert(&event.code, answer);
+                    seen.answers.insert((event.kind, &event.code), answer);
                 }
                 _ => {
                     seen.flags.insert((event.kind, &event.code));
@@ -185,7 +192,7 @@ impl FeaturePlan {
                     value => value.map(|x| x as f32),
                 }
             }
-            FeatureSource::Answer { code, value } => seen.answers.get(code.as_str()).map(|answer| flag(answer == value)),
+            FeatureSource::Answer { kind, code, value } => seen.answers.get(&(*kind, code.as_str())).map(|answer| flag(answer == value)),
             FeatureSource::Flag { kind, code } => seen.clinical.then(|| flag(seen.flags.contains(&(*kind, code.as_str())))),
             FeatureSource::FlagUnder { kind, category } => {
                 seen.clinical.then(|| flag(seen.flags.iter().any(|(k, code)| k == kind && category_of(code) == Some(category.as_str()))))

@@ -7,6 +7,7 @@ use super::read::Where;
 use super::reference::{Subject, subject};
 use super::resource::{AllergyIntolerance, Condition, Encounter, FamilyMemberHistory, Patient, Procedure};
 use crate::spill::{Body, Origin, Said, Sink, Token, Value};
+use crate::time::chart_time;
 
 /// A resource's place, its type, and where what it says goes to.
 pub(crate) struct At<'a> {
@@ -61,41 +62,37 @@ impl At<'_> {
     }
 
     fn date(&mut self, text: &str, element: &str) -> Option<Time> {
-        let time = Time::parse_fhir(text).ok().filter(|t| CHART_TIMES.contains(&t.seconds()));
+        let time = chart_time(text);
         if time.is_none() {
             self.trouble(element, "not a date that a chart can have: expected YYYY, YYYY-MM, YYYY-MM-DD or YYYY-MM-DDThh:mm:ss+zz:zz");
         }
         time
     }
 
-    /// When the chart could first tell of it (see the crate's documentation), and when it happened, both as last moments.
+    /// When the chart could first tell of it (see the crate's documentation), at the latest; and when it happened, at the
+    /// earliest: what was there in some part of a partial date may have been there in all of it.
     ///
     /// Where the record was made within a partial date ("in 2020", recorded in March), it was known at the record.
     pub(crate) fn known(&mut self, happened: (&str, &str), available: (&str, &str)) -> Option<(Time, Option<Time>)> {
         let last = if happened.0.is_empty() { None } else { Some(self.date(happened.0, happened.1)?) };
         let made = if available.0.is_empty() { None } else { Some(self.date(available.0, available.1)?) };
+        let first = last.map(|last| Time::parse_birth(happened.0).unwrap_or(last));
         let time = match (last, made) {
             (None, None) => {
                 self.trouble(happened.1, "no time: when it was known can't be told");
                 return None;
             }
-            (Some(last), None) => last,
             (None, Some(made)) => made,
-            (Some(last), Some(made)) => {
-                let first = Time::parse_birth(happened.0).unwrap_or(last);
-                if made >= first { made } else { last }
-            }
+            (Some(_), Some(made)) if first.is_none_or(|first| made >= first) => made,
+            (Some(last), _) => last,
         };
-        Some((time, last))
+        Some((time, first))
     }
 
     pub(crate) fn event(&mut self, key: &str, event: &Said<'_>) {
         self.sink.push(key, self.origin, &Body::Event(event));
     }
 }
-
-/// 1850 to 2200: outside it a date is a placeholder or an error.
-const CHART_TIMES: std::ops::Range<i64> = -3_786_825_600..7_258_118_400;
 
 /// The end of a period, or its start while it goes on.
 pub(crate) fn end_of<'p>(period: Option<&'p Period<'_>>) -> &'p str {
@@ -128,7 +125,7 @@ pub(crate) fn patient(patient: &Patient<'_>, url_key: Option<&str>, at: &mut At<
     let official = patient.name.iter().find(|name| text(name.kind.as_ref()) == "official").or(patient.name.first());
     who.name_digest = official.and_then(|name| {
         let family = text(name.family.as_ref());
-        (!family.is_empty()).then(|| name_digest(family, text(name.given.first())))
+        (!family.is_empty()).then(|| name_digest(family, text(name.given.iter().flatten().next())))
     });
     who.sex = match text(patient.gender.as_ref()) {
         "female" => Some(Sex::Female),
@@ -167,8 +164,8 @@ pub(crate) fn encounter(encounter: &Encounter<'_>, at: &mut At<'_>) {
     at.event(key, &Said { time, kind: EventKind::Encounter, code, display, value: Value::None });
 }
 
-/// Days from what began at `onset` to when it was known, as a value: a label can then tell what is new from what was there and
-/// not yet written down.
+/// Days from what began at `onset`, at the earliest, to when it was known, as a value: a label can then tell what is new from
+/// what was there, or may have been, and was not yet written down.
 fn delay(time: Time, onset: Option<Time>) -> Value<'static> {
     let delay = onset.map_or(0.0, |onset| time.days_since(onset));
     if delay > 0.0 { Value::Number { value: delay, unit: "d" } } else { Value::None }

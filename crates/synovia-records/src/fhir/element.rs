@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::spill::Token;
@@ -126,9 +127,9 @@ impl CodeableConcept<'_> {
         if let [only] = self.coding.as_slice() {
             return Some((only.token()?, self.name(only)));
         }
-        let preferred =
-            PREFERRED.iter().find_map(|system| self.coding.iter().find(|c| text(c.system.as_ref()) == *system && c.code.is_some()));
-        let coding = preferred.or_else(|| self.coding.iter().find(|c| !text(c.code.as_ref()).is_empty()))?;
+        let coded = || self.coding.iter().filter(|c| c.token().is_some());
+        let preferred = PREFERRED.iter().find_map(|system| coded().find(|c| text(c.system.as_ref()) == *system));
+        let coding = preferred.or_else(|| coded().next())?;
         Some((coding.token()?, self.name(coding)))
     }
 
@@ -144,6 +145,44 @@ impl CodeableConcept<'_> {
     pub(crate) fn has(&self, codes: &[&str]) -> bool {
         self.coding.iter().any(|c| codes.contains(&text(c.code.as_ref())))
     }
+}
+
+/// For an element that is a concept in some resources and something else in others (`code` of what is contained): `None` for
+/// what is no object.
+pub(crate) fn concept_or_other<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CodeableConcept<'a>>, D::Error> {
+    struct Concept;
+    impl<'de> Visitor<'de> for Concept {
+        type Value = Option<CodeableConcept<'de>>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("anything")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            CodeableConcept::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(None)
+        }
+        fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Concept)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -180,8 +219,9 @@ pub(crate) struct HumanName<'a> {
     pub(crate) kind: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) family: Option<Text<'a>>,
+    /// Null where there is nothing but an extension (R4 §2.6.2), as where a name is masked.
     #[serde(borrow)]
-    pub(crate) given: Vec<Text<'a>>,
+    pub(crate) given: Vec<Option<Text<'a>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -217,7 +257,7 @@ pub(crate) struct Ratio<'a> {
 #[serde(default)]
 pub(crate) struct Timing<'a> {
     #[serde(borrow)]
-    pub(crate) event: Vec<Text<'a>>,
+    pub(crate) event: Vec<Option<Text<'a>>>,
 }
 
 /// Which part of FHIR a resource's type is, as far as events go.

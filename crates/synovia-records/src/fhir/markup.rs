@@ -44,6 +44,9 @@ pub(super) fn plain_text(markup: &str) -> String {
     out
 }
 
+/// An entity with its `&` and `;`: what is longer is none.
+const MAX_ENTITY_BYTES: usize = 11;
+
 /// Appends text with its entities resolved and its white space as single spaces.
 fn words(text: &str, out: &mut String) {
     let mut rest = text;
@@ -51,7 +54,7 @@ fn words(text: &str, out: &mut String) {
         let mut used = c.len_utf8();
         let mut found = c;
         if c == '&'
-            && let Some(end) = rest.find(';').filter(|end| *end <= 10)
+            && let Some(end) = rest.bytes().take(MAX_ENTITY_BYTES).position(|b| b == b';')
             && let Some(named) = entity(&rest[1..end])
         {
             (found, used) = (named, end + 1);
@@ -136,7 +139,16 @@ mod tests {
         check("<style>p { a: b }</style>a<!-- <p>not this</p> -->b<br/>c", "ab\nc");
         check("plain & simple; no tags", "plain & simple; no tags");
         check("cut <b", "cut");
+        check("&#x001F600;", "\u{1f600}");
         check("&#xZZ; &unknown; &#99999999;", "&#xZZ; &unknown; &#99999999;");
+    }
+
+    #[test]
+    fn ampersands_without_an_end_are_read_in_one_go() {
+        let start = std::time::Instant::now();
+        let text = "&".repeat(5 << 20);
+        check(&text, &text);
+        assert!(start.elapsed().as_secs() < 10);
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn value<'c>(of: &'c Component<'_>, code: Token<'_>) -> Result<Value<'c>, Refusa
     }
     if let Some(integer) = of.integer {
         let Decimal::Finite(value) = integer else { return Err(("valueInteger", NOT_FINITE.to_owned())) };
-        return Ok(Value::Number { value, unit: "" });
+        return settled(value, "", code, "valueInteger");
     }
     if let Some(concept) = &of.concept {
         return match (concept.token(), text(concept.text.as_ref())) {
@@ -70,10 +70,12 @@ fn number<'q>(
         Some(Decimal::NotANumber) => return Err((value_path, NOT_FINITE.to_owned())),
         None => return Err((value_path, "no number".to_owned())),
     };
-    let unit = unit_of(quantity);
-    units::settle(code, value, unit)
-        .map(|(value, unit)| Value::Number { value, unit })
-        .map_err(|error| (unit_path, refusal(code, error, unit)))
+    settled(value, unit_of(quantity), code, unit_path)
+}
+
+/// The number in its code's unit, or why it can't be had.
+fn settled<'q>(value: f64, unit: &'q str, code: Token<'_>, path: &'static str) -> Result<Value<'q>, Refusal> {
+    units::settle(code, value, unit).map(|(value, unit)| Value::Number { value, unit }).map_err(|error| (path, refusal(code, error, unit)))
 }
 
 fn unit_of<'q>(quantity: &'q Quantity<'_>) -> &'q str {
@@ -99,18 +101,12 @@ fn quotient(numerator: Option<&Quantity<'_>>, denominator: Option<&Quantity<'_>>
     if unit_of(numerator) != unit_of(denominator) {
         return Err(("valueRatio", "of two units: not read".to_owned()));
     }
-    match units::settle(code, above / below, "1") {
-        Ok((value, unit)) => {
-            Ok(Value::Number { value, unit: units::canonical_unit(&code.to_string()).unwrap_or(if unit == "1" { "1" } else { "" }) })
-        }
-        Err(error) => Err(("valueRatio", refusal(code, error, "1"))),
-    }
+    settled(above / below, "1", code, "valueRatio")
 }
 
-/// The unit in a reason, if it looks like one: a field that holds something else may hold a name.
+/// The unit in a reason, if it is one: a field that holds something else may hold a name.
 fn shown(unit: &str) -> String {
-    let plain = unit.len() <= 16 && !unit.is_empty() && unit.bytes().all(|b| b.is_ascii_alphabetic() || b"/%[]*.{}".contains(&b));
-    if plain { format!(" (`{unit}`)") } else { String::new() }
+    if units::is_plain_unit(unit) { format!(" (`{unit}`)") } else { String::new() }
 }
 
 /// An event a component, and one of the whole where it has a value of its own or no components.
@@ -123,7 +119,7 @@ pub(crate) fn observation(mut o: Observation<'_>, at: &mut At<'_>) {
         (text(o.effective.as_ref()), "effectiveDateTime"),
         (text(o.effective_instant.as_ref()), "effectiveInstant"),
         (end_of(o.effective_period.as_ref()), "effectivePeriod"),
-        (text(o.effective_timing.as_ref().and_then(|timing| timing.event.last())), "effectiveTiming"),
+        (text(o.effective_timing.as_ref().and_then(|timing| timing.event.iter().flatten().next_back())), "effectiveTiming"),
     ]);
     let Some((time, _)) = at.known(happened, (text(o.issued.as_ref()), "issued")) else { return };
     let take = |of: &Component<'_>, k: Option<usize>, at: &mut At<'_>| {

@@ -364,13 +364,16 @@ impl<'de> Visitor<'de> for QuickEntry {
         let (mut full_url, mut resource) = (None, None);
         while let Some(key) = map.next_key::<Text<'de>>()? {
             match key.as_str() {
-                "fullUrl" => full_url = map.next_value()?,
+                // Of a key that comes twice the derived reading knows what to say.
+                "fullUrl" if full_url.is_some() => return Err(A::Error::duplicate_field("fullUrl")),
+                "resource" if resource.is_some() => return Err(A::Error::duplicate_field("resource")),
+                "fullUrl" => full_url = Some(map.next_value::<Option<Text<'de>>>()?),
                 "resource" => resource = Some(map.next_value_seed(Quick)?),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok((full_url, resource))
+        Ok((full_url.flatten(), resource))
     }
 }

@@ -3,23 +3,27 @@
 use synovia_cohort::{EventKind, StudyLink, Time};
 
 use super::convert::{At, end_of, first};
-use super::element::{CodeableConcept, Identifier, text};
+use super::element::{Identifier, text};
 use super::markup::{base64, plain_text};
 use super::resource::{Attachment, DiagnosticReport, DocumentReference, ImagingStudy};
 use crate::spill::{Body, Said, Value};
 
-/// The words of an attachment; `None` for one that is no text (what a PDF or an image says is another program's business) or
-/// that can't be read.
+/// The words of an attachment; `None`, and a rejection, for one that is no text (what a PDF or an image says is another
+/// program's business) or that can't be read. One without content has nothing to say.
 fn attached(attachment: &Attachment<'_>, element: &str, at: &mut At<'_>) -> Option<String> {
     let kind = text(attachment.content_type.as_ref()).to_ascii_lowercase();
     let markup = ["text/html", "application/xhtml+xml", "text/xhtml"].iter().any(|m| kind.starts_with(m));
+    if attachment.data.is_none() && attachment.url.is_none() {
+        return None;
+    }
     if !markup && !kind.starts_with("text/plain") {
+        let reason =
+            if kind.is_empty() { "no contentType: expected text/plain or text/html" } else { "an attachment that is no text: not read" };
+        at.trouble(element, reason);
         return None;
     }
     if attachment.data.is_none() {
-        if attachment.url.is_some() {
-            at.trouble(element, "a text at an address: not fetched");
-        }
+        at.trouble(element, "a text at an address: not fetched");
         return None;
     }
     let words = base64(text(attachment.data.as_ref())).and_then(|bytes| String::from_utf8(bytes).ok());
@@ -60,7 +64,11 @@ pub(crate) fn diagnostic_report(report: &DiagnosticReport<'_>, at: &mut At<'_>) 
     }
     let value = if words.is_empty() { Value::None } else { Value::Text(&words) };
     at.event(key, &Said { time, kind: EventKind::Report, code, display, value });
-    for (conclusion, _) in report.conclusion_code.iter().filter_map(CodeableConcept::token) {
+    for (k, conclusion) in report.conclusion_code.iter().enumerate() {
+        let Some((conclusion, _)) = conclusion.token() else {
+            at.trouble(&format!("conclusionCode[{k}]"), "no coding with a code");
+            continue;
+        };
         at.event(key, &Said { time, kind: EventKind::Report, code, display, value: Value::Code(conclusion) });
     }
 }
@@ -90,8 +98,9 @@ fn is_accession(identifier: &Identifier<'_>) -> bool {
     identifier.kind.as_ref().is_some_and(|kind| kind.has(&["ACSN"]))
 }
 
-/// A link to the images by their Study Instance UID (R4 ImagingStudy.identifier: system `urn:dicom:uid`, value `urn:oid:…`),
-/// their accession number (identifier of type `ACSN`) or their time, and an event of its modality.
+/// A link to the images by their Study Instance UID (R4 ImagingStudy.identifier: system `urn:dicom:uid`, value `urn:oid:…`) or
+/// their time, and an event of its modality. The accession number (identifier of type `ACSN`) is kept beside them; alone it
+/// links nothing, since the images are not asked for theirs.
 pub(crate) fn imaging_study(study: &ImagingStudy<'_>, at: &mut At<'_>) {
     if !at.status(study.status.as_ref(), "status", &["registered", "cancelled", "entered-in-error", "unknown"]) {
         return;
@@ -110,9 +119,8 @@ pub(crate) fn imaging_study(study: &ImagingStudy<'_>, at: &mut At<'_>) {
         is_uid(uid).then_some(uid)
     });
     let accession = study.identifier.iter().find(|identifier| is_accession(identifier)).map_or("", |i| text(i.value.as_ref()));
-    if uid.is_none() && accession.is_empty() && exact.is_none() {
-        let reason = "no Study Instance UID (urn:oid:…), no accession number (type ACSN), no exact time: no image can be linked";
-        at.trouble("identifier", reason);
+    if uid.is_none() && exact.is_none() {
+        at.trouble("identifier", "no Study Instance UID (urn:oid:…), no exact time: no image can be linked");
     } else {
         let study_instance_uid = uid.unwrap_or_default().to_owned();
         let link = StudyLink { study_instance_uid, accession: accession.to_owned(), started: exact };

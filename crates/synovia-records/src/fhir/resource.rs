@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::element::{CodeableConcept, Coding, Decimal, HumanName, Identifier, Period, Quantity, Range, Ratio, Reference, Text, Timing};
+use super::element::{
+    CodeableConcept, Coding, Decimal, HumanName, Identifier, Period, Quantity, Range, Ratio, Reference, Text, Timing, concept_or_other,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -160,6 +162,16 @@ pub(crate) struct Medication<'a> {
     pub(crate) code: Option<CodeableConcept<'a>>,
 }
 
+/// A contained resource of any type, read as a Medication.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Contained<'a> {
+    #[serde(borrow)]
+    pub(crate) id: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "concept_or_other")]
+    pub(crate) code: Option<CodeableConcept<'a>>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MedicationRequest<'a> {
@@ -176,7 +188,7 @@ pub(crate) struct MedicationRequest<'a> {
     #[serde(borrow, rename = "medicationReference")]
     pub(crate) reference: Option<Reference<'a>>,
     #[serde(borrow)]
-    pub(crate) contained: Vec<Medication<'a>>,
+    pub(crate) contained: Vec<Contained<'a>>,
     #[serde(borrow, rename = "authoredOn")]
     pub(crate) authored: Option<Text<'a>>,
 }
@@ -194,7 +206,7 @@ pub(crate) struct MedicationTaken<'a> {
     #[serde(borrow, rename = "medicationReference")]
     pub(crate) reference: Option<Reference<'a>>,
     #[serde(borrow)]
-    pub(crate) contained: Vec<Medication<'a>>,
+    pub(crate) contained: Vec<Contained<'a>>,
     #[serde(borrow, rename = "effectiveDateTime")]
     pub(crate) effective: Option<Text<'a>>,
     #[serde(borrow, rename = "effectivePeriod")]

@@ -6,7 +6,7 @@ use super::convert::{At, first};
 use super::element::{CodeableConcept, Reference, text};
 use super::read::Where;
 use super::reference::medication as medication_key;
-use super::resource::{Medication, MedicationRequest, MedicationTaken};
+use super::resource::{Contained, Medication, MedicationRequest, MedicationTaken};
 use crate::spill::{MEDICATION_PREFIX, Origin, Said, Sink, Token, Value};
 
 /// Keeps what the medication is, for the resources that refer to it.
@@ -14,8 +14,10 @@ pub(crate) fn medication(medication: &Medication<'_>, url_key: Option<&str>, pla
     let Some((code, display)) = medication.code.as_ref().and_then(CodeableConcept::token) else {
         return sink.trouble(format!("{} Medication.code", place.place()), "no coding with a code");
     };
-    for key in [Some(text(medication.id.as_ref())), url_key].into_iter().flatten().filter(|k| !k.is_empty()) {
-        sink.medications.insert(key.to_owned(), (code.to_string(), display.to_owned()));
+    for (key, is_url) in [(text(medication.id.as_ref()), false), (url_key.unwrap_or_default(), true)] {
+        if !key.is_empty() {
+            sink.medication(key, is_url, code.to_string(), display.to_owned());
+        }
     }
 }
 
@@ -23,7 +25,7 @@ pub(crate) fn medication(medication: &Medication<'_>, url_key: Option<&str>, pla
 fn drug(
     concept: Option<&CodeableConcept<'_>>,
     reference: Option<&Reference<'_>>,
-    contained: &[Medication<'_>],
+    contained: &[Contained<'_>],
     at: &mut At<'_>,
     take: impl FnOnce(Token<'_>, &str, &mut At<'_>),
 ) {

@@ -64,6 +64,69 @@ impl Format {
     }
 }
 
+/// Names that say what a file holds and of nobody: types of resources, of which bulk exports have a file each.
+const NEUTRAL: [&str; 36] = [
+    "AllergyIntolerance",
+    "Bundle",
+    "CarePlan",
+    "CareTeam",
+    "Claim",
+    "Condition",
+    "Coverage",
+    "Device",
+    "DiagnosticReport",
+    "DocumentReference",
+    "Encounter",
+    "ExplanationOfBenefit",
+    "FamilyMemberHistory",
+    "Goal",
+    "Group",
+    "ImagingStudy",
+    "Immunization",
+    "Location",
+    "Medication",
+    "MedicationAdministration",
+    "MedicationDispense",
+    "MedicationRequest",
+    "MedicationStatement",
+    "Observation",
+    "Organization",
+    "Patient",
+    "Practitioner",
+    "PractitionerRole",
+    "Procedure",
+    "Provenance",
+    "QuestionnaireResponse",
+    "RelatedPerson",
+    "ServiceRequest",
+    "Specimen",
+    "SupplyDelivery",
+    "SupplyRequest",
+];
+/// A number of more digits may be a patient's.
+const MAX_NUMBER_DIGITS: usize = 3;
+/// Files of many patients by their format, so that their names are seldom one's.
+const OF_MANY: [&str; 4] = [".ndjson", ".jsonl", ".csv", ".tsv"];
+
+/// What the `k`-th (from 0) of `n` files (`what` they are) is called in a log: its name where that is a resource's type with a
+/// short number or none (`Bundle-12.json`), or of a format that holds many patients (`part-3.ndjson`) and without a long number or
+/// a folder; else its place in the order of the names, for a file or folder of one patient is often named by them.
+pub(crate) fn sayable(name: &str, what: &str, k: usize, n: usize) -> String {
+    let lower = name.to_ascii_lowercase();
+    let stem = lower.strip_suffix(".gz").unwrap_or(&lower);
+    let of_many = OF_MANY.iter().find_map(|ending| stem.strip_suffix(ending));
+    let stem = of_many.or_else(|| stem.strip_suffix(".json")).unwrap_or(stem);
+    let short = !stem.as_bytes().windows(MAX_NUMBER_DIGITS + 1).any(|window| window.iter().all(u8::is_ascii_digit));
+    let (word, number) = stem.split_at(stem.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(stem.len()));
+    let digits = number.trim_start_matches(['-', '_', '.']);
+    let a_type = digits.bytes().all(|b| b.is_ascii_digit()) && NEUTRAL.iter().any(|neutral| neutral.eq_ignore_ascii_case(word));
+    if short && (a_type || (of_many.is_some() && !stem.contains(['/', '\\']))) {
+        name.to_owned()
+    } else {
+        format!("{what} {} of {n}", k + 1)
+    }
+}
+
 /// The files of a format under `path` in the order of their names, and the names of others.
 ///
 /// Links to folders are not followed, so that a link to a parent cannot loop.
@@ -128,4 +191,23 @@ pub(crate) const READ_BYTES: usize = 256 << 10;
 pub(crate) fn open<'a>(source: &Source, progress: &'a (dyn Fn(u64) + Sync)) -> std::io::Result<Box<dyn Read + 'a>> {
     let raw = Counted { file: File::open(source.path())?, progress };
     Ok(if source.gzip { Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, raw))) } else { Box::new(raw) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_may_be_a_patients_is_not_said() {
+        for name in
+            ["Observation.ndjson", "Observation-3.ndjson.gz", "Observation.000.ndjson", "bundle.json", "patient_12.csv", "part-a.ndjson"]
+        {
+            assert_eq!(sayable(name, "file", 4, 9), name);
+        }
+        for name in
+            ["Doe.json", "Patient-12345678.json", "part-0042.ndjson", "Observation_Doe.json", "Doe/part.ndjson", "notes.txt", "", "é.json"]
+        {
+            assert_eq!(sayable(name, "file", 4, 9), "file 5 of 9", "{name}");
+        }
+    }
 }

@@ -84,8 +84,9 @@ pub(crate) fn split_rows(reader: impl Read, max_bytes: usize, delimiter: u8, sen
     }
 }
 
-/// The fields of a row, trimmed; `None` when it is not UTF-8.
-pub(crate) fn fields(row: &[u8], delimiter: u8) -> Option<Vec<String>> {
+/// The fields of a row, trimmed, or why it has none.
+pub(crate) fn fields(row: &[u8], delimiter: u8) -> Result<Vec<String>, &'static str> {
+    const NOT_UTF8: &str = "not UTF-8";
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -94,11 +95,13 @@ pub(crate) fn fields(row: &[u8], delimiter: u8) -> Option<Vec<String>> {
         .buffer_capacity(row.len().max(64))
         .from_reader(row);
     let mut record = csv::StringRecord::new();
-    match reader.read_record(&mut record) {
-        Ok(true) => Some(record.iter().map(str::to_owned).collect()),
-        Ok(false) => Some(Vec::new()),
-        Err(_) => None,
+    let there = reader.read_record(&mut record).map_err(|_| NOT_UTF8)?;
+    let fields = if there { record.iter().map(str::to_owned).collect() } else { Vec::new() };
+    // To the csv crate a carriage return ends a record wherever it stands.
+    if there && reader.read_record(&mut record).map_err(|_| NOT_UTF8)? {
+        return Err("a carriage return within the line: lines are to end with \\n or \\r\\n");
     }
+    Ok(fields)
 }
 
 #[cfg(test)]
@@ -127,6 +130,13 @@ mod tests {
         );
         // A quote inside a field that is not quoted opens nothing.
         check("a,5\" pipe\nb,c\n", &[(1, &["a", "5\" pipe"]), (2, &["b", "c"])], "");
+        check("a,\"x\ry\"\r\n", &[(1, &["a", "x\ry"])], "");
+    }
+
+    #[test]
+    fn a_carriage_return_ends_no_row() {
+        assert!(fields(b"1,2\r3,4", b',').is_err_and(|reason| reason.starts_with("a carriage return")));
+        assert_eq!(fields(b"1,\xff", b','), Err("not UTF-8"));
     }
 
     #[test]

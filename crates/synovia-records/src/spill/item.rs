@@ -1,10 +1,9 @@
 //! What a resource says, on its way to the patient it is about.
 
-use std::collections::HashMap;
-
 use synovia_cohort::{Patient, StudyLink};
 
 use super::codec::{put_event, put_patient, put_study, put_text, put_u64};
+use super::medications::Medications;
 use super::said::Said;
 use crate::source::Trouble;
 use crate::summary::{Summary, count};
@@ -129,16 +128,10 @@ pub(crate) struct Sink {
     pub(crate) troubles: Vec<Trouble>,
     /// Counts of types.
     pub(crate) summary: Summary,
-    /// Medication resources: key to code and display.
-    pub(crate) medications: HashMap<String, (String, String)>,
+    /// Medication resources.
+    pub(crate) medications: Medications,
     /// Whether some patient goes by two keys.
     pub(crate) any_alias: bool,
-    /// Stem of the file's name, to notice that it names a patient.
-    stem: String,
-    /// The key that was last sought in it.
-    last_key: String,
-    /// Whether it does.
-    pub(crate) file_names_patient: bool,
     file: u64,
     place: u64,
     part: u64,
@@ -146,17 +139,14 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// For a batch of the file of this index and name.
-    pub(crate) fn new(n_partitions: usize, file: usize, name: &str) -> Self {
+    /// For a batch of the file of this index.
+    pub(crate) fn new(n_partitions: usize, file: usize) -> Self {
         Self {
             parts: vec![Vec::new(); n_partitions],
             troubles: Vec::new(),
             summary: Summary::default(),
-            medications: HashMap::new(),
+            medications: Medications::default(),
             any_alias: false,
-            stem: name.to_owned(),
-            last_key: String::new(),
-            file_names_patient: false,
             file: file as u64,
             place: 0,
             part: 0,
@@ -171,11 +161,6 @@ impl Sink {
 
     /// Sends a body to the patient of this key.
     pub(crate) fn push(&mut self, key: &str, origin: Origin, body: &Body<'_>) {
-        // Shorter keys (`1`) are in many names by chance.
-        if !self.file_names_patient && key != self.last_key && key.len() >= 4 {
-            self.file_names_patient = self.stem.contains(key);
-            key.clone_into(&mut self.last_key);
-        }
         let item = &mut self.body;
         item.clear();
         put_text(item, key);
@@ -207,6 +192,13 @@ impl Sink {
         let out = &mut self.parts[k];
         put_u64(out, item.len() as u64);
         out.extend_from_slice(item);
+    }
+
+    /// Keeps what a Medication resource of this id (or `fullUrl`, where `is_url`) is.
+    pub(crate) fn medication(&mut self, key: &str, is_url: bool, code: String, display: String) {
+        let at = Place { file: self.file, number: self.place, part: self.part };
+        self.part += 1;
+        self.medications.add(key, is_url, at, code, display);
     }
 
     /// Notes what was not taken.

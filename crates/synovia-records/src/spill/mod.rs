@@ -2,11 +2,13 @@
 
 mod codec;
 mod item;
+mod medications;
 mod said;
 mod settle;
 mod store;
 
 pub(crate) use item::{Body, MEDICATION_PREFIX, Origin, Sink};
+pub(crate) use medications::Medications;
 pub(crate) use said::{Said, Token, Value};
 pub(crate) use settle::{Context, settle};
 pub use store::RecordStore;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -10,14 +10,15 @@ use synovia_cohort::{Patient, Rejected, StudyLink};
 
 use super::codec::{Corrupt, Cursor, Interner, get_event, get_patient, get_study, put_event, put_patient, put_study, put_text, put_u64};
 use super::item::{MEDICATION_PREFIX, Origin, Place, TAG_ALIAS, TAG_EVENT, TAG_PATIENT, TAG_STUDY, canonical_partition};
+use super::medications::Medications;
 use super::store::{PartInfo, Raw, checksum, publish};
 use crate::error::{RecordsError, io};
 use crate::summary::Summary;
 
 /// What is known once all is read.
 pub(crate) struct Context<'a> {
-    /// Medication resources by key.
-    pub(crate) medications: &'a HashMap<String, (String, String)>,
+    /// Medication resources.
+    pub(crate) medications: &'a Medications,
     /// Makes a rejection of a file's index, a line or entry, an element and a reason.
     pub(crate) reject: &'a (dyn Fn(u64, u64, &str, &str) -> Rejected + Sync),
     /// Whether some patient goes by two keys.
@@ -104,6 +105,8 @@ impl Items {
 /// input. (A single patient is not cut: a record of more than this is in memory once.)
 const MAX_RAW_BYTES: u64 = 4 << 20;
 const MAX_PIECES: u64 = 256;
+/// Bytes that wait in memory for each piece: 2 MiB a thread for the most pieces that there are.
+const PIECE_WAITING_BYTES: usize = 8 << 10;
 
 /// Which piece of a raw file a patient's key belongs to: other bits than those which chose the file.
 fn piece_of(key: &str, n_pieces: usize) -> usize {
@@ -119,18 +122,25 @@ fn pieces(folder: &Path, k: usize) -> Result<Vec<PathBuf>, RecordsError> {
     }
     let n_pieces = (2 * n_bytes / MAX_RAW_BYTES).clamp(2, MAX_PIECES) as usize;
     let paths: Vec<PathBuf> = (0..n_pieces).map(|j| folder.join(format!("raw-{k:04}-{j:04}.bin"))).collect();
-    let open = |path: &PathBuf| Ok(BufWriter::with_capacity(8 << 10, File::create(path).map_err(io(path))?));
-    let mut files = paths.iter().map(open).collect::<Result<Vec<_>, RecordsError>>()?;
+    let mut waiting = vec![Vec::new(); n_pieces];
+    // A file is open only while it is appended to: each thread cuts, and a process may have a thousand files open, not more.
+    let append = |j: usize, bytes: &mut Vec<u8>| {
+        let file = File::options().append(true).create(true).open(&paths[j]);
+        let written = file.and_then(|mut file| file.write_all(bytes)).map_err(io(&paths[j]));
+        bytes.clear();
+        written
+    };
     let mut from = Items::open(path.clone())?;
     while let Some(item) = from.next()? {
         let mut cursor = Cursor(item);
         let key = cursor.u64().and_then(|_| cursor.text()).map_err(damaged(&path))?;
         let j = piece_of(key, n_pieces);
-        files[j].write_all(item).map_err(io(&paths[j]))?;
+        waiting[j].extend_from_slice(item);
+        if waiting[j].len() >= PIECE_WAITING_BYTES {
+            append(j, &mut waiting[j])?;
+        }
     }
-    for (file, path) in files.iter_mut().zip(&paths) {
-        file.flush().map_err(io(path))?;
-    }
+    waiting.iter_mut().enumerate().try_for_each(|(j, bytes)| append(j, bytes))?;
     std::fs::remove_file(&path).map_err(io(&path))?;
     Ok(paths)
 }
@@ -193,7 +203,7 @@ fn move_aliased(folder: &Path, raw: &Raw, k: usize) -> Result<(), RecordsError> 
     while let Some(item) = from.next()? {
         let found = items(item).map_err(damaged(&path))?;
         let Some(item) = found.first() else { continue };
-        let Some(&to) = aliases.get(item.key) else { continue };
+        let Some(&Alias::Of(to)) = aliases.get(&(item.key, item.at.file)) else { continue };
         if item.tag == TAG_ALIAS {
             continue;
         }
@@ -213,20 +223,29 @@ fn move_aliased(folder: &Path, raw: &Raw, k: usize) -> Result<(), RecordsError> 
     Ok(())
 }
 
-/// Second keys that are not some patient's own, with the first of what they stand for.
-fn effective_aliases<'a>(items: &[Item<'a>]) -> HashMap<&'a str, &'a str> {
-    let mut aliases: HashMap<&str, (Place, &str)> = HashMap::new();
+/// Whose second key one is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alias<'a> {
+    Of(&'a str),
+    /// Of several patients (a file of several Bundles): of which, nothing says.
+    OfSeveral,
+}
+
+/// Second keys with the file that they hold in, less those that are a patient's own in that file. A `fullUrl` is resolved within
+/// its Bundle (R4 §2.36.4): in another file the same one may be another patient's.
+fn effective_aliases<'a>(items: &[Item<'a>]) -> HashMap<(&'a str, u64), Alias<'a>> {
+    let mut aliases = HashMap::new();
     for item in items.iter().filter(|item| item.tag == TAG_ALIAS) {
         let Ok(to) = Cursor(item.body).text() else { continue };
-        let found = aliases.entry(item.key).or_insert((item.at, to));
-        if item.at < found.0 {
-            *found = (item.at, to);
+        let found = aliases.entry((item.key, item.at.file)).or_insert(Alias::Of(to));
+        if *found != Alias::Of(to) {
+            *found = Alias::OfSeveral;
         }
     }
     for item in items.iter().filter(|item| item.tag == TAG_PATIENT) {
-        aliases.remove(item.key);
+        aliases.remove(&(item.key, item.at.file));
     }
-    aliases.into_iter().map(|(key, (_, to))| (key, to)).collect()
+    aliases
 }
 
 struct Part<'a> {
@@ -243,25 +262,37 @@ impl Part<'_> {
 
     fn settle(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
         let mut items = items(bytes)?;
-        let aliases = if self.context.any_alias { effective_aliases(&items) } else { HashMap::new() };
+        if self.context.any_alias {
+            let aliases = effective_aliases(&items);
+            let mut unclear: Vec<Item<'_>> =
+                items.extract_if(.., |item| aliases.get(&(item.key, item.at.file)) == Some(&Alias::OfSeveral)).collect();
+            unclear.sort_unstable_by_key(|item| item.at);
+            self.reject_each(&unclear, "the subject is a fullUrl that several patients of this file have");
+            // What is left under a second key was moved to the first.
+            items.retain(|item| !aliases.contains_key(&(item.key, item.at.file)));
+        }
         // Patients first, then events by time, then as the source had them.
         items.sort_unstable_by(|a, b| a.key.cmp(b.key).then(a.tag.cmp(&b.tag)).then(a.seconds.cmp(&b.seconds)).then(a.at.cmp(&b.at)));
         for group in items.chunk_by(|a, b| a.key == b.key) {
             let n_definitions = group.iter().take_while(|item| item.tag == TAG_PATIENT).count();
             if n_definitions > 0 {
                 self.patient(group, n_definitions)?;
-            } else if !aliases.contains_key(group[0].key) {
-                let mut last = None;
-                for item in group.iter().filter(|item| item.tag != TAG_ALIAS) {
-                    // A resource with several items (a blood pressure) is one thing that is not taken.
-                    if last != Some((item.at.file, item.at.number)) {
-                        last = Some((item.at.file, item.at.number));
-                        self.reject(item, &item.origin.subject_path(), "the subject is not among the Patient resources");
-                    }
-                }
+            } else {
+                self.reject_each(group, "the subject is not among the Patient resources");
             }
         }
         Ok(())
+    }
+
+    /// Rejects what the items say. A resource with several (a blood pressure) is one thing that is not taken.
+    fn reject_each(&mut self, items: &[Item<'_>], reason: &str) {
+        let mut last = None;
+        for item in items.iter().filter(|item| item.tag != TAG_ALIAS) {
+            if last != Some((item.at.file, item.at.number)) {
+                last = Some((item.at.file, item.at.number));
+                self.reject(item, &item.origin.subject_path(), reason);
+            }
+        }
     }
 
     fn patient(&mut self, group: &[Item<'_>], n_definitions: usize) -> Result<(), Corrupt> {
@@ -281,7 +312,7 @@ impl Part<'_> {
                 TAG_EVENT => {
                     let mut event = get_event(&mut Cursor(item.body), &mut names)?;
                     if let Some(key) = event.code.strip_prefix(MEDICATION_PREFIX) {
-                        let Some((code, display)) = self.context.medications.get(key) else {
+                        let Some((code, display)) = self.context.medications.get(key, item.at.file) else {
                             let element = format!("{}.medicationReference", item.origin.name());
                             self.reject(item, &element, "not among the Medication resources");
                             continue;

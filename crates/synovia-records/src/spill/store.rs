@@ -143,6 +143,14 @@ impl Raw {
     }
 }
 
+/// As [`io`], but a file that is not there is one that the ingest stage would make again.
+fn absent(path: &Path) -> impl FnOnce(std::io::Error) -> RecordsError + '_ {
+    move |error| match error.kind() {
+        std::io::ErrorKind::NotFound => RecordsError::Damaged { path: path.to_owned(), what: "no such file".to_owned() },
+        _ => io(path)(error),
+    }
+}
+
 /// Patients on disk, in partitions that fit in memory.
 #[derive(Debug)]
 pub struct RecordStore {
@@ -155,7 +163,8 @@ impl RecordStore {
     /// Opens what [`crate::ingest`] wrote.
     ///
     /// # Errors
-    /// [`RecordsError::Damaged`] when the ingest did not end or a partition is not as long as it was.
+    /// [`RecordsError::Damaged`] when the ingest did not end, or a partition is not there or not as long as it was;
+    /// [`RecordsError::Io`] when one can't be looked at.
     pub fn open(folder: &Path) -> Result<Self, RecordsError> {
         let path = folder.join(MARKER);
         let damaged = |what: &str| RecordsError::Damaged { path: path.clone(), what: what.to_owned() };
@@ -169,7 +178,7 @@ impl RecordStore {
         }
         for part in &marker.parts {
             let path = part.path(folder);
-            let (found, expected) = (std::fs::metadata(&path).map_err(io(&path))?.len(), part.n_bytes);
+            let (found, expected) = (std::fs::metadata(&path).map_err(absent(&path))?.len(), part.n_bytes);
             if found != expected {
                 return Err(RecordsError::Damaged { path, what: format!("{found} bytes instead of {expected}") });
             }
@@ -190,14 +199,15 @@ impl RecordStore {
     /// The patients of partition `k`, sorted by id, each with its events sorted by time.
     ///
     /// # Errors
-    /// [`RecordsError::Damaged`] for a partition that is not there or not readable.
+    /// [`RecordsError::Damaged`] for a partition that is not there or not what was written; [`RecordsError::Io`] for one that
+    /// can't be read.
     pub fn load(&self, k: usize) -> Result<Vec<PatientRecord>, RecordsError> {
         let Some(part) = self.parts.get(k) else {
             return Err(RecordsError::Damaged { path: self.folder.clone(), what: format!("no partition {k}") });
         };
         let path = part.path(&self.folder);
         let damaged = |what: &str| RecordsError::Damaged { path: path.clone(), what: what.to_owned() };
-        let bytes = std::fs::read(&path).map_err(io(&path))?;
+        let bytes = std::fs::read(&path).map_err(absent(&path))?;
         if checksum(&bytes) != part.checksum {
             return Err(damaged("not the bytes that were written"));
         }

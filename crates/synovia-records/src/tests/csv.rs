@@ -79,6 +79,27 @@ fn a_bad_row_or_cell_costs_only_itself() {
 }
 
 #[test]
+fn nothing_after_a_carriage_return_is_lost_in_silence() {
+    check(
+        "ID,M/F,Age,SES,CDR\r\nA,F,60,1,0\rB,F,61,1,0\r\nC,F,62,1,0\r\n",
+        layout(),
+        &["C: Age=62 M/F=‘F’ SES=1 CDR=0"],
+        &["line 2: a carriage return within the line: lines are to end with \\n or \\r\\n"],
+    );
+}
+
+#[test]
+fn a_column_is_of_numbers_in_all_files_or_in_none() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.csv"), "ID,M/F,Age,SES,CDR\nA,F,60,1,0\n").unwrap();
+    std::fs::write(folder.path().join("b.csv"), "ID,M/F,Age,SES,CDR\nB,F,61,low,0\nC,F,62,high,0\n").unwrap();
+    let outcome = try_read(folder.path(), &FormatConfig::csv(layout())).unwrap();
+    let ses: Vec<&EventValue> =
+        outcome.records.iter().flat_map(|r| &r.patient.facts).filter(|(n, _)| &**n == "SES").map(|(_, value)| value).collect();
+    assert_eq!(ses, ["1", "low", "high"].map(|level| EventValue::Code(level.into())).iter().collect::<Vec<_>>());
+}
+
+#[test]
 fn two_rows_of_a_patient_must_agree() {
     check(
         "ID,M/F,Age,SES,CDR\nA,F,60,1,\nA,F,60,1,0\nA,F,70,1,0\n",
@@ -102,20 +123,45 @@ fn pictures_are_linked_by_their_stem() {
 #[test]
 fn a_time_column_makes_events() {
     let layout = CsvLayout { time: Some("when".to_owned()), features: vec!["hr".to_owned()], labels: vec![], ..layout() };
-    let outcome =
-        read("ID\twhen\thr\nA\t2020-05-05 10:00:00\t70\nA\t2020-05-04\t60\nA\tsoon\t60\n", CsvLayout { delimiter: Some('\t'), ..layout })
-            .unwrap();
+    let outcome = read(
+        "ID\twhen\thr\nA\t2020-05-05 10:00:00\t70\nA\t2020-05-04\t60\nA\tsoon\t60\nA\t9999-12-31\t60\n",
+        CsvLayout { delimiter: Some('\t'), ..layout },
+    )
+    .unwrap();
     assert_eq!(
         outcome.events(),
         ["2020-05-04T23:59:59Z Observation column|hr = 60.000000 ", "2020-05-05T10:00:00Z Observation column|hr = 70.000000 "]
     );
-    assert_eq!(outcome.rejected(), ["line 4 column 2: not a time: expected YYYY-MM-DD or YYYY-MM-DDThh:mm:ss"]);
+    let reason = "not a time that a chart can have: expected YYYY-MM-DD or YYYY-MM-DDThh:mm:ss";
+    assert_eq!(outcome.rejected(), [4, 5].map(|line| format!("line {line} column 2: {reason}")));
+}
+
+/// Cells are smaller than the events that they become: a partition of more than it may have is cut and nothing is lost.
+#[test]
+fn a_partition_that_is_too_large_is_cut_by_patients() {
+    let names: Vec<String> = (0..500).map(|k| format!("x{k}")).collect();
+    let mut text = format!("ID,when,{}\n", names.join(","));
+    for p in 0..300 {
+        writeln!(text, "patient-{p},2020-05-04{}", ",1".repeat(names.len())).unwrap();
+    }
+    let layout = CsvLayout { id: "ID".to_owned(), time: Some("when".to_owned()), features: names, ..CsvLayout::default() };
+    let outcome = read(&text, layout).unwrap();
+    assert!(outcome.store.n_partitions() > 1);
+    assert_eq!((outcome.records.len(), outcome.rejected().len()), (300, 0));
+    assert!(outcome.records.iter().all(|r| r.events.len() == 500));
 }
 
 #[test]
 fn a_column_that_is_not_there() {
     let Err(error) = read("ID,M/F,Age\nA,F,60\n", layout()) else { panic!("taken") };
-    assert!(error.to_string().contains("no column `SES` in the header; it has: ID, M/F, Age"), "{error}");
+    assert!(error.to_string().ends_with("no column `SES` among the 3 of the header"), "{error}");
+    let Err(error) = read("ID,M/F,Age,Ses,CDR\nA,F,60,1,0\n", layout()) else { panic!("taken") };
+    assert!(error.to_string().ends_with("among the 5 of the header; did you mean `Ses`?"), "{error}");
+    // Without a header the first line is a patient: nothing of it is said.
+    let Err(error) = read("MRN-778,F,60,1,0\n", layout()) else { panic!("taken") };
+    assert!(!error.to_string().contains("778"), "{error}");
+    let Err(error) = read("ID,M/F\rA,F\r", layout()) else { panic!("taken") };
+    assert!(error.to_string().contains("the header can't be read: a carriage return"), "{error}");
     assert!(matches!(read("", layout()), Err(RecordsError::MissingColumn { .. })));
 }
 

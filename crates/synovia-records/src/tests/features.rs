@@ -3,7 +3,7 @@
 use synovia_cohort::{Event, EventKind, EventValue, Example, ExampleId, Patient, PatientId, PatientRecord, Sex, Time};
 
 use super::{event, record};
-use crate::{FeatureConfig, FeaturePlan, PlanBuilder, Statistic};
+use crate::{FeatureConfig, FeaturePlan, FeatureSource, PlanBuilder, Statistic};
 
 const GLUCOSE: &str = "http://loinc.org|2345-7";
 const LOCAL: &str = "lab|x";
@@ -134,6 +134,26 @@ fn answers_are_flags() {
     assert_eq!(row(&plan, &smoker("s|current")), expect(0, 1));
     assert_eq!(row(&plan, &smoker("s|former")), expect(0, 0));
     assert_eq!(row(&plan, &record(Patient::default(), vec![])), (vec![], false));
+}
+
+#[test]
+fn a_reports_conclusion_is_not_an_observations_answer() {
+    let coded = |day, kind, answer: &str| event(day, kind, SMOKING, EventValue::Code(answer.into()));
+    let both =
+        record(Patient::default(), vec![coded(900.0, EventKind::Observation, "s|never"), coded(901.0, EventKind::Report, "s|current")]);
+    let plan = fit(FeatureConfig { codes: Some(vec![SMOKING.to_owned()]), ..FeatureConfig::default() }, std::slice::from_ref(&both));
+    let expect = [format!("{SMOKING}: s|never = 1"), format!("{SMOKING}: s|current = 1")];
+    assert_eq!(row(&plan, &both).0, expect);
+    // Plans of before told no kinds apart.
+    let old: FeatureSource = serde_json::from_str(r#"{"answer":{"code":"c","value":"v"}}"#).unwrap();
+    assert_eq!(old, FeatureSource::Answer { kind: EventKind::Observation, code: "c".to_owned(), value: "v".to_owned() });
+}
+
+#[test]
+fn what_fits_after_a_measurement_that_does_not_is_taken() {
+    let events = vec![number(900.0, LOCAL, 2.0, "g/L"), event(901.0, EventKind::Condition, "s|dm", EventValue::None)];
+    let config = FeatureConfig { statistics: Statistic::ALL.to_vec(), max_features: 7, ..FeatureConfig::default() };
+    assert_eq!(fit(config, &[record(Patient::default(), events)]).specs().into_iter().map(|s| s.code).collect::<Vec<_>>(), ["s|dm"]);
 }
 
 #[test]

@@ -108,7 +108,15 @@ fn values_of_each_type() {
         &[],
     );
     check(&of(r#""valueBoolean":true"#), &[&is(" = |true")], &[]);
-    check(&of(r#""valueInteger":3"#), &[&is(" = 3.000000 ")], &[]);
+    // An integer has no unit: it is for codes that need none.
+    check(
+        &of(r#""valueInteger":3"#),
+        &[],
+        &["line 2 Observation.valueInteger: http://loinc.org|1988-5: no unit where one is needed; expected one like mg/L"],
+    );
+    let pain = |value: &str| of(&format!(r#""valueInteger":{value}"#)).replace("1988-5", "72514-3");
+    check(&pain("3"), &["2020-05-04T10:00:00Z Observation http://loinc.org|72514-3 = 3.000000 {score}"], &[]);
+    check(&pain("3").replace("http://loinc.org", "lab"), &["2020-05-04T10:00:00Z Observation lab|72514-3 = 3.000000 "], &[]);
     check(&of(r#""valueRange":{"low":{"value":4,"code":"mg/L"},"high":{"value":6,"code":"mg/L"}}"#), &[&is(" = 5.000000 mg/L")], &[]);
     check(&of(r#""valueRange":{"high":{"value":0.6,"code":"mg/dL"}}"#), &[&is(" = 6.000000 mg/L")], &[]);
     check(&of(r#""valueDateTime":"2020-05-03""#), &[&is(" = “2020-05-03”")], &[]);
@@ -130,7 +138,7 @@ fn wrong_units_are_rejected_for_a_known_code() {
     let of = |unit: &str| crp(&format!(r#""effectiveDateTime":"2020-05-04T10:00:00Z","valueQuantity":{{"value":5{unit}}}"#));
     let reason = |what: &str| format!("line 2 Observation.valueQuantity.code: http://loinc.org|1988-5: {what}; expected one like mg/L");
     check(&of(r#","code":"mmol/L""#), &[], &[&reason("the unit measures something else (`mmol/L`)")]);
-    check(&of(r#","unit":"furlong""#), &[], &[&reason("the unit is not one that is known (`furlong`)")]);
+    check(&of(r#","unit":"furlong""#), &[], &[&reason("the unit is not one that is known")]);
     check(&of(""), &[], &[&reason("no unit where one is needed")]);
     // What does not look like a unit may be anything, a name too.
     check(&of(r#","unit":"Mrs. Jane Doe, 1961""#), &[], &[&reason("the unit is not one that is known")]);
@@ -179,7 +187,17 @@ fn a_condition_is_known_when_it_is_recorded() {
         &["2020-05-14T12:00:00Z Condition s|c = 10.500000 d"],
         &[],
     );
-    check(&of(r#""onsetDateTime":"2020","recordedDate":"2020-03-14T12:00:00Z""#), &["2020-03-14T12:00:00Z Condition s|c"], &[]);
+    // It may have begun on the first of January.
+    check(
+        &of(r#""onsetDateTime":"2020","recordedDate":"2020-03-14T12:00:00Z""#),
+        &["2020-03-14T12:00:00Z Condition s|c = 73.500000 d"],
+        &[],
+    );
+    check(
+        &of(r#""onsetDateTime":"2019","recordedDate":"2020-03-01T00:00:00Z""#),
+        &["2020-03-01T00:00:00Z Condition s|c = 425.000000 d"],
+        &[],
+    );
     check(&of(r#""onsetAge":{"value":40}"#), &[], &["line 2 Condition.onsetDateTime: no time: when it was known can't be told"]);
     check(
         &of(r#""onsetDateTime":"2020-13-01""#),
@@ -225,7 +243,21 @@ fn the_text_of_reports_and_documents() {
     );
     check(&report(r#""text":{"status":"generated","div":"<div><b>all</b> well</div>"}"#), &[&is(" = “all well”")], &[]);
     check(&report(r#""conclusion":"ill","text":{"status":"generated","div":"<div>ill, says the server</div>"}"#), &[&is(" = “ill”")], &[]);
-    check(&report(r#""presentedForm":[{"contentType":"application/pdf","data":"Zm9v"}]"#), &[&is("")], &[]);
+    check(
+        &report(r#""presentedForm":[{"contentType":"application/pdf","data":"Zm9v"}]"#),
+        &[&is("")],
+        &["line 2 DiagnosticReport.presentedForm: an attachment that is no text: not read"],
+    );
+    check(
+        &report(r#""presentedForm":[{"data":"Zm9v"},{"contentType":"application/pdf"}]"#),
+        &[&is("")],
+        &["line 2 DiagnosticReport.presentedForm: no contentType: expected text/plain or text/html"],
+    );
+    check(
+        &report(r#""conclusionCode":[{"text":"ill"},{"coding":[{"system":"s","code":"1"}]}]"#),
+        &[&is(""), &is(" = s|1")],
+        &["line 2 DiagnosticReport.conclusionCode[0]: no coding with a code"],
+    );
     check(
         &report(r#""presentedForm":[{"contentType":"text/plain","url":"https://h.example/1"}]"#),
         &[&is("")],
@@ -299,7 +331,7 @@ fn a_study_is_linked_by_its_uid() {
     let links = &outcome.records[0].studies;
     assert_eq!(links.len(), 1);
     assert_eq!((links[0].study_instance_uid.as_str(), links[0].started.unwrap().to_string().as_str()), ("1.2.3", "2020-05-04T08:00:00Z"));
-    // By its accession number, or its time alone.
+    // By its time alone; its accession number is kept beside that, and by itself links nothing.
     let by_accession =
         study.replace(r#""system":"urn:dicom:uid","value":"urn:oid:1.2.3""#, r#""type":{"coding":[{"code":"ACSN"}]},"value":"A7""#);
     let outcome = read_text("a.ndjson", format!("{PATIENT}\n{by_accession}\n").as_bytes());
@@ -308,9 +340,12 @@ fn a_study_is_linked_by_its_uid() {
     check(
         &study.replace("urn:oid:1.2.3", "something 7").replace("2020-05-04T08:00:00Z", "2020-05-04"),
         &["2020-05-04T23:59:59Z Imaging DCM|DX"],
-        &[
-            "line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…), no accession number (type ACSN), no exact time: no image can be linked",
-        ],
+        &["line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…), no exact time: no image can be linked"],
+    );
+    check(
+        &by_accession.replace("2020-05-04T08:00:00Z", "2020-05-04"),
+        &["2020-05-04T23:59:59Z Imaging DCM|DX"],
+        &["line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…), no exact time: no image can be linked"],
     );
 }
 
@@ -323,6 +358,15 @@ fn a_medication_may_be_referred_to() {
     };
     check(
         &request("#m", r#","contained":[{"resourceType":"Medication","id":"m","code":{"coding":[{"system":"rx","code":"1"}]}}]"#),
+        &["2020-05-04T00:00:00Z Medication rx|1"],
+        &[],
+    );
+    // What else is contained may have a `code` of another shape.
+    check(
+        &request(
+            "#m",
+            r#","contained":[{"resourceType":"PractitionerRole","id":"r","code":[{"coding":[{"code":"doctor"}]}]},{"id":"x","code":"y"},{"resourceType":"Medication","id":"m","code":{"coding":[{"system":"rx","code":"1"}]}}]"#,
+        ),
         &["2020-05-04T00:00:00Z Medication rx|1"],
         &[],
     );
@@ -351,6 +395,112 @@ fn a_patient_and_all_their_names() {
     assert_eq!(patient.sex, Some(Sex::Male));
     assert_eq!(patient.birth.unwrap().to_string(), "1950-03-01T00:00:00Z");
     assert_eq!(outcome.events(), ["2021-01-02T03:04:05Z Death http://snomed.info/sct|419620001"]);
+}
+
+#[test]
+fn masked_names_and_times_are_null() {
+    let outcome = read_text(
+        "a.ndjson",
+        br#"{"resourceType":"Patient","id":"p9","birthDate":null,"name":[{"family":"Doe","given":[null,"Jane"],"_given":[{"extension":[]},null]}]}"#,
+    );
+    assert_eq!(outcome.rejected(), Vec::<String>::new());
+    assert_eq!(outcome.records[0].patient.name_digest, Some(synovia_cohort::name_digest("Doe", "Jane")));
+    check(
+        &crp_at(r#""effectiveTiming":{"event":["2020-05-03","2020-05-04T10:00:00Z",null]}"#),
+        &[&format!("2020-05-04T10:00:00Z {CRP} = 5.000000 mg/L")],
+        &[],
+    );
+}
+
+#[test]
+fn of_several_codings_one_with_a_code_is_taken() {
+    let of = |codings: &str| {
+        format!(
+            r#"{{"resourceType":"Procedure","status":"completed","code":{{"coding":[{codings}]}},"subject":{{"reference":"Patient/p1"}},"performedDateTime":"2020-05-04T10:00:00Z"}}"#
+        )
+    };
+    let (loinc, local) = (r#"{"system":"http://loinc.org","code":"1-8"}"#, r#"{"system":"s","code":"x"}"#);
+    check(&of(&format!("{local},{loinc}")), &["2020-05-04T10:00:00Z Procedure http://loinc.org|1-8"], &[]);
+    check(&of(&format!("{},{local}", loinc.replace("1-8", ""))), &["2020-05-04T10:00:00Z Procedure s|x"], &[]);
+}
+
+#[test]
+fn a_key_that_comes_twice_in_an_entry_is_refused() {
+    let entry = |more: &str| format!(r#"{{"resourceType":"Bundle","entry":[{{"resource":{PATIENT}}},{{{more}}}]}}"#);
+    let observation = crp_at(r#""effectiveDateTime":"2020-05-04T10:00:00Z""#);
+    for twice in [
+        format!(r#""resource":{observation},"resource":{observation}"#),
+        format!(r#""fullUrl":null,"fullUrl":"a","resource":{observation}"#),
+    ] {
+        let outcome = read_text("a.json", entry(&twice).as_bytes());
+        assert_eq!(outcome.events(), Vec::<String>::new(), "{twice}");
+        let rejected = outcome.rejected();
+        assert!(rejected.len() == 1 && rejected[0].ends_with("not as FHIR R4 defines this element"), "{rejected:?}");
+    }
+}
+
+/// A Bundle of a patient of this id, whose `fullUrl` is that of every other's, and an Observation that refers to it.
+fn bundle_of(id: &str, day: u32) -> String {
+    let observation = crp_at(&format!(r#""effectiveDateTime":"2020-05-{day:02}T10:00:00Z""#)).replace("Patient/p1", "urn:uuid:patient");
+    format!(
+        r#"{{"resourceType":"Bundle","entry":[{{"fullUrl":"urn:uuid:patient","resource":{}}},{{"resource":{observation}}}]}}"#,
+        PATIENT.replace("p1", id)
+    )
+}
+
+#[test]
+fn a_bundles_names_hold_in_its_file_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("a.json", &bundle_of("a", 4));
+    write("b.json", &bundle_of("b", 5));
+    // A third file's patient whose own id is that name, and an Observation of it.
+    let of_c = crp_at(r#""effectiveDateTime":"2020-05-06T10:00:00Z""#).replace("Patient/p1", "Patient/patient");
+    write("c.ndjson", &format!("{}\n{of_c}\n", PATIENT.replace("p1", "patient")));
+    let outcome = super::read(folder.path());
+    assert_eq!(outcome.rejected(), Vec::<String>::new());
+    let mut of_each: Vec<String> = outcome
+        .records
+        .iter()
+        .map(|r| format!("{}: {}", r.id.reveal(), r.events.iter().map(super::shown).collect::<Vec<_>>().join(", ")))
+        .collect();
+    of_each.sort();
+    let at = |id: &str, day: u32| format!("{id}: 2020-05-{day:02}T10:00:00Z {CRP} = 5.000000 mg/L");
+    assert_eq!(of_each, [at("a", 4), at("b", 5), at("patient", 6)]);
+    // From another file nobody is meant by it.
+    std::fs::remove_file(folder.path().join("c.ndjson")).unwrap();
+    write("d.ndjson", &of_c);
+    assert_eq!(super::read(folder.path()).rejected(), ["line 1 Observation.subject: the subject is not among the Patient resources"]);
+}
+
+#[test]
+fn a_name_of_several_patients_of_a_file_is_nobodys() {
+    let lines = |ids: &[&str]| ids.iter().zip(4..).map(|(id, day)| bundle_of(id, day) + "\n").collect::<String>();
+    let reason = "the subject is a fullUrl that several patients of this file have";
+    let outcome = read_text("a.ndjson", lines(&["a", "b"]).as_bytes());
+    assert_eq!(outcome.events(), Vec::<String>::new());
+    assert_eq!(outcome.rejected(), [1, 2].map(|line| format!("line {line} Observation.subject: {reason}")));
+    // Twice the same patient is one.
+    assert_eq!(read_text("a.ndjson", lines(&["a", "a"]).as_bytes()).events().len(), 2);
+}
+
+#[test]
+fn the_first_of_two_medications_of_one_id_is_meant() {
+    let medication =
+        |code: &str| format!(r#"{{"resourceType":"Medication","id":"m","code":{{"coding":[{{"system":"rx","code":"{code}"}}]}}}}"#);
+    let request = r#"{"resourceType":"MedicationRequest","status":"active","subject":{"reference":"Patient/p1"},"medicationReference":{"reference":"urn:uuid:m"},"authoredOn":"2020-05-04T00:00:00Z"}"#;
+    let outcome = read_text("a.ndjson", format!("{PATIENT}\n{request}\n{}\n{}\n", medication("1"), medication("2")).as_bytes());
+    assert_eq!(outcome.events(), ["2020-05-04T00:00:00Z Medication rx|1"]);
+    // A fullUrl is its own Bundle's.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Patient.ndjson"), PATIENT).unwrap();
+    for (name, code) in [("a", "1"), ("b", "2")] {
+        let medication = medication(code).replace(r#""id":"m","#, "");
+        let bundle =
+            format!(r#"{{"resourceType":"Bundle","entry":[{{"resource":{request}}},{{"fullUrl":"urn:uuid:m","resource":{medication}}}]}}"#);
+        std::fs::write(folder.path().join(format!("{name}.json")), bundle).unwrap();
+    }
+    assert_eq!(super::read(folder.path()).events(), [1, 2].map(|code| format!("2020-05-04T00:00:00Z Medication rx|{code}")));
 }
 
 #[test]

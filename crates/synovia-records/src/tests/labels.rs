@@ -46,6 +46,8 @@ fn a_condition_that_was_there() {
     // Known in the window, there before it.
     check(&[(120.0, 20.0)], &[300.0], None, "prevalent");
     check(&[(120.0, 19.9)], &[300.0], None, "1");
+    // "In 2019", written down in 2020: it may have been there.
+    check(&[(425.0, 425.0)], &[500.0], None, "prevalent");
 }
 
 #[test]

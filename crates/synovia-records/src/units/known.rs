@@ -92,6 +92,7 @@ pub(crate) const TABLE: &[Known] = &[
     unit("4544-3", "%"),                 // haematocrit by automated count
     unit("4548-4", "%"),                 // HbA1c
     unit("48065-7", "ng/mL{FEU}"),       // D-dimer
+    unit("48642-3", "mL/min/{1.73_m2}"), // estimated glomerular filtration rate, MDRD, not black
     molar("49765-1", "mg/dL", 40.078),   // calcium, blood
     unit("5902-2", "s"),                 // prothrombin time
     unit("59408-5", "%"),                // oxygen saturation by pulse oximetry
@@ -116,6 +117,7 @@ pub(crate) const TABLE: &[Known] = &[
     unit("8867-4", "/min"),              // heart rate
     unit("89579-7", "ng/L"),             // troponin I, high sensitivity
     unit("9279-1", "/min"),              // respiratory rate
+    unit("98979-8", "mL/min/{1.73_m2}"), // estimated glomerular filtration rate, CKD-EPI 2021
 ];
 
 /// The least and the greatest number that a living body has been seen with or could have, generously, in the canonical unit:
@@ -148,13 +150,16 @@ const LIMITS: &[(&str, f64, f64)] = &[
     ("2951-2", 70.0, 250.0),  // sodium
     ("3094-0", 0.0, 500.0),   // urea nitrogen, mg/dL
     ("3141-9", 0.1, 700.0),   // body weight, measured
+    ("33914-3", 0.0, 400.0),  // estimated glomerular filtration rate, mL/min/{1.73_m2}
     ("38483-4", 0.01, 100.0), // creatinine, blood
     ("39156-5", 2.0, 250.0),  // body mass index, kg/m2
     ("41653-7", 1.0, 5000.0), // glucose, capillary
     ("4544-3", 1.0, 90.0),    // haematocrit
     ("4548-4", 1.0, 30.0),    // HbA1c, %
+    ("48642-3", 0.0, 400.0),  // estimated glomerular filtration rate, MDRD
     ("49765-1", 1.0, 40.0),   // calcium, blood
     ("59408-5", 0.0, 100.0),  // oxygen saturation by pulse oximetry
+    ("62238-1", 0.0, 400.0),  // estimated glomerular filtration rate, CKD-EPI
     ("6298-4", 0.5, 25.0),    // potassium, blood
     ("6299-2", 0.0, 500.0),   // urea nitrogen, blood
     ("6301-6", 0.1, 100.0),   // INR
@@ -168,6 +173,7 @@ const LIMITS: &[(&str, f64, f64)] = &[
     ("8480-6", 0.0, 400.0),   // systolic blood pressure
     ("8867-4", 0.0, 400.0),   // heart rate, /min
     ("9279-1", 0.0, 200.0),   // respiratory rate
+    ("98979-8", 0.0, 400.0),  // estimated glomerular filtration rate, CKD-EPI 2021
 ];
 
 /// The limits of a LOINC code, where it has some.

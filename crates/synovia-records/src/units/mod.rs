@@ -65,6 +65,11 @@ fn hba1c(value: f64, from: Unit, to: Unit) -> Result<f64, UnitError> {
     }
 }
 
+/// Whether a text is a unit and no more than that: an annotation (`{…}`) may hold any words.
+pub(crate) fn is_plain_unit(text: &str) -> bool {
+    !text.contains('{') && Unit::parse(text).is_some()
+}
+
 /// The number and unit that an event keeps: for a code of the table in its canonical unit, for any other as it came.
 pub(crate) fn settle<'a>(code: Token<'_>, value: f64, unit: &'a str) -> Result<(f64, &'a str), UnitError> {
     if !value.is_finite() {
@@ -120,6 +125,14 @@ mod tests {
         check(60.0, "mL/min/{1.73_m2}", "mL/min", "", Ok(60.0));
         check(1.0, "ukat/L", "U/L", "", Ok(60.0));
         check(24.5, "kg/m2", "kg.m-2", "", Ok(24.5));
+        check(60.0, "mL/min/1.73 m2", "mL/min/{1.73_m2}", "", Ok(60.0));
+    }
+
+    #[test]
+    fn what_is_a_unit_and_says_no_more() {
+        for (text, is) in [("mg/dL", true), ("furlong", false), ("mg{Jane Doe}", false), ("", false), ("%", true)] {
+            assert_eq!(is_plain_unit(text), is, "{text}");
+        }
     }
 
     #[test]
@@ -166,7 +179,24 @@ mod tests {
 
     #[test]
     fn what_is_not_a_unit() {
-        for bad in ["furlong", "", "mg//", "/", "mg/dL)", "(mg", "10*x", "kk", "m99999999", "ñ", "mg dL", "{open", "2.."] {
+        for bad in [
+            "furlong",
+            "",
+            "mg//",
+            "/",
+            "mg/dL)",
+            "(mg",
+            "10*x",
+            "kk",
+            "m99999999",
+            "ñ",
+            "mg dL",
+            "{open",
+            "2..",
+            "mL/min/1.73",
+            "m2.5",
+            "10*3.5/uL",
+        ] {
             check(1.0, bad, "mg/dL", "", Err(UnitError::Unknown));
         }
         check(1.0, "mg/dL", "cm", "", Err(UnitError::Dimension));
@@ -192,6 +222,7 @@ mod tests {
         assert_eq!(temperature(98.6, "Cel"), Err(UnitError::Implausible));
         assert!(temperature(98.6, "[degF]").is_ok_and(|(value, _)| (value - 37.0).abs() < 1e-9));
         assert_eq!(settle(Token::new("http://loinc.org", "59408-5"), 970.0, "%"), Err(UnitError::Implausible));
+        assert_eq!(settle(Token::new("http://loinc.org", "33914-3"), 4000.0, "mL/min/{1.73_m2}"), Err(UnitError::Implausible));
         assert_eq!(settle(Token::new("http://loinc.org", "2345-7"), 5.5, "mmol/L").map(|(_, unit)| unit), Ok("mg/dL"));
     }
 

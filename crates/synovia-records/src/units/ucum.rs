@@ -114,6 +114,9 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("mm/hr", "mm/h"),
     ("kg/m^2", "kg/m2"),
     ("kg/m²", "kg/m2"),
+    ("mL/min/1.73m2", "mL/min/{1.73_m2}"),
+    ("mL/min/1.73 m2", "mL/min/{1.73_m2}"),
+    ("mL/min/1.73m²", "mL/min/{1.73_m2}"),
 ];
 
 /// Deepest nesting of parentheses, and largest power, that is a unit anyone writes.
@@ -227,6 +230,7 @@ impl Parser<'_> {
             let end = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
             let number: u32 = self.rest[..end].parse().ok()?;
             self.rest = &self.rest[end..];
+            self.whole()?;
             Unit { factor: f64::from(number), ..Unit::ONE }
         } else {
             let atom = self.atom()?;
@@ -235,6 +239,13 @@ impl Parser<'_> {
         };
         self.annotation()?;
         Some(unit)
+    }
+
+    /// `None` where the number before goes on with a full stop and a digit: UCUM has no decimals, and `mL/min/1.73` does not mean
+    /// 1 times 73.
+    fn whole(&self) -> Option<()> {
+        let decimal = self.rest.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        (!decimal).then_some(())
     }
 
     /// 1 where there is none.
@@ -247,6 +258,7 @@ impl Parser<'_> {
         }
         let power: i32 = self.rest[..end].parse().ok()?;
         self.rest = &self.rest[end..];
+        self.whole()?;
         (power.abs() <= MAX_POWER).then_some(power)
     }
 

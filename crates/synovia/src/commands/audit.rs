@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use polars::prelude::{Column, ParquetReader, SerReader};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleId, Split, Study};
 use synovia_images::StudyIndex;
 use synovia_records::RecordStore;
@@ -27,6 +27,7 @@ use super::Context;
 use crate::cli::AuditArgs;
 use crate::failure::{UsageError, print};
 use crate::pipeline::TimeSpan;
+use crate::stages;
 use crate::stages::ingest::{self, read_json};
 
 /// What was looked at and what was found.
@@ -44,6 +45,8 @@ pub struct Audit {
     pub patients: usize,
     /// Rows of predictions that were compared with the cohort.
     pub predictions: usize,
+    /// What was not looked at, and why.
+    pub not_looked_at: BTreeSet<String>,
     /// The leaks.
     pub leaks: Vec<Leak>,
 }
@@ -66,10 +69,10 @@ fn show(audit: &Audit, context: &Context) -> anyhow::Result<()> {
     for leak in &audit.leaks {
         print(format_args!("{}: {leak}\n    {}", leak.severity.as_str(), leak.kind.advice()))?;
     }
-    if context.global.quiet {
-        return Ok(());
+    for what in &audit.not_looked_at {
+        print(format_args!("not looked at: {what}"))?;
     }
-    let Audit { cohorts, examples, images, headers, patients, predictions, leaks } = audit;
+    let Audit { cohorts, examples, images, headers, patients, predictions, leaks, .. } = audit;
     print(format_args!(
         "{} leaks; looked at {cohorts} cohorts, {examples} examples, {images} images, {headers} image headers, {patients} patients' records and {predictions} predictions",
         leaks.len()
@@ -88,6 +91,8 @@ struct Place<'a> {
     images: Option<PathBuf>,
     store: Option<&'a RecordStore>,
     history_days: Option<f64>,
+    /// Whether rows and pictures have no times: all is then known at once.
+    timeless: bool,
 }
 
 impl Place<'_> {
@@ -110,17 +115,22 @@ pub fn audit_run(run: &Path) -> anyhow::Result<Audit> {
     let index: StudyIndex =
         if ingested.join("studies.json").is_file() { read_json(&ingested.join("studies.json"))? } else { StudyIndex::default() };
     let store = if ingested.join("records").is_dir() { Some(RecordStore::open(&ingested.join("records"))?) } else { None };
-    let pipeline = pipeline(run)?;
-    let text = |section: &str, key: &str| pipeline.get(section)?.get(key)?.as_str().map(str::to_owned);
     let mut audit = Audit { cohorts: cohorts.len(), ..Audit::default() };
+    if store.is_none() {
+        audit.not_looked_at.insert("the patients' records: ingest/records is not there".to_owned());
+    }
     for folder in cohorts {
+        let relative = folder.strip_prefix(run).unwrap_or(&folder);
+        let settings = settings(run, relative)?;
+        let text = |section: &str, key: &str| settings.get(section)?.get(key)?.as_str().map(str::to_owned);
         let place = Place {
-            name: folder.strip_prefix(run).unwrap_or(&folder).display().to_string(),
+            name: relative.display().to_string(),
             reader: CohortReader::open(&folder)?,
-            studies: index.studies.iter().map(|s| (ExampleId::of_study(&s.study_instance_uid).as_str().to_owned(), s)).collect(),
+            studies: studies(&folder, &index)?,
             images: text("images", "path").map(PathBuf::from),
             store: store.as_ref(),
             history_days: text("records", "history").and_then(|span| span.parse::<TimeSpan>().ok()).map(TimeSpan::days),
+            timeless: text("records", "format").is_some_and(|format| format == "csv"),
             folder,
         };
         audit.examples += place.reader.rows().len();
@@ -137,13 +147,43 @@ pub fn audit_run(run: &Path) -> anyhow::Result<Audit> {
     Ok(audit)
 }
 
-/// The resolved pipeline of a run; an empty one where there is none.
-fn pipeline(run: &Path) -> anyhow::Result<toml::Table> {
-    let path = run.join("pipeline.toml");
-    if !path.is_file() {
-        return Ok(toml::Table::new());
+/// The settings that a cohort (its folder, relative to the run) was made with: what its stage noted, else the run's pipeline,
+/// which is written anew before any stage runs; nothing where there is neither.
+fn settings(run: &Path, cohort: &Path) -> anyhow::Result<serde_json::Value> {
+    let fold: Option<usize> = cohort.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
+    let stage = stages::place::Place::all(fold.map(|k| k + 1)).pop().map(|place| place.stage("cohort")).unwrap_or_default();
+    let record = run.join(format!("stages/{stage}.json"));
+    if record.is_file() {
+        let mut record: serde_json::Value = read_json(&record)?;
+        return Ok(record["settings"].take());
     }
-    std::fs::read_to_string(&path)?.parse().with_context(|| path.display().to_string())
+    let path = run.join("pipeline.toml");
+    let text = if path.is_file() { std::fs::read_to_string(&path)? } else { String::new() };
+    let table: toml::Table = text.parse().with_context(|| path.display().to_string())?;
+    Ok(serde_json::to_value(table)?)
+}
+
+/// The study of each example, by example id: as the cohort stage noted it, for an example is not named by its study where it
+/// is a patient's; else by the name.
+fn studies<'a>(cohort: &Path, index: &'a StudyIndex) -> anyhow::Result<BTreeMap<String, &'a Study>> {
+    let mut by_name: BTreeMap<String, &Study> =
+        index.studies.iter().map(|study| (ExampleId::of_study(&study.study_instance_uid).as_str().to_owned(), study)).collect();
+    let path = cohort.join("links.json");
+    if path.is_file() {
+        let links: Vec<Linked> = read_json(&path)?;
+        let of_examples = links.into_iter().filter_map(|link| Some((link.example_id, *by_name.get(&link.study?)?)));
+        let of_examples: Vec<(String, &Study)> = of_examples.collect();
+        by_name.extend(of_examples);
+    }
+    Ok(by_name)
+}
+
+/// A line of `cohort/links.json`.
+#[derive(Deserialize)]
+struct Linked {
+    example_id: String,
+    #[serde(default)]
+    study: Option<String>,
 }
 
 fn find_cohorts(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use synovia_evaluation::{Estimate, Metrics, Variant};
 
 use crate::cli::CompareArgs;
+use crate::failure::print;
 
 /// Prints a table: a line a task, model and measure, a column a run.
 pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
@@ -18,8 +19,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
             Ok((run.display().to_string(), metrics))
         })
         .collect::<anyhow::Result<_>>()?;
-    print!("{}", table(&runs));
-    Ok(())
+    print(table(&runs).trim_end())
 }
 
 fn cell(estimate: Option<&Estimate>) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rayon::prelude::*;
@@ -12,34 +12,44 @@ use synovia_images::{Secret, deidentify, image_files};
 use super::Context;
 use crate::cli::DeidentifyArgs;
 use crate::failure::print;
+use crate::stages::atomic::atomic_file;
 
 /// Files that are worked on together.
 const BATCH: usize = 64;
 
 /// De-identifies a folder; prints how many files were written and how many were not, by reason.
+///
+/// # Errors
+/// When a file cannot be written, and when none was: a folder without DICOM files is a mistake, not a result.
 pub fn deidentify_folder(args: &DeidentifyArgs, context: &Context) -> anyhow::Result<()> {
     context.use_threads(None)?;
-    let secret = secret(args.key.as_deref())?;
     if args.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{}: not empty; give a new folder, so that no other file is taken for a clean one", args.out.display());
     }
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let log = match &args.rejected {
         Some(path) => RejectedLog::create(path).with_context(|| path.display().to_string())?,
         None => RejectedLog::counting(),
     };
-    let bar = context.progress.start("deidentify", None, "files");
-    let (mut n_written, mut n_files) = (0u64, 0u64);
-    let mut taken: HashSet<PathBuf> = HashSet::new();
+    // Before anything is made: what is given as IN may be no folder, or an empty one.
     let mut files = Vec::new();
     image_files(&args.input, &log, &mut |file| files.push(file))?;
+    if files.is_empty() {
+        bail!("{}: no file in it; give a folder of DICOM files", args.input.display());
+    }
+    let secret = secret(args.key.as_deref())?;
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let bar = context.progress.start("deidentify", Some(files.len() as u64), "files");
+    let mut n_written = 0u64;
+    let mut taken: HashSet<PathBuf> = HashSet::new();
     for batch in files.chunks(BATCH) {
         let work = |file: &String| deidentify(&args.input.join(file), args.profile, &secret);
         let results: Vec<_> = batch.par_iter().map(work).collect();
         for (result, file) in results.into_iter().zip(batch) {
-            n_files += 1;
             match result {
                 Err(rejected) => log.push(&Rejected::new(file, rejected.position, rejected.reason)),
+                Ok(clean) if !clean.path.components().all(|part| matches!(part, Component::Normal(_))) => {
+                    log.push(&Rejected::new(file, "", "its UIDs are none, and would lead out of the folder that is written"));
+                }
                 Ok(clean) if !taken.insert(clean.path.clone()) => {
                     log.push(&Rejected::new(file, "", "the same SOP Instance UID was already taken from another file"));
                 }
@@ -47,18 +57,22 @@ pub fn deidentify_folder(args: &DeidentifyArgs, context: &Context) -> anyhow::Re
                     let path = args.out.join(&clean.path);
                     let folder = path.parent().unwrap_or(Path::new("."));
                     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-                    std::fs::write(&path, &clean.bytes).with_context(|| path.display().to_string())?;
+                    atomic_file(&path, |out| out.write_all(&clean.bytes).with_context(|| path.display().to_string()))?;
                     n_written += 1;
                 }
             }
         }
-        bar.set(n_files);
+        bar.add(batch.len() as u64);
     }
     bar.finish(&format!("{n_written} written"));
     let reasons = log.finish()?;
     let summary =
-        serde_json::json!({ "files": n_files, "written": n_written, "profile": args.profile.to_string(), "not_written": reasons });
-    print(summary)
+        serde_json::json!({ "files": files.len(), "written": n_written, "profile": args.profile.to_string(), "not_written": reasons });
+    print(summary)?;
+    if n_written == 0 {
+        bail!("{}: no file was written; the reasons are above", args.input.display());
+    }
+    Ok(())
 }
 
 /// The secret of a file, which is made when it is not there; without a file, one for this run alone.

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use synovia_cohort::{Example, ExampleId, PatientId, PatientRecord, RejectedLog, Study, Task, Time};
+use synovia_cohort::{Example, ExampleId, PatientId, PatientRecord, Rejected, RejectedLog, Study, Task, Time};
 use synovia_evaluation::{ConformalSets, ModalityPattern, label_names};
-use synovia_images::{Preparation, scan};
+use synovia_images::{Preparation, scan_into};
 use synovia_onnx::{Session, presence_input};
 use synovia_records::{FeaturePlan, Format, FormatConfig, RecordStore};
 
 use super::Context;
 use crate::cli::PredictArgs;
-use crate::failure::print;
+use crate::failure::{UsageError, print};
+use crate::pipeline::Unit;
 use crate::stages::export::{Exported, METADATA};
-use crate::stages::link::{self, AT_ONCE};
+use crate::stages::link::{self, Links};
 
 /// One example's inputs.
 struct Prepared {
@@ -38,15 +39,15 @@ pub fn predict(args: &PredictArgs, context: &Context) -> anyhow::Result<()> {
     let exported: Exported = serde_json::from_str(text).with_context(|| format!("{}: metadata `{METADATA}`", args.model.display()))?;
 
     let log = RejectedLog::to_writer(Box::new(std::io::stderr()));
+    let scratch = tempfile::tempdir().context("a temporary folder")?;
     let pictures = match (&args.images, exported.preparation.as_ref()) {
-        (Some(path), Some(preparation)) => Pictures::find(path, preparation, &exported, &log)?,
-        (Some(_), None) => bail!("this model looks at records only; leave --images out"),
+        (Some(path), Some(preparation)) => Pictures::find(path, preparation, &exported, scratch.path(), &log)?,
+        (Some(_), None) => return Err(UsageError("this model looks at records only; leave --images out".to_owned()).into()),
         _ => Pictures::default(),
     };
-    let spill = tempfile::tempdir().context("a temporary folder")?;
     let store = match (&args.records, exported.records.as_ref()) {
-        (Some(path), Some(format)) => Some(records(path, format, args.images.is_some(), spill.path(), &log)?),
-        (Some(_), None) => bail!("this model looks at images only; leave --records out"),
+        (Some(path), Some(format)) => Some(records(path, format, args.images.is_some(), scratch.path(), &log)?),
+        (Some(_), None) => return Err(UsageError("this model looks at images only; leave --records out".to_owned()).into()),
         _ => None,
     };
     let mut n_examples = 0;
@@ -60,37 +61,41 @@ pub fn predict(args: &PredictArgs, context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The studies to predict on. Their pixels are read one study at a time, unless there is a single file.
+/// The studies to predict on. Their pixels are read one study at a time.
 #[derive(Default)]
 struct Pictures<'a> {
     root: PathBuf,
     studies: Vec<Study>,
-    single: Option<Vec<f32>>,
     preparation: Option<&'a Preparation>,
 }
 
 impl<'a> Pictures<'a> {
-    fn find(path: &Path, preparation: &'a Preparation, exported: &Exported, log: &RejectedLog) -> anyhow::Result<Self> {
+    /// Of a folder, or of a file: what a file is taken for does not depend on how it is given.
+    fn find(path: &Path, preparation: &'a Preparation, exported: &Exported, scratch: &Path, log: &RejectedLog) -> anyhow::Result<Self> {
         let kind = exported.image_kind.context("the model's metadata does not say what its images are")?.into();
-        let found = Self { root: path.to_owned(), preparation: Some(preparation), ..Self::default() };
-        if !path.is_file() {
-            return Ok(Self { studies: scan(path, kind, log, &|_| ())?.studies, ..found });
-        }
-        match synovia_images::load_file(path, kind, preparation) {
-            Ok(loaded) => Ok(Self { studies: vec![loaded.study], single: Some(loaded.pixels), ..found }),
-            Err(rejected) => {
-                log.push(&rejected);
-                Ok(found)
-            }
-        }
+        let root = if path.is_file() { folder_of_one(path, scratch)? } else { path.to_owned() };
+        let mut studies = Vec::new();
+        scan_into(&root, kind, &exported.selection, scratch, log, &|_| (), &mut |study| {
+            studies.push(study);
+            Ok(())
+        })?;
+        Ok(Self { root, studies, preparation: Some(preparation) })
     }
 
     fn load(&self, study: usize, log: &RejectedLog) -> Option<Vec<f32>> {
-        if let Some(pixels) = &self.single {
-            return Some(pixels.clone());
-        }
         synovia_images::load(&self.root, &self.studies[study], self.preparation?).map_err(|rejected| log.push(&rejected)).ok()
     }
+}
+
+/// A folder in which there is a link to the file and nothing else.
+fn folder_of_one(file: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
+    let folder = scratch.join("image");
+    let link = || {
+        std::fs::create_dir(&folder)?;
+        std::os::unix::fs::symlink(file.canonicalize()?, folder.join(file.file_name().unwrap_or_default()))
+    };
+    link().with_context(|| file.display().to_string())?;
+    Ok(folder)
 }
 
 /// The records in `path`. A table needs the column that names the pictures only when there are pictures.
@@ -102,8 +107,8 @@ fn records(path: &Path, format: &FormatConfig, with_images: bool, spill: &Path, 
     Ok(synovia_records::ingest(path, &format, &spill.join("records"), log, &|_| ())?)
 }
 
-/// Calls `f` with the examples that the cohort stage would make, a study each; then with each image alone that no record is
-/// of. A record that knows of no study comes at its last event.
+/// Calls `f` with the examples that the cohort stage would make; then with each image alone that no record is of. A record
+/// that knows of no study comes at its last event. What gives no example goes to `log`.
 fn for_each_example(
     pictures: &Pictures<'_>,
     store: Option<&RecordStore>,
@@ -114,9 +119,9 @@ fn for_each_example(
 ) -> anyhow::Result<()> {
     let mut alone: Vec<usize> = (0..pictures.studies.len()).collect();
     if let Some(store) = store {
-        let links = link::link(&pictures.studies, store)?;
+        let links: Links = link::link(&pictures.studies, store)?;
         for (reason, n) in &links.failed {
-            context.progress.note("predict", &format!("{n} studies are predicted without a record: {reason}"));
+            context.progress.note("predict", &format!("{n} studies are not linked to a record: {reason}"));
         }
         alone.retain(|&k| links.owners[k].is_none());
         let by_patient = links.by_patient();
@@ -124,21 +129,29 @@ fn for_each_example(
         for partition in 0..store.n_partitions() {
             for record in store.load(partition)? {
                 let of_patient = by_patient.get(&record.id).map_or(&[][..], Vec::as_slice);
-                let moments = if timeless {
-                    vec![(ExampleId::of_patient(&record.id, AT_ONCE), AT_ONCE, of_patient.first().copied())]
+                let moments = links.moments(&record, of_patient, &pictures.studies, timeless, exported.unit);
+                let left = of_patient.iter().filter(|&&k| !moments.iter().any(|(_, _, study)| *study == Some(k)));
+                if moments.is_empty() || (exported.unit == Unit::Study && !timeless) {
+                    // An image whose time nobody knows can't be put beside a history.
+                    alone.extend(left);
                 } else {
-                    link::moments(&record, of_patient, &pictures.studies)
-                };
-                // An image whose time nobody knows can't be put beside a history.
-                alone.extend(of_patient.iter().filter(|&&k| !moments.iter().any(|(_, _, study)| *study == Some(k))));
+                    let reason = "the model has one example a patient, which is on another study of this one's";
+                    left.for_each(|&k| log.push(&Rejected::new(&pictures.studies[k].file, "", reason)));
+                }
                 let last = record.events.last().filter(|_| moments.is_empty()).map(|event| event.time);
                 let last = last.map(|time| (ExampleId::of_patient(&record.id, time), time, None));
+                let mut is_answered = !of_patient.is_empty() && moments.is_empty();
                 for (id, time, study) in moments.into_iter().chain(last) {
                     let row = features(&record, time, exported);
                     let image = study.and_then(|k| pictures.load(k, log));
                     if image.is_some() || row.is_some() {
+                        is_answered = true;
                         f(Prepared { id, image, record: row })?;
                     }
+                }
+                if !is_answered {
+                    let patient = format!("patient {}", record.id.pseudonym());
+                    log.push(&Rejected::new("records", patient, "nothing is known of the patient at the prediction time"));
                 }
             }
         }

@@ -1,10 +1,15 @@
 //! The commands that run a pipeline's stages, up to one of them.
 
+use std::fs::File;
+
+use anyhow::Context as _;
 use synovia_evaluation::{Metrics, Variant};
 
 use super::{Context, Work};
 use crate::cli::PipelineArgs;
 use crate::failure::print;
+use crate::stages::atomic::atomic_file;
+use crate::stages::cache::{Freshness, Stage};
 use crate::stages::ingest::read_json;
 use crate::stages::place::Place;
 use crate::stages::{cohort, evaluate, export, ingest, train};
@@ -35,10 +40,12 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
     let hashes: Vec<(&str, String)> = ingested.inputs().iter().map(|(name, hash)| (name.as_str(), hash.clone())).collect();
     work.write_pipeline(&hashes)?;
     let places = Place::all(work.pipeline.cohort.folds);
+    write_rejected(&work, &ingested, &places[0])?;
     let mut trained = Vec::new();
     for place in &places {
         if until >= Until::Cohort {
             let aligned = cohort::run(&work, &ingested, place)?;
+            write_rejected(&work, &ingested, place)?;
             if until >= Until::Train {
                 trained.push(train::run(&work, &aligned, place)?);
             }
@@ -51,12 +58,20 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
                 export::run(&work, trained, &evaluated, place)?;
             }
         }
-        if !context.global.quiet {
-            print_table(&work)?;
-            print(work.run.join("report.html").display())?;
-        }
+        print_table(&work)?;
+        print(work.run.join("report.html").display())?;
     }
     Ok(())
+}
+
+/// Writes `RUN/rejected.jsonl`: the lines of the cohort, which begin with those of ingest, else those of ingest. No stage
+/// writes it, so that it is right whichever of them were skipped. All folds read the same files.
+fn write_rejected(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<()> {
+    let is_fresh = cohort::stage(work, ingested, place)?.freshness(&work.run)? == Freshness::Fresh;
+    let from = if is_fresh { place.path(&work.run, "cohort") } else { work.run.join(ingest::FOLDER) }.join("rejected.jsonl");
+    let to = work.run.join("rejected.jsonl");
+    let mut lines = File::open(&from).with_context(|| from.display().to_string())?;
+    atomic_file(&to, |out| std::io::copy(&mut lines, out).map(|_| ()).with_context(|| to.display().to_string()))
 }
 
 /// Joint against single, as the report's headline has it.

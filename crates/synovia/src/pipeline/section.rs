@@ -94,10 +94,12 @@ impl<'a> Section<'a> {
 
     pub(super) fn text(&self, key: &str) -> Option<String> {
         let node = self.get(key)?;
-        match (&node.value, &node.place) {
+        match (&node.value, &node.typed) {
             (Value::Text(text), _) => Some(text.clone()),
-            // `--set name=7`: the shell has no kinds of value.
-            (Value::Integer(_) | Value::HugeInteger(_) | Value::Boolean(_) | Value::Date(_), Place::Set(_)) => Some(node.value.described()),
+            // `--set name=0x10`, to the letter.
+            (Value::Integer(_) | Value::HugeInteger(_) | Value::Float(_) | Value::Boolean(_) | Value::Date(_), Some(typed)) => {
+                Some(typed.clone())
+            }
             (other, _) => {
                 self.problems.push(&node.place, format!("{} must be a text in quotes, not {}", self.name(key), other.described()));
                 None

@@ -215,10 +215,11 @@ pub struct Cohort {
 }
 
 /// What one example is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// An imaging study, at the time of its image.
+    #[default]
     Study,
     /// A patient.
     Patient,

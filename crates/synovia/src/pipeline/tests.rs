@@ -338,6 +338,15 @@ fn overrides_take_effect() {
     assert!(matches!(&pipeline.records.format, RecordFormat::Fhir { features: Features::Frequent { cap: 9, .. }, .. }));
     assert_eq!(pipeline.name, "2024");
     assert_eq!(pipeline.model.fusion, Fusion::Concat);
+    // A text is what was typed, whatever TOML would take it for.
+    let typed = |toml: &str, setting: &str| parse(toml, &[setting]).unwrap();
+    for name in ["0x10", "1_000", "0.50", "true", "2024-01-01"] {
+        assert_eq!(typed(LUNG, &format!("name={name}")).name, name);
+    }
+    for value in ["0.5", "1_000", "1e3"] {
+        let table = typed(&OASIS.replace("above = 0", "equals = \"1\""), &format!("task.0.label.equals={value}"));
+        assert!(matches!(&table.tasks[0].label, Label::Column { rule: ColumnRule::Equals { equals }, .. } if equals == value), "{value}");
+    }
     let last = parse(LUNG, &["seed=1", "seed=2"]).unwrap();
     assert_eq!(last.seed, 2);
     let seed = Pipeline::parse(&LUNG.replace("D/", &format!("{}/", data().display())), &["seed=1".to_owned()], Some(42)).unwrap();

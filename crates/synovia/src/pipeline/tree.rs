@@ -9,6 +9,8 @@ use super::problem::{Place, Problem, nearest};
 pub(super) struct Node {
     pub place: Place,
     pub value: Value,
+    /// As typed after `--set key=`, where a shell has no kinds of value.
+    pub typed: Option<String>,
 }
 
 /// TOML's kinds of value, less dates: no setting is one.
@@ -115,7 +117,7 @@ fn node(value: &DeValue<'_>, place: Place, lines: &Lines) -> Node {
         DeValue::Array(items) => Value::Array(items.iter().map(|item| node(item.get_ref(), lines.of(item.span().start), lines)).collect()),
         DeValue::Table(inner) => Value::Table(table(inner, lines)),
     };
-    Node { place, value }
+    Node { place, value, typed: None }
 }
 
 /// Lays `dotted.key=value` over the document. A list's element is named by its position from 0, a task also by its name.
@@ -128,7 +130,7 @@ pub(super) fn set(root: &mut Table, override_: &str) -> Result<(), Problem> {
     if parts.iter().any(|part| part.is_empty()) {
         return Err(Problem::new(place, "an empty key; write section.key=value, such as training.epochs=3".to_owned()));
     }
-    let node = Node { value: override_value(text, &place), place: place.clone() };
+    let node = Node { value: override_value(text, &place), place: place.clone(), typed: Some(text.to_owned()) };
     descend(root, &parts, node, &place)
 }
 
@@ -152,7 +154,7 @@ fn replace_places(node: Node, place: &Place) -> Node {
         }
         other => other,
     };
-    Node { place: place.clone(), value }
+    Node { place: place.clone(), value, typed: None }
 }
 
 fn descend(table: &mut Table, parts: &[&str], node: Node, place: &Place) -> Result<(), Problem> {
@@ -166,7 +168,7 @@ fn descend(table: &mut Table, parts: &[&str], node: Node, place: &Place) -> Resu
         return Ok(());
     }
     let k = index.unwrap_or_else(|| {
-        let empty = Node { place: place.clone(), value: Value::Table(Table::default()) };
+        let empty = Node { place: place.clone(), value: Value::Table(Table::default()), typed: None };
         table.entries.push(((*key).to_owned(), empty));
         table.entries.len() - 1
     });

@@ -3,7 +3,7 @@
 //! The records are gone through four times, a partition in memory at a time: to link studies to patients, to make examples
 //! and labels, to fit the feature plan on the train split, and to write the rows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, bail};
 use rayon::prelude::*;
@@ -24,7 +24,7 @@ use crate::commands::Work;
 use crate::pipeline::{Images, RecordFormat, TaskSettings, Unit};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What `cohort/report.json` holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -46,14 +46,19 @@ pub struct CohortReport {
     pub coverage: Vec<f64>,
 }
 
-/// Runs the stage unless it is fresh.
-pub fn run(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<Stage> {
+/// The stage as it would run now.
+pub fn stage(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<Stage> {
     let p = &work.pipeline;
     let settings = serde_json::json!({
         "seed": p.seed, "fold": place.fold(), "images": p.images, "records": p.records, "cohort": p.cohort, "tasks": p.tasks,
         "uses_images": p.uses_images(), "uses_records": p.uses_records(),
     });
-    let stage = Stage::new(&place.stage("cohort"), VERSION, &settings)?.after(ingested);
+    Ok(Stage::new(&place.stage("cohort"), VERSION, &settings)?.after(ingested))
+}
+
+/// Runs the stage unless it is fresh.
+pub fn run(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<Stage> {
+    let stage = stage(work, ingested, place)?;
     run_stage(&stage, &work.run, &work.progress, &[&place.relative("cohort")], || Builder::open(work)?.build(place))?;
     Ok(stage)
 }
@@ -97,8 +102,6 @@ struct Builder<'a> {
     store: RecordStore,
     index: StudyIndex,
     links: Links,
-    /// Names of the examples on its studies.
-    images: HashSet<ExampleId>,
     labels: Vec<LabelSpec>,
     tasks: Vec<Task>,
     /// Whether rows and pictures have no times: all is then known at once.
@@ -116,7 +119,6 @@ impl<'a> Builder<'a> {
             // Such a table declares its rows and their pictures to be of one moment.
             index.studies.iter_mut().for_each(|study| study.time = Some(AT_ONCE));
         }
-        let images = index.studies.iter().map(|study| ExampleId::of_study(&study.study_instance_uid)).collect();
         let mut report = CohortReport { rejected: read_json(&folder.join("rejected.json"))?, ..CohortReport::default() };
         let summary = store.summary();
         report.steps = vec![
@@ -129,10 +131,9 @@ impl<'a> Builder<'a> {
         ];
         Ok(Self {
             work,
-            links: Links { owners: Vec::new(), kinds: Vec::new(), failed: BTreeMap::new() },
+            links: Links::default(),
             store,
             index,
-            images,
             labels: work.pipeline.tasks.iter().map(TaskSettings::label_spec).collect(),
             tasks: work.pipeline.tasks.iter().map(TaskSettings::task).collect(),
             timeless,
@@ -161,19 +162,12 @@ impl<'a> Builder<'a> {
 
     /// A patient's predictions: what they are named, when they are made, and on which study of the index.
     fn moments(&self, record: &PatientRecord, of_patient: &[usize]) -> Vec<Moment> {
-        if self.timeless {
-            return vec![(ExampleId::of_patient(&record.id, AT_ONCE), AT_ONCE, of_patient.first().copied())];
+        let unit = self.work.pipeline.cohort.unit;
+        let moments = self.links.moments(record, of_patient, &self.index.studies, self.timeless, unit);
+        if unit == Unit::Study || !moments.is_empty() {
+            return moments;
         }
-        // A study that failed to be linked is not the chart's without an image: it has no example.
-        let mut moments = link::moments(record, of_patient, &self.index.studies);
-        moments.retain(|(id, _, study)| study.is_some() || !self.images.contains(id));
-        match self.work.pipeline.cohort.unit {
-            Unit::Study => moments,
-            Unit::Patient => match moments.pop() {
-                Some(last) => vec![last],
-                None => self.last_visit(record).map(|time| (ExampleId::of_patient(&record.id, time), time, None)).into_iter().collect(),
-            },
-        }
+        self.last_visit(record).map(|time| (ExampleId::of_patient(&record.id, time), time, None)).into_iter().collect()
     }
 
     /// The latest encounter that still leaves the longest label window before the record ends.
@@ -289,9 +283,13 @@ impl<'a> Builder<'a> {
             let mut known = drafts.iter().filter(|d| d.row.split == Split::Train).filter_map(|d| d.row.labels[k]);
             let first = known.next();
             if first.is_none() || known.all(|label| Some(label) == first) {
+                let n = drafts.iter().filter(|draft| draft.row.labels[k].is_some()).count();
+                let unknown = self.report.unknown_labels.get(&task.name).into_iter().flatten();
+                let unknown: Vec<String> = unknown.map(|(reason, n)| format!("{n} unknown, {reason}")).collect();
                 bail!(
-                    "task `{}`: the train split has labels of no more than one class; check its label in the pipeline, and unknown_labels in cohort/report.json",
-                    task.name
+                    "task `{}`: the train split has labels of no more than one class; check its label in the pipeline ({})",
+                    task.name,
+                    [vec![format!("{n} of {} examples have one", drafts.len())], unknown].concat().join("; ")
                 );
             }
         }
@@ -385,10 +383,12 @@ impl<'a> Builder<'a> {
             quantiles: if feature.spec.kind == FeatureKind::Number { quantiles(values) } else { Vec::new() },
         });
         write_json(&dir.path().join("dictionary.json"), &columns.collect::<Vec<_>>())?;
-        let links: Vec<serde_json::Value> = drafts
-            .iter()
-            .filter_map(|draft| Some(serde_json::json!({ "example_id": draft.row.id, "link": self.links.kinds[draft.study?]? })))
-            .collect();
+        // A study is named as its example would be: its file's name may be a patient's.
+        let link = |draft: &Draft| {
+            let study = ExampleId::of_study(&self.index.studies[draft.study?].study_instance_uid);
+            Some(serde_json::json!({ "example_id": draft.row.id, "link": self.links.kinds[draft.study?]?, "study": study }))
+        };
+        let links: Vec<serde_json::Value> = drafts.iter().filter_map(link).collect();
         write_json(&dir.path().join("links.json"), &links)?;
         for (draft, row) in drafts.iter_mut().zip(rows) {
             draft.row.record_row = row;
@@ -432,7 +432,6 @@ impl<'a> Builder<'a> {
         write_json(&dir.path().join("features.json"), plan)?;
         write_json(&dir.path().join("preparation.json"), &preparation)?;
         write_json(&dir.path().join("report.json"), &self.report)?;
-        std::fs::copy(&log_path, work.run.join("rejected.jsonl")).with_context(|| "rejected.jsonl".to_owned())?;
         dir.commit()?;
         work.progress.note(&place.stage("cohort"), &format!("{} examples", rows.len()));
         Ok(())

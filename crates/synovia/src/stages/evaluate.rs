@@ -24,15 +24,18 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds.
 pub fn run(work: &Work, trained: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
-    let mut stage = Stage::new("evaluate", VERSION, &serde_json::json!({ "seed": work.pipeline.seed }))?;
+    let settings = serde_json::json!({ "name": work.pipeline.name, "seed": work.pipeline.seed });
+    let mut stage = Stage::new("evaluate", VERSION, &settings)?;
     for train in trained {
         stage = stage.after(train);
     }
-    let outputs = ["predictions.parquet", "metrics.json", "report.html", "model-card.md"];
+    let mut outputs = ["predictions.parquet", "metrics.json", "report.html", "model-card.md"].map(str::to_owned).to_vec();
+    outputs.extend(places.iter().filter(|place| place.fold().is_some()).map(|place| place.relative("predictions.parquet")));
+    let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
     run_stage(&stage, &work.run, &work.progress, &outputs, || evaluate_all(work, places))?;
     Ok(stage)
 }

@@ -8,10 +8,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use synovia_cohort::{CohortReader, ExampleRow, Geometry, Task};
+use synovia_cohort::{CohortReader, Geometry, Task};
 use synovia_evaluation::{ConformalSets, Metrics, Variant};
 use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
-use synovia_images::Preparation;
+use synovia_images::{Preparation, Selection};
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
 use synovia_records::{FeaturePlan, FormatConfig};
 use synovia_training::{Weights, encode_weights};
@@ -23,10 +23,10 @@ use super::place::Place;
 use super::train::open_model;
 use super::{StageError, run_stage};
 use crate::commands::Work;
-use crate::pipeline::ImageKind;
+use crate::pipeline::{ImageKind, Unit};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Key of the file's metadata under which [`Exported`] stands.
 pub const METADATA: &str = "synovia";
 /// Examples that the file and the model are compared on.
@@ -39,7 +39,7 @@ pub struct Exported {
     pub name: String,
     /// Version of the program that wrote it.
     pub version: String,
-    /// Commit of the program's source, or `unknown`.
+    /// Commit of the source that trained it, with `-dirty` where it was changed since, or `unknown`.
     pub commit: String,
     /// Seed of the training.
     pub seed: u64,
@@ -53,6 +53,12 @@ pub struct Exported {
     pub preparation: Option<Preparation>,
     /// What the images are.
     pub image_kind: Option<ImageKind>,
+    /// Which images are taken at all.
+    #[serde(default)]
+    pub selection: Selection,
+    /// What one example is.
+    #[serde(default)]
+    pub unit: Unit,
     /// How records are read: the format, and the columns of a table less those of the labels.
     pub records: Option<FormatConfig>,
     /// How a record becomes features; `None` for a model without records.
@@ -89,7 +95,8 @@ fn hash_of_files(folder: &Path) -> anyhow::Result<String> {
 
 /// Runs the stage unless it is fresh.
 pub fn run(work: &Work, trained: &Stage, evaluated: &Stage, place: &Place) -> anyhow::Result<Stage> {
-    let stage = Stage::new(&place.stage("export"), VERSION, &())?.after(trained).after(evaluated);
+    let stage =
+        Stage::new(&place.stage("export"), VERSION, &serde_json::json!({ "name": work.pipeline.name }))?.after(trained).after(evaluated);
     let output = place.relative("model.onnx");
     run_stage(&stage, &work.run, &work.progress, &[&output], || export(work, place))?;
     Ok(stage)
@@ -150,13 +157,15 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
     let exported = Exported {
         name: work.pipeline.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("SYNOVIA_COMMIT").to_owned(),
+        commit: settings.commit.clone(),
         seed: work.pipeline.seed,
         weights: hex::encode(Sha256::digest(encode_weights(&weights, variant.as_str())?)),
         cohort: hash_of_files(&place.path(&work.run, "cohort"))?,
         tasks: tasks.clone(),
         preparation: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(crate::pipeline::Images::preparation),
         image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind),
+        selection: work.pipeline.images.as_ref().map(|images| images.selection.clone()).unwrap_or_default(),
+        unit: work.pipeline.cohort.unit,
         records: n_features.map(|_| work.pipeline.input_format_config()),
         features: n_features.map(|_| features),
         history_days: work.pipeline.records.history_days(),
@@ -191,15 +200,16 @@ fn check(
     n_features: Option<usize>,
 ) -> anyhow::Result<Verification> {
     let (mut images, mut records) = (Vec::new(), Vec::new());
-    let complete =
-        |row: &&ExampleRow| (geometry.is_none() || row.image_row.is_some()) && (n_features.is_none() || row.record_row.is_some());
-    for row in reader.rows().iter().filter(complete).take(N_CHECKED) {
-        if let Some(geometry) = geometry {
+    // Each modality by itself: no example need have both.
+    if let Some(geometry) = geometry {
+        for row in reader.rows().iter().filter(|row| row.image_row.is_some()).take(N_CHECKED) {
             let mut image = vec![0.0; geometry.len()];
             reader.read_image(row, &mut image)?;
             images.extend(image);
         }
-        if let Some(n) = n_features {
+    }
+    if let Some(n) = n_features {
+        for row in reader.rows().iter().filter(|row| row.record_row.is_some()).take(N_CHECKED) {
             let mut record = vec![0.0; n];
             reader.read_record(row, &mut record)?;
             records.extend(record);

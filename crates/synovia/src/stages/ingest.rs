@@ -13,7 +13,7 @@ use crate::commands::Work;
 use crate::pipeline::Images;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Folder of its outputs.
 pub const FOLDER: &str = "ingest";
 
@@ -60,12 +60,6 @@ fn ingest(work: &Work) -> anyhow::Result<()> {
     let total: u64 = counts.values().sum();
     work.progress.note("ingest", &format!("{total} things were not taken; see rejected.jsonl for each"));
     write_json(&dir.path().join("rejected.json"), &counts)?;
-    let copy = work.run.join("rejected.jsonl");
-    atomic_file(&copy, |out| -> anyhow::Result<()> {
-        let mut log = std::fs::File::open(&log_path).with_context(|| log_path.display().to_string())?;
-        std::io::copy(&mut log, out).with_context(|| copy.display().to_string())?;
-        Ok(())
-    })?;
     dir.commit()?;
     Ok(())
 }

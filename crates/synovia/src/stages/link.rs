@@ -1,18 +1,23 @@
 //! Which patient of the records each study of the images is of, and when predictions are made.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use synovia_cohort::{ExampleId, PatientId, PatientRecord, Study, Time};
 use synovia_records::RecordStore;
+
+use crate::pipeline::Unit;
 
 /// How a study was linked, the surest first.
 const BY_UID: &str = "by study UID";
 const BY_TIME: &str = "by patient identifier and time";
 const BY_PATIENT: &str = "by patient identifier alone";
+const CLAIMED: &str = "two patients claim the study";
+const CLAIMED_UNSEEN: &str = "two patients claim a study that has no image";
 /// A charted study without a UID of ours is the image's when it began within so many days of it.
 const SAME_STUDY_DAYS: f64 = 1.0;
 
 /// What linking found.
+#[derive(Default)]
 pub struct Links {
     /// Owner of each study, in the order in which they were given.
     pub owners: Vec<Option<PatientId>>,
@@ -20,6 +25,9 @@ pub struct Links {
     pub kinds: Vec<Option<&'static str>>,
     /// Studies without one, by reason.
     pub failed: BTreeMap<String, u64>,
+    /// Names that no example without an image may take: of the studies that have one, linked or not, and of those that two
+    /// patients claim.
+    taken: HashSet<ExampleId>,
 }
 
 impl Links {
@@ -41,23 +49,49 @@ pub const AT_ONCE: Time = Time::from_seconds(0);
 /// A prediction: what it is named, when it is made, and on which study.
 pub type Moment = (ExampleId, Time, Option<usize>);
 
-/// A patient's predictions, a study each, in order of time: one when each image was taken, and one when each study that
-/// the chart knows, but that has no image, began. A study whose time nobody knows has none.
-///
-/// - of_patient: places in `studies` of those that are the patient's
-pub fn moments(record: &PatientRecord, of_patient: &[usize], studies: &[Study]) -> Vec<Moment> {
-    let charted = |uid: &str| record.studies.iter().find(|link| link.study_instance_uid == uid).and_then(|link| link.started);
-    let seen = of_patient.iter().filter_map(|&k| {
-        let uid = &studies[k].study_instance_uid;
-        Some((ExampleId::of_study(uid), studies[k].time.or_else(|| charted(uid))?, Some(k)))
-    });
-    let has_image = |uid: &str| of_patient.iter().any(|&k| studies[k].study_instance_uid == uid);
-    let unseen = record.studies.iter().filter(|link| !has_image(&link.study_instance_uid));
-    let unseen = unseen.filter_map(|link| Some((ExampleId::of_study(&link.study_instance_uid), link.started?, None)));
-    let mut moments: Vec<Moment> = seen.chain(unseen).collect();
-    moments.sort_by_key(|(id, time, _)| (*time, id.clone()));
-    moments.dedup_by(|a, b| a.0 == b.0);
-    moments
+impl Links {
+    /// A patient's predictions in order of time: one when each image was taken, and one when each study that the chart knows,
+    /// but that has no image, began. A study whose time nobody knows has none. A timeless record has one, on the first image.
+    ///
+    /// A charted study without a UID is named by patient and time; beside an image of about that time it is the image's.
+    ///
+    /// - of_patient: places in `studies` of those that are the patient's
+    /// - unit: with [`Unit::Patient`] the last one alone
+    pub fn moments(&self, record: &PatientRecord, of_patient: &[usize], studies: &[Study], timeless: bool, unit: Unit) -> Vec<Moment> {
+        if timeless {
+            return vec![(ExampleId::of_patient(&record.id, AT_ONCE), AT_ONCE, of_patient.first().copied())];
+        }
+        let charted = |uid: &str| record.studies.iter().find(|link| link.study_instance_uid == uid).and_then(|link| link.started);
+        let seen = of_patient.iter().filter_map(|&k| {
+            let uid = &studies[k].study_instance_uid;
+            Some((ExampleId::of_study(uid), studies[k].time.or_else(|| charted(uid))?, Some(k)))
+        });
+        let mut moments: Vec<Moment> = seen.collect();
+        let times: Vec<Time> = moments.iter().map(|(_, time, _)| *time).collect();
+        let unseen = record.studies.iter().filter_map(|link| {
+            let started = link.started?;
+            let id = if link.study_instance_uid.is_empty() {
+                let near = times.iter().any(|taken| is_same_study(started, *taken));
+                (!near).then(|| ExampleId::of_patient(&record.id, started))?
+            } else {
+                ExampleId::of_study(&link.study_instance_uid)
+            };
+            (!self.taken.contains(&id)).then_some((id, started, None))
+        });
+        moments.extend(unseen);
+        moments.sort_by_key(|(id, time, _)| (*time, id.clone()));
+        let mut named = HashSet::new();
+        moments.retain(|(id, ..)| named.insert(id.clone()));
+        match unit {
+            Unit::Study => moments,
+            Unit::Patient => moments.pop().into_iter().collect(),
+        }
+    }
+}
+
+/// Whether a study that was charted without a UID is the one whose image was taken then.
+fn is_same_study(charted: Time, taken: Time) -> bool {
+    charted.days_since(taken).abs() <= SAME_STUDY_DAYS
 }
 
 /// Links by the chart's own word (study UID), else by the identifier in the image. A study that two patients claim, or
@@ -78,11 +112,23 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
         Some(owner) if owner != patient => ambiguous[k] = true,
         _ => owners[k] = Some(patient.clone()),
     };
+    // Who charted each study that has no image.
+    let mut unseen: HashMap<ExampleId, PatientId> = HashMap::new();
+    let mut links = Links { owners: vec![None; n], kinds: vec![None; n], ..Links::default() };
     for partition in 0..store.n_partitions() {
         for record in store.load(partition)? {
-            for link in &record.studies {
+            for link in record.studies.iter().filter(|link| !link.study_instance_uid.is_empty()) {
                 if let Some(&k) = by_uid.get(link.study_instance_uid.as_str()) {
                     claim(&mut by_chart, k, &record.id);
+                    continue;
+                }
+                let id = ExampleId::of_study(&link.study_instance_uid);
+                if unseen.get(&id).is_some_and(|patient| *patient != record.id) {
+                    if links.taken.insert(id) {
+                        *links.failed.entry(CLAIMED_UNSEEN.to_owned()).or_default() += 1;
+                    }
+                } else {
+                    unseen.insert(id, record.id.clone());
                 }
             }
             let names = record.patient.identifiers.iter().map(String::as_str).chain([record.id.reveal()]);
@@ -90,16 +136,14 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
                 claim(&mut by_image, *k, &record.id);
                 let taken = studies[*k].time;
                 let charted = record.studies.iter().filter(|link| !by_uid.contains_key(link.study_instance_uid.as_str()));
-                near[*k] |= charted
-                    .filter_map(|link| link.started.zip(taken))
-                    .any(|(charted, taken)| charted.days_since(taken).abs() <= SAME_STUDY_DAYS);
+                near[*k] |= charted.filter_map(|link| link.started.zip(taken)).any(|(charted, taken)| is_same_study(charted, taken));
             }
         }
     }
-    let mut links = Links { owners: vec![None; n], kinds: vec![None; n], failed: BTreeMap::new() };
+    links.taken.extend(studies.iter().map(|study| ExampleId::of_study(&study.study_instance_uid)));
     for k in 0..n {
         let failed = match (&by_chart[k], &by_image[k]) {
-            _ if ambiguous[k] => Some("two patients claim the study"),
+            _ if ambiguous[k] => Some(CLAIMED),
             (Some(chart), Some(image)) if chart != image => Some("the chart and the image name different patients"),
             (None, None) => Some("no patient of the records has this study"),
             _ => None,
@@ -116,4 +160,99 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
         }
     }
     Ok(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use synovia_cohort::{Patient, StudyLink};
+
+    use super::*;
+
+    const DAY: i64 = 86_400;
+
+    fn study(uid: &str, day: Option<i64>) -> Study {
+        Study {
+            study_instance_uid: uid.to_owned(),
+            patient: String::new(),
+            time: day.map(|day| Time::from_seconds(day * DAY)),
+            modality: "DX".to_owned(),
+            file: format!("{uid}.dcm"),
+            frame: 0,
+            n_images: 1,
+        }
+    }
+
+    fn record(patient: &str, charted: &[(&str, i64)]) -> PatientRecord {
+        let link = |(uid, day): &(&str, i64)| StudyLink {
+            study_instance_uid: (*uid).to_owned(),
+            accession: String::new(),
+            started: Some(Time::from_seconds(day * DAY)),
+        };
+        PatientRecord {
+            id: PatientId::new(patient),
+            patient: Patient::default(),
+            events: Vec::new(),
+            studies: charted.iter().map(link).collect(),
+        }
+    }
+
+    /// The moments of a patient who charted studies (UID, day), the first two images being theirs and the third nobody's:
+    /// day and image of each, all with names of their own that no other patient's have.
+    #[track_caller]
+    fn check(charted: &[(&str, i64)], unit: Unit, expected: &[(i64, Option<usize>)]) {
+        let studies = [study("1.1", Some(100)), study("1.2", None), study("1.3", Some(50))];
+        let links = Links { taken: studies.iter().map(|s| ExampleId::of_study(&s.study_instance_uid)).collect(), ..Links::default() };
+        let of = |patient: &str| links.moments(&record(patient, charted), &[0, 1], &studies, false, unit);
+        let moments = of("a");
+        let found: Vec<(i64, Option<usize>)> = moments.iter().map(|(_, time, k)| (time.seconds() / DAY, *k)).collect();
+        assert_eq!(found, expected);
+        let names: HashSet<&ExampleId> = moments.iter().map(|(id, ..)| id).collect();
+        assert_eq!(names.len(), moments.len());
+        for (id, _, image) in links.moments(&record("b", charted), &[], &studies, false, unit) {
+            assert!(image.is_none() && (id == ExampleId::of_study("1.9") || !names.contains(&id)));
+        }
+    }
+
+    #[test]
+    fn one_example_a_study_each_with_a_name_of_its_own() {
+        let of_study = |charted: &[(&str, i64)], expected: &[(i64, Option<usize>)]| check(charted, Unit::Study, expected);
+        of_study(&[], &[(100, Some(0))]);
+        // The chart's time, where the image has none; the image's own, where it has one.
+        of_study(&[("1.1", 90), ("1.2", 70)], &[(70, Some(1)), (100, Some(0))]);
+        of_study(&[("1.9", 80)], &[(80, None), (100, Some(0))]);
+        // An image that was not linked to the patient is nobody's example.
+        of_study(&[("1.3", 50)], &[(100, Some(0))]);
+        // Without a UID: those beside an image are the image's, one at a time another study.
+        of_study(&[("", 101), ("", 99)], &[(100, Some(0))]);
+        of_study(&[("", 20), ("", 30), ("", 20)], &[(20, None), (30, None), (100, Some(0))]);
+        of_study(&[("1.9", 80), ("", 82), ("1.9", 84)], &[(80, None), (82, None), (100, Some(0))]);
+        check(&[("1.9", 80), ("", 20)], Unit::Patient, &[(100, Some(0))]);
+        check(&[("1.9", 180), ("", 20)], Unit::Patient, &[(180, None)]);
+    }
+
+    #[test]
+    fn a_study_that_two_patients_claim_is_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chart.ndjson");
+        let of = |patient: &str, uids: &[&str]| -> String {
+            let study = |uid: &&str| {
+                serde_json::json!({"resourceType": "ImagingStudy", "id": format!("{patient}-{uid}"), "status": "available",
+                    "subject": {"reference": format!("Patient/{patient}")}, "started": "2020-03-01T10:00:00Z",
+                    "identifier": [{"system": "urn:dicom:uid", "value": format!("urn:oid:{uid}")}]})
+            };
+            let patient = serde_json::json!({"resourceType": "Patient", "id": patient});
+            [patient].into_iter().chain(uids.iter().map(study)).map(|line| line.to_string() + "\n").collect()
+        };
+        std::fs::write(&path, of("a", &["1.1", "1.8", "1.9"]) + &of("b", &["1.1", "1.9"]) + &of("c", &["1.9"])).unwrap();
+        let format = synovia_records::FormatConfig::fhir();
+        let rejected = synovia_cohort::RejectedLog::counting();
+        let store = synovia_records::ingest(&path, &format, &dir.path().join("spill"), &rejected, &|_| ()).unwrap();
+        let links = link(&[study("1.1", Some(1))], &store).unwrap();
+        assert_eq!(links.owners, [None]);
+        assert_eq!(links.failed, BTreeMap::from([(CLAIMED.to_owned(), 1), (CLAIMED_UNSEEN.to_owned(), 1)]));
+        let one = record("a", &[("1.1", 1), ("1.8", 1), ("1.9", 1)]);
+        let names: Vec<ExampleId> =
+            links.moments(&one, &[], &[study("1.1", Some(1))], false, Unit::Study).into_iter().map(|m| m.0).collect();
+        assert_eq!(names, [ExampleId::of_study("1.8")]);
+    }
 }

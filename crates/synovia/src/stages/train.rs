@@ -22,11 +22,13 @@ use crate::commands::Work;
 use crate::pipeline;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelSettings {
+    /// Commit of the source that trained them, with `-dirty` where it was changed since, or `unknown`.
+    pub commit: String,
     /// Statistics of the features, fitted on the train split.
     pub statistics: FeatureStatistics,
     /// The models.
@@ -127,7 +129,7 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let training = training_settings(work);
     // The stage's key has the cohort's in it, and the version of this code.
     let data_key = stage.key();
-    let mut settings = ModelSettings { statistics, variants: BTreeMap::new() };
+    let mut settings = ModelSettings { commit: env!("SYNOVIA_COMMIT").to_owned(), statistics, variants: BTreeMap::new() };
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
     for (variant, model) in variants(work, &reader) {
         let checkpoints = work.run.join(format!(".training/{}", place.relative(variant.as_str())));

@@ -33,7 +33,8 @@ pub(super) fn look(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<()> {
             continue;
         }
         audit.images += 1;
-        if let Some(study) = place.studies.get(row.id.as_str())
+        if !place.timeless
+            && let Some(study) = place.studies.get(row.id.as_str())
             && study.time.is_some_and(|time| time > row.prediction_time)
         {
             audit

@@ -43,9 +43,9 @@ pub(super) fn features(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<(
         for (class, name) in questions(task) {
             for (j, feature) in manifest.features.iter().enumerate() {
                 let labelled = || table.iter().filter_map(|(row, x)| Some((x[j], answer(row, k, class)?)));
-                let mut values: Vec<(f32, bool)> = labelled().filter(|(x, _)| x.is_finite()).collect();
-                let mut missing: Vec<(f32, bool)> = labelled().map(|(x, label)| (f32::from(u8::from(x.is_nan())), label)).collect();
-                for (what, scored) in [("", &mut values), (" being missing", &mut missing)] {
+                let values: Vec<(f32, bool)> = labelled().filter(|(x, _)| x.is_finite()).collect();
+                let missing: Vec<(f32, bool)> = labelled().map(|(x, label)| (f32::from(u8::from(x.is_nan())), label)).collect();
+                for (what, scored) in [("", &values), (" being missing", &missing)] {
                     let Some(area) = auroc(scored, AT_LEAST).filter(|area| area.max(1.0 - area) > TELLS) else { continue };
                     let evidence = format!(
                         "the feature `{}`{what} alone tells `{}` ({name}): AUROC {area:.3} over {} examples",
@@ -85,10 +85,10 @@ pub(super) fn categories(place: &Place<'_>, kind: Kind, what: &str, of: &[(&Exam
             let score = |row: &ExampleRow, category: &str| {
                 shares[1 - half(row)].get(category).map_or(0.5, |(yes, all)| (*yes as f32 + 0.5) / (*all as f32 + 1.0))
             };
-            let mut scored: Vec<(f32, bool)> = labelled.iter().map(|(row, category, label)| (score(row, category), *label)).collect();
+            let scored: Vec<(f32, bool)> = labelled.iter().map(|(row, category, label)| (score(row, category), *label)).collect();
             let n_positive = scored.iter().filter(|(_, label)| *label).count();
             let n_negative = scored.len() - n_positive;
-            let Some(area) = auroc(&mut scored, AT_LEAST) else { continue };
+            let Some(area) = auroc(&scored, AT_LEAST) else { continue };
             if area >= CATEGORY_TELLS && z_of(area, n_positive, n_negative) >= CATEGORY_Z {
                 let evidence =
                     format!("the {what} of the image alone tells `{}` ({name}): AUROC {area:.3} over {} examples", task.name, scored.len());

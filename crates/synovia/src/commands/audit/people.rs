@@ -26,6 +26,9 @@ pub(super) fn look(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<()> {
     let (rows, manifest) = (place.reader.rows(), place.reader.manifest());
     let path = place.folder.join("features.json");
     let plan: FeaturePlan = if path.is_file() { read_json(&path)? } else { FeaturePlan::default() };
+    if plan.features.len() != manifest.features.len() {
+        audit.not_looked_at.insert(format!("{}: how its features were made, which its features.json does not say", place.name));
+    }
     let mut of_patient: HashMap<&str, Vec<usize>> = HashMap::new();
     for (k, row) in rows.iter().enumerate() {
         of_patient.entry(&row.patient).or_default().push(k);

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use rayon::prelude::*;
-use synovia_cohort::{CohortWriter, FORMAT, Geometry, Manifest};
-use synovia_images::{ImageKind, Preparation, load_file};
+use synovia_cohort::{CohortWriter, FORMAT, Geometry, Manifest, RejectedLog};
+use synovia_images::{ImageKind, Preparation, image_files, load_file};
 
 use crate::cli::BenchIngestArgs;
 use crate::failure::print;
@@ -65,22 +65,15 @@ fn measure(folder: &Path, size: usize) -> anyhow::Result<Measured> {
     })
 }
 
-/// Files under `folder` without an extension or with `.dcm`, sorted.
+/// Files under `folder` without an extension or with `.dcm`.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            let named = path.extension().is_none_or(|extension| extension.eq_ignore_ascii_case("dcm"));
-            if path.is_dir() {
-                folders.push(path);
-            } else if named && path.is_file() {
-                files.push(path);
-            }
+    image_files(folder, &RejectedLog::counting(), &mut |file| {
+        let path = folder.join(file);
+        if path.extension().is_none_or(|extension| extension.eq_ignore_ascii_case("dcm")) {
+            files.push(path);
         }
-    }
-    files.sort_unstable();
+    })?;
     Ok(files)
 }
 

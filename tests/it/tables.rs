@@ -1,0 +1,169 @@
+//! A table and its pictures through the binary: from files to predictions, what a changed setting makes run again, and leaks.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::runs::the_same_as_evaluated;
+use crate::synovia::{json_lines, run, succeed};
+
+const SIDE: u32 = 20;
+
+/// A table of 80 subjects, a picture of each in the folder that `folder` says of the ill and the well, and a pipeline of both.
+fn cohort(dir: &Path, folder: fn(bool) -> &'static str) -> PathBuf {
+    let pictures = dir.join("pictures");
+    let mut table = "Subject,Age,Sex,Ill\n".to_owned();
+    for k in 0..80u32 {
+        let ill = k % 3 == 0;
+        let age = if k % 7 == 0 { String::new() } else { (40 + k % 40).to_string() };
+        writeln!(table, "s{k:03},{age},{},{}", ["F", "M"][k as usize % 2], u8::from(ill)).unwrap();
+        let shade = |x: u32, y: u32| image::Luma([(if ill { 150 } else { 90 } + 7 * ((x + k) % 5) + 3 * (y % 4)) as u8]);
+        let to = pictures.join(folder(ill));
+        std::fs::create_dir_all(&to).unwrap();
+        image::GrayImage::from_fn(SIDE, SIDE, shade).save(to.join(format!("s{k:03}_a.png"))).unwrap();
+    }
+    std::fs::write(dir.join("table.csv"), &table).unwrap();
+    let pipeline = dir.join("p.toml");
+    let text = format!(
+        r#"
+name = "table"
+seed = 3
+[images]
+path = "{}"
+kind = "picture"
+size = 16
+[records]
+path = "{}"
+format = "csv"
+id = "Subject"
+image = "{{Subject}}_a"
+features = ["Age", "Sex"]
+[cohort]
+unit = "patient"
+[[task]]
+name = "ill"
+kind = "binary"
+label = {{ column = "Ill", equals = "1" }}
+[model]
+width = 4
+embedding = 8
+[training]
+epochs = 2
+batch = 8
+"#,
+        pictures.display(),
+        dir.join("table.csv").display()
+    );
+    std::fs::write(&pipeline, text).unwrap();
+    pipeline
+}
+
+#[test]
+fn a_table_and_its_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = cohort(dir.path(), |_| "");
+    let run = dir.path().join("run");
+    let said = succeed(&format!("run {} --quiet --run {}", pipeline.display(), run.display()));
+    assert!(said.contains("AUROC") && said.contains("report.html"), "results are printed, however quiet: {said}");
+
+    // To predict from, a table needs neither the label nor, where no pictures are given, their names.
+    let table = std::fs::read_to_string(dir.path().join("table.csv")).unwrap();
+    let unlabelled: String = table.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned() + "\n").collect();
+    std::fs::write(dir.path().join("new.csv"), unlabelled).unwrap();
+    let records = format!("--records {}", dir.path().join("new.csv").display());
+    let images = format!("--images {}", dir.path().join("pictures").display());
+    let predict = |inputs: &str| json_lines(&succeed(&format!("predict --quiet --model {} {inputs}", run.join("model.onnx").display())));
+    for (inputs, image, record) in
+        [(format!("{images} {records}"), true, true), (images.clone(), true, false), (records.clone(), false, true)]
+    {
+        let lines = predict(&inputs);
+        assert_eq!(lines.len(), 80, "{inputs}");
+        for line in &lines {
+            assert_eq!(line["present"], serde_json::json!({ "image": image, "record": record }));
+        }
+        if image && record {
+            the_same_as_evaluated(&lines, &run);
+        }
+    }
+    // A picture by itself is what it is in its folder.
+    let picture = dir.path().join("pictures/s007_a.png");
+    let alone = predict(&format!("--images {}", picture.display()));
+    assert_eq!(alone.len(), 1);
+    assert!(predict(&images).contains(&alone[0]));
+}
+
+#[test]
+fn a_changed_setting_makes_run_again_what_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = cohort(dir.path(), |_| "");
+    let to = dir.path().join("run");
+    let mut set = String::new();
+    let mut check = |setting: &str, expected: &[&str]| {
+        write!(set, " --set {setting}").unwrap();
+        let output = run(&format!("run {} --run {}{set}", pipeline.display(), to.display()));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let stages = ["ingest", "cohort", "train", "evaluate", "export"];
+        let ran: Vec<&str> = stages.into_iter().filter(|stage| !said.contains(&format!("{stage}: unchanged, skipped"))).collect();
+        assert_eq!(ran, expected, "{setting}\n{said}");
+    };
+    check("seed=3", &["ingest", "cohort", "train", "evaluate", "export"]);
+    check("name=other", &["evaluate", "export"]);
+    check("training.threads=1", &[]);
+    check("training.epochs=1", &["train", "evaluate", "export"]);
+    check("cohort.split={train=0.6,validation=0.2,test=0.2}", &["cohort", "train", "evaluate", "export"]);
+    check("images.size=18", &["cohort", "train", "evaluate", "export"]);
+    check("records.features=[\"Age\"]", &["ingest", "cohort", "train", "evaluate", "export"]);
+    for file in ["report.html", "model-card.md", "model.onnx"] {
+        let text = String::from_utf8_lossy(&std::fs::read(to.join(file)).unwrap()).into_owned();
+        assert!(text.contains("other"), "{file}");
+    }
+}
+
+#[test]
+fn a_folder_that_tells_the_label_is_named() {
+    let check = |folder: fn(bool) -> &'static str, tells: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let pipeline = cohort(dir.path(), folder);
+        let to = dir.path().join("run");
+        succeed(&format!("cohort {} --quiet --run {}", pipeline.display(), to.display()));
+        // The pictures have few patterns: that some are alike in two splits is found as well.
+        let said = |why: &str| {
+            let said = String::from_utf8_lossy(&run(&format!("audit {}", to.display())).stdout).into_owned();
+            assert_eq!(said.contains("the file format of the image alone tells `ill`"), tells && why.is_empty(), "{said}");
+            assert_eq!(said.contains("not looked at"), !why.is_empty(), "{said}");
+            assert!(said.contains(why), "{said}");
+        };
+        said("");
+        // What the cohort was made with counts, not what was asked for since.
+        let asked = std::fs::read_to_string(to.join("pipeline.toml")).unwrap();
+        assert!(asked.contains("/pictures"), "{asked}");
+        std::fs::write(to.join("pipeline.toml"), asked.replace("/pictures", "/elsewhere")).unwrap();
+        said("");
+        std::fs::rename(dir.path().join("pictures"), dir.path().join("moved")).unwrap();
+        said("80 are not in");
+    };
+    check(|ill| if ill { "ill" } else { "well" }, true);
+    check(|_| "all", false);
+}
+
+#[test]
+fn rejections_of_stages_that_are_skipped_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = cohort(dir.path(), |_| "");
+    // The header is whole, so that it is the cohort stage that finds the pixels wanting.
+    let picture = dir.path().join("pictures/s007_a.png");
+    let bytes = std::fs::read(&picture).unwrap();
+    std::fs::write(&picture, &bytes[..bytes.len() - 40]).unwrap();
+    let to = dir.path().join("run");
+    let rejected = |command: &str| {
+        succeed(&format!("{command} {} --quiet --run {}", pipeline.display(), to.display()));
+        std::fs::read_to_string(to.join("rejected.jsonl")).unwrap()
+    };
+    let of_ingest = rejected("ingest");
+    let of_cohort = rejected("cohort");
+    assert!(of_cohort.len() > of_ingest.len() && of_cohort.starts_with(&of_ingest), "{of_cohort}");
+    std::fs::remove_dir_all(to.join("ingest")).unwrap();
+    assert_eq!(rejected("ingest"), of_cohort);
+    std::fs::remove_file(to.join("rejected.jsonl")).unwrap();
+    assert_eq!(rejected("cohort"), of_cohort);
+}
