@@ -44,7 +44,7 @@ pub enum Command {
     /// Write a paired DICOM and FHIR cohort whose best possible AUROC is known
     #[command(after_help = "Example: synovia simulate --out data --patients 3000 --seed 1 --missing-image 0.1")]
     Simulate(SimulateArgs),
-    /// Run all stages of a pipeline, skipping those whose inputs, settings and code are unchanged
+    /// Run all stages of a pipeline, skipping those whose inputs, settings and version are unchanged
     #[command(after_help = "Example: synovia run pipelines/lung.toml --run runs/short --set training.epochs=3")]
     Run(PipelineArgs),
     /// Read images and records; list what was not taken and why

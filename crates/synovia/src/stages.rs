@@ -1,5 +1,5 @@
 //! What the stages of a pipeline share: the run folder, the writing of whole files only, and the cache that skips a stage
-//! whose inputs, settings and code are unchanged.
+//! whose inputs, settings and version are unchanged.
 
 pub mod atomic;
 pub mod attributes;

@@ -107,7 +107,7 @@ impl Place<'_> {
 /// When the folder holds no cohort, or one that can't be read.
 pub fn audit_run(run: &Path) -> anyhow::Result<Audit> {
     let mut cohorts = Vec::new();
-    find_cohorts(run, 3, &mut cohorts).with_context(|| run.display().to_string())?;
+    find_cohorts(run, 3, &mut cohorts).with_context(|| format!("{}: give a run folder, such as runs/lung", run.display()))?;
     if cohorts.is_empty() {
         return Err(UsageError(format!("{}: no cohort in this folder; give a run folder, such as runs/lung", run.display())).into());
     }

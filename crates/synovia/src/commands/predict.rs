@@ -29,7 +29,8 @@ struct Prepared {
 /// Prints a JSON line an example; what was not taken goes to stderr, and what is wrong with all of it is an error.
 pub fn predict(args: &PredictArgs, context: &Context) -> anyhow::Result<()> {
     context.use_threads(None)?;
-    let bytes = std::fs::read(&args.model).with_context(|| args.model.display().to_string())?;
+    let bytes =
+        std::fs::read(&args.model).with_context(|| format!("{}: give a model.onnx that `synovia export` wrote", args.model.display()))?;
     let hash = hex::encode(Sha256::digest(&bytes));
     let mut session = Session::from_bytes(&bytes, context.global.threads).with_context(|| args.model.display().to_string())?;
     let metadata: HashMap<String, String> = session.metadata()?.into_iter().collect();
