@@ -4,6 +4,7 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Built with the workspace's features: `cargo run -p` would build burn and polars once more with fewer of them.
 synovia := "target/release/synovia"
+kernels_alone := "cargo test --release -p synovia-kernels --no-default-features --lib"
 demo_settings := "--set name=demo --set images.path=data/demo/dicom --set records.path=data/demo/fhir --set training.epochs=20"
 
 # The program
@@ -58,6 +59,18 @@ oracle:
 # A million mutated DICOM files of FOLDER, read in every way
 mutate FOLDER N="1000000":
     cargo build --release --workspace --examples && ulimit -v 2000000 && target/release/examples/mutate_files {{FOLDER}} {{N}}
+
+# The kernels without burn under the address sanitizer, on the portable lanes and on this processor's
+asan:
+    for lanes in portable widest; do SYNOVIA_LANES=$lanes RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address {{kernels_alone}} --target x86_64-unknown-linux-gnu --target-dir target/asan; done
+
+# The kernels without burn, on the portable lanes, in an interpreter that sees every wrong access; needs `rustup component add miri rust-src --toolchain nightly`
+miri:
+    SYNOVIA_LANES=portable MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-ignore-leaks" cargo +nightly miri test -p synovia-kernels --no-default-features --lib --target-dir target/miri
+
+# The kernels without burn on an emulated aarch64; needs `rustup target add aarch64-unknown-linux-gnu` and Debian's qemu-user and gcc-aarch64-linux-gnu
+neon:
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" {{kernels_alone}} --target aarch64-unknown-linux-gnu --target-dir target/neon
 
 # The API's documentation
 docs:

@@ -1,12 +1,8 @@
 //! AdamW (Loshchilov & Hutter 2019) in one pass over parameters, gradients and moments.
 
-use burn::backend::{BackendTypes, Flex};
-use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::lanes::{Kernel, Lanes, vectorized};
-
-type Values = <Flex as BackendTypes>::FloatTensorPrimitive;
 
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,7 +82,8 @@ impl Kernel for Chunk<'_> {
 /// Numbers of a task.
 const CHUNK: usize = 1 << 15;
 
-fn step_slices(by: AdamWStep, value: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
+/// One step, in place; all slices are of one length.
+pub(crate) fn step_slices(by: AdamWStep, value: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
     value
         .par_chunks_mut(CHUNK)
         .zip(gradient.par_chunks(CHUNK))
@@ -122,47 +119,10 @@ impl Kernel for Squares<'_> {
     }
 }
 
-fn sum_of_squares_slice(values: &[f32]) -> f64 {
+/// Sum of squares, for the gradient's norm.
+pub(crate) fn sum_of_squares_slice(values: &[f32]) -> f64 {
     let parts: Vec<f64> = values.par_chunks(CHUNK).map(|chunk| vectorized(Squares(chunk))).collect();
     parts.iter().sum()
-}
-
-/// The tensor's memory, if it is `f32`, the CPU's, and the whole of what it lies in.
-fn memory(tensor: Tensor<1>) -> Option<Values> {
-    let values = tensor.try_into_primitive::<Flex>().ok()?;
-    let len = values.as_slice::<f32>()?.len();
-    (values.storage::<f32>().len() == len).then_some(values)
-}
-
-/// Sum of squares, for the gradient's norm. `None` for a tensor that is not `f32` in the CPU's memory.
-pub fn sum_of_squares(values: &Tensor<1>) -> Option<f64> {
-    let values = memory(values.clone())?;
-    Some(sum_of_squares_slice(values.as_slice()?))
-}
-
-/// One step, in place where nobody else holds the memory. Returns whether it was made: not with tensors that are other than
-/// `f32` in the CPU's memory or not of one length, which are left as they are.
-///
-/// # Shapes
-/// All are of one length; `mean` and `square` are those of the gradient, zeros at first.
-pub fn adamw(by: AdamWStep, value: &mut Tensor<1>, gradient: &Tensor<1>, mean: &mut Tensor<1>, square: &mut Tensor<1>) -> bool {
-    let len = value.dims();
-    if [&*value, gradient, mean, square].into_iter().any(|part| part.dims() != len || memory(part.clone()).is_none()) {
-        return false;
-    }
-    // Taken out, so that no second handle makes a write copy.
-    let taken = [&mut *value, &mut *mean, &mut *square].map(|part| {
-        let device = part.device();
-        memory(std::mem::replace(part, Tensor::empty([0], &device)))
-    });
-    let ([Some(mut new), Some(mut new_mean), Some(mut new_square)], Some(gradient)) = (taken, memory(gradient.clone())) else {
-        return false;
-    };
-    step_slices(by, new.storage_mut(), gradient.storage(), new_mean.storage_mut(), new_square.storage_mut());
-    for (part, new) in [(value, new), (mean, new_mean), (square, new_square)] {
-        *part = Tensor::from_primitive::<Flex>(new);
-    }
-    true
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use synovia_cohort::{ExampleRow, SplitKind, Task, TaskKind, Train, Validation, View};
 use synovia_encoders::FeatureStatistics;
-use synovia_fusion::{JointModel, JointModelConfig, apply_state, binary_loss, collect_state, multiclass_loss};
+use synovia_fusion::{JointModel, JointModelConfig, Modality, apply_state, binary_loss, collect_state, multiclass_loss};
 use synovia_kernels::release_buffers;
 
 use crate::batch::{Batch, HostBatch, TrainingChanges};
@@ -188,7 +188,11 @@ fn run(
             let (sender, receiver) = crossbeam_channel::bounded(3);
             scope.spawn(move || (0..steps).try_for_each(|step| sender.send(read(step)).map_err(|_| ())));
             for (step, host) in receiver.iter().enumerate() {
-                let batch = host?.into_tensors(tasks, &device);
+                let mut batch = host?.into_tensors(tasks, &device);
+                if !settings.kernels {
+                    // The kernels do not compute the image's own gradient, and leave it to burn where one is wanted.
+                    batch.inputs.image = batch.inputs.image.map(|image| Modality { values: image.values.require_grad(), ..image });
+                }
                 n_seen += batch.n;
                 let known = batch.known.clone();
                 let losses = task_losses(&model, batch, tasks, &device);

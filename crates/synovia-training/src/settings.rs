@@ -39,6 +39,9 @@ pub struct TrainingSettings {
     pub modality_dropout: f64,
     /// Random changes of the images.
     pub augmentation: Augmentation,
+    /// Whether image towers go through `synovia-kernels`; else through burn's own operations, several times slower, to hold the
+    /// kernels against.
+    pub kernels: bool,
     /// Seed of weights, order, augmentation and dropout.
     pub seed: u64,
 }

@@ -96,6 +96,7 @@ fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
         warmup_epochs: 1.0,
         clip: 1.0,
         ema: 0.99,
+        kernels: true,
         patience: epochs,
         sampling,
         modality_dropout: 0.1,

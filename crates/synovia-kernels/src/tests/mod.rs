@@ -1,5 +1,7 @@
 //! The kernels against their definitions in double precision, and towers against burn's own operations.
 
+#[cfg(feature = "burn")]
+mod burns_operations;
 mod convolutions;
 mod lanes;
 mod pooling;

@@ -84,6 +84,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "augmentation",
             "device",
             "threads",
+            "kernels",
         ],
     ));
     let images = match images {
@@ -415,6 +416,7 @@ fn read_training(section: &Section<'_>) -> Training {
         sampling: sampling.unwrap_or(Sampling::Plain),
         device: section.choice("device", &[("cpu", Device::Cpu)], &[("cuda", no_device), ("wgpu", no_device)]).unwrap_or(Device::Cpu),
         threads: section.count("threads", 1..=1024),
+        kernels: section.flag("kernels").unwrap_or(true),
         augmentation: read_augmentation(section),
     }
 }

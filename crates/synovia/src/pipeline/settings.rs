@@ -410,6 +410,9 @@ pub struct Training {
     /// Threads, 1 to 1024; `None` for all cores. Results do not depend on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Whether image towers are trained by the fused kernels; else by burn's own operations, several times slower, to hold the
+    /// kernels against. Default true.
+    pub kernels: bool,
     /// Random changes of the training images.
     pub augmentation: Augmentation,
 }

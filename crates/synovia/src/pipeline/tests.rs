@@ -41,6 +41,7 @@ fusion = "gated"
 [training]
 epochs = 20
 device = "cpu"
+kernels = true
 "#;
 
 /// A pipeline of pictures and a table.
@@ -199,6 +200,7 @@ fn defaults_are_written_out() {
         patience = 5
         sampling = "plain"
         device = "cpu"
+        kernels = true
 
         [training.augmentation]
         shift = 0.05
@@ -266,6 +268,7 @@ fn defaults_are_written_out() {
             patience = 5
             sampling = "plain"
             device = "cpu"
+            kernels = true
 
             [training.augmentation]
             shift = 0.05
