@@ -60,13 +60,29 @@ oracle:
 mutate FOLDER N="1000000":
     cargo build --release --workspace --examples && ulimit -v 2000000 && target/release/examples/mutate_files {{FOLDER}} {{N}}
 
+# Training and evaluation in turn with PEERS/train_torch.py; PYTHON has torch and torchvision
+against-torch PEERS PYTHON="python3":
+    {{PYTHON}} tests/peers/training.py {{PEERS}}/train_torch.py
+
+# `synovia run` against the chain of peers, from files to ONNX; PYTHON has what PEERS/*.py ask for, and onnx
+files-to-onnx PEERS PYTHON="python3": onnxruntime
+    {{PYTHON}} tests/peers/files_to_onnx.py {{PEERS}} --patients 1560
+
+# Step time against batch and image size, drawn in docs/step-time.svg
+step-time: build
+    python3 tests/peers/step_time.py
+
+# AUROC with the kernels and with burn's own operations, five seeds
+kernels-accuracy: build
+    python3 tests/peers/kernels_accuracy.py
+
 # The kernels without burn under the address sanitizer, on the portable lanes and on this processor's
 asan:
     for lanes in portable widest; do SYNOVIA_LANES=$lanes RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address {{kernels_alone}} --target x86_64-unknown-linux-gnu --target-dir target/asan; done
 
 # The kernels without burn, on the portable lanes, in an interpreter that sees every wrong access; needs `rustup component add miri rust-src --toolchain nightly`
 miri:
-    SYNOVIA_LANES=portable MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-ignore-leaks" cargo +nightly miri test -p synovia-kernels --no-default-features --lib --target-dir target/miri
+    SYNOVIA_LANES=portable MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-ignore-leaks" cargo +nightly miri test -p synovia-kernels --no-default-features --lib --target-dir target/miri -- --skip any_
 
 # The kernels without burn on an emulated aarch64; needs `rustup target add aarch64-unknown-linux-gnu` and Debian's qemu-user and gcc-aarch64-linux-gnu
 neon:

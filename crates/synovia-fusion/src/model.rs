@@ -104,6 +104,8 @@ pub struct Outputs {
     pub logits: Vec<Tensor<2>>,
     /// `[batch, embedding]`.
     pub embedding: Tensor<2>,
+    /// The same after dropout: what the heads see.
+    pub dropped: Tensor<2>,
 }
 
 /// The joint model.
@@ -194,7 +196,16 @@ impl JointModel {
         }
         let embedding = self.fusion.forward(modalities);
         let dropped = self.dropout.forward(embedding.clone());
-        Outputs { logits: self.heads.iter().map(|head| head.forward(dropped.clone())).collect(), embedding }
+        Outputs { logits: self.heads.iter().map(|head| head.forward(dropped.clone())).collect(), embedding, dropped }
+    }
+
+    /// What one task's head says of a joint embedding, such as [`Outputs::dropped`].
+    ///
+    /// # Shapes
+    /// - embedding: `[batch, embedding]`
+    /// - returns `[batch, n_logits]`; `None` where there is no such task
+    pub fn head(&self, task: usize, embedding: Tensor<2>) -> Option<Tensor<2>> {
+        self.heads.get(task).map(|head| head.forward(embedding))
     }
 
     /// Calibrated probabilities: `sigmoid(z / T)` for one logit, `softmax(z / T)` for several.

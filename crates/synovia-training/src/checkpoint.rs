@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use synovia_fusion::NamedTensor;
 
 use crate::fit::EpochReport;
-use crate::{TrainingError, Weights};
+use crate::{BalanceState, TrainingError, Weights};
 
 /// The one metadata key: the format's metadata is an unordered map, and a single entry keeps the bytes the same each time.
 const KEY: &str = "synovia";
@@ -100,6 +100,8 @@ pub struct CheckpointProgress {
     pub best: Option<(f64, usize)>,
     /// A line an epoch.
     pub history: Vec<EpochReport>,
+    /// What the balance of the tasks remembers.
+    pub balance: BalanceState,
 }
 
 fn file(dir: &Path) -> PathBuf {

@@ -1,20 +1,20 @@
 //! The end-to-end training loop.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use synovia_cohort::{ExampleRow, SplitKind, Task, TaskKind, Train, Validation, View};
+use synovia_cohort::{ExampleRow, SplitKind, Task, Train, Validation, View};
 use synovia_encoders::FeatureStatistics;
-use synovia_fusion::{JointModel, JointModelConfig, Modality, apply_state, binary_loss, collect_state, multiclass_loss};
+use synovia_fusion::{JointModel, JointModelConfig, Modality, apply_state, collect_state};
 use synovia_kernels::release_buffers;
 
-use crate::batch::{Batch, HostBatch, TrainingChanges};
+use crate::batch::{HostBatch, TrainingChanges};
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
+use crate::losses::{TaskSums, balanced, relative, task_losses, uninformed_loss};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::{Average, Presence, Sampling, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
 
@@ -195,15 +195,15 @@ fn run(
                 }
                 n_seen += batch.n;
                 let known = batch.known.clone();
-                let losses = task_losses(&model, batch, tasks, &device);
-                let values: Vec<f32> = losses.iter().map(|l| l.clone().into_scalar::<f32>()).collect();
+                let (losses, shared) = task_losses(&model, batch, tasks, &device);
+                let values: Vec<f32> = losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
                 let loss = relative(values.iter().map(|&value| f64::from(value)), &uninformed) as f32;
                 if !loss.is_finite() {
                     return Err(diverged("the loss", loss.into(), epoch, step));
                 }
                 rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
-                let parts = losses.into_iter().zip(&uninformed).map(|(loss, base)| loss.div_scalar(base * tasks.len() as f64));
-                let total = parts.reduce(|a, b| a + b).ok_or(TrainingError::EmptySplit("train"))?;
+                let total = balanced(&model, losses, &shared, &uninformed, settings.balance, &mut state)
+                    .ok_or(TrainingError::EmptySplit("train"))?;
                 let (stepped, norm) = optimizer.step(model, total.backward(), rate);
                 // The step by such a gradient has left no numbers in the model.
                 if !norm.is_finite() {
@@ -267,19 +267,6 @@ fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence) -> Vec<&'a E
     view.rows().filter(|row| presence.sees(row) && row.labels.iter().any(Option::is_some)).collect()
 }
 
-/// Share of the loss of the even guess below which an uninformed guess is not said to cost: a task of rare events would
-/// otherwise outweigh all others.
-const LEAST_UNINFORMED: f64 = 0.3;
-
-/// Cross-entropy, in nats, of guessing each class by its share of these labels.
-fn uninformed_loss(labels: impl Iterator<Item = f32>, task: &Task) -> f64 {
-    let mut counts: BTreeMap<i64, f64> = BTreeMap::new();
-    labels.for_each(|label| *counts.entry(label as i64).or_default() += 1.0);
-    let n: f64 = counts.values().sum();
-    let nats: f64 = counts.values().map(|count| -count / n * (count / n).ln()).sum();
-    nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
-}
-
 /// What is added to the logits of the first task after balanced sampling, which shows each class equally often: the
 /// logarithm of the classes' shares among `labels`, so that probabilities are those of the cohort and not of the sampling
 /// (Menon et al. 2021, "Long-tail learning via logit adjustment"). `None` for plain sampling.
@@ -304,11 +291,6 @@ fn prior_logits(labels: &[Option<f32>], sampling: Sampling, task: &Task) -> Opti
     })
 }
 
-/// Mean over the tasks of their loss in units of that of an uninformed guess.
-fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
-    losses.zip(uninformed).map(|(loss, base)| loss / base).sum::<f64>() / uninformed.len() as f64
-}
-
 fn patience_is_over(state: &CheckpointProgress, patience: usize) -> bool {
     state.best.is_some_and(|(_, epoch)| state.epochs >= epoch + patience)
 }
@@ -328,20 +310,6 @@ fn key(job: &Fit<'_>) -> String {
     hex::encode(hash.finalize())
 }
 
-fn task_losses(model: &JointModel, batch: Batch, tasks: &[Task], device: &Device) -> Vec<Tensor<1>> {
-    let outputs = model.forward(batch.inputs, batch.n, device);
-    outputs
-        .logits
-        .into_iter()
-        .zip(batch.targets)
-        .zip(tasks)
-        .map(|((logits, (target, weight)), task)| match task.kind {
-            TaskKind::Binary => binary_loss(logits, target, weight),
-            TaskKind::Multiclass => multiclass_loss(logits, target, weight),
-        })
-        .collect()
-}
-
 /// Mean loss by task over the validation examples whose label is known.
 fn validation_losses(
     model: &JointModel,
@@ -356,32 +324,10 @@ fn validation_losses(
     for rows in rows.chunks(batch) {
         let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, &device);
         let known = batch.known.clone();
-        let losses = task_losses(model, batch, tasks, &device);
-        sums.add(&losses.into_iter().map(Tensor::into_scalar::<f32>).collect::<Vec<_>>(), &known);
+        let (losses, _) = task_losses(model, batch, tasks, &device);
+        sums.add(&losses.into_iter().map(|loss| loss.value.into_scalar::<f32>()).collect::<Vec<_>>(), &known);
     }
     Ok(sums.means())
-}
-
-/// Running sums of the tasks' losses.
-struct TaskSums(Vec<(f64, f64)>);
-
-impl TaskSums {
-    fn new(n_tasks: usize) -> Self {
-        Self(vec![(0.0, 0.0); n_tasks])
-    }
-
-    /// Takes in a batch's losses, each the mean over its `known` labels.
-    fn add(&mut self, losses: &[f32], known: &[f64]) {
-        for ((sum, n), (loss, known)) in self.0.iter_mut().zip(losses.iter().zip(known)) {
-            *sum += f64::from(*loss) * known;
-            *n += known;
-        }
-    }
-
-    /// Means over all known labels; 0 for a task without any.
-    fn means(&self) -> Vec<f64> {
-        self.0.iter().map(|(sum, n)| sum / n.max(1.0)).collect()
-    }
 }
 
 /// `epoch` and `step` count from 0.

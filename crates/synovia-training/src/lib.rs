@@ -6,11 +6,13 @@
 
 mod augment;
 mod average;
+pub mod balance;
 mod batch;
 mod bench;
 mod checkpoint;
 mod error;
 mod fit;
+mod losses;
 mod optimizer;
 mod predict;
 mod settings;
@@ -20,6 +22,7 @@ mod tests;
 
 pub use augment::Augmentation;
 pub use average::Average;
+pub use balance::{Balance, BalanceState};
 pub use batch::{Presence, epoch_order};
 pub use bench::{BenchSettings, BenchTimes, bench};
 pub use checkpoint::{decode_weights, encode_weights};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Augmentation;
+use crate::{Augmentation, Balance};
 
 /// How an epoch's examples are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub struct TrainingSettings {
     pub modality_dropout: f64,
     /// Random changes of the images.
     pub augmentation: Augmentation,
+    /// What each task counts for.
+    pub balance: Balance,
     /// Whether image towers go through `synovia-kernels`; else through burn's own operations, several times slower, to hold the
     /// kernels against.
     pub kernels: bool,

@@ -12,7 +12,9 @@ use synovia_cohort::{
 };
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 
-use crate::{Augmentation, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics, predict};
+use crate::{
+    Augmentation, Balance, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics, predict,
+};
 
 const SIDE: usize = 16;
 
@@ -96,6 +98,7 @@ fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
         warmup_epochs: 1.0,
         clip: 1.0,
         ema: 0.99,
+        balance: Balance::Fixed,
         kernels: true,
         patience: epochs,
         sampling,
@@ -212,4 +215,54 @@ fn a_gradient_beyond_all_numbers_ends_the_training() {
     let error = train(&reader, &model(false, true), &settings, &checkpoints, &mut |_| ()).err().unwrap();
     assert_eq!(error.to_string(), "the gradient's norm became inf in epoch 1, step 2; lower training.learning_rate or training.clip");
     assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 0, "nothing of it is kept");
+}
+
+/// The trained weights, one long row.
+fn weights_by(reader: &CohortReader, model: &JointModelConfig, balance: Balance, checkpoints: &Path) -> Vec<f32> {
+    let settings = TrainingSettings { balance, ..settings(2, Sampling::Plain) };
+    let trained = train(reader, model, &settings, checkpoints, &mut |_| ()).unwrap();
+    trained.weights.into_values().flat_map(|tensor| tensor.values).collect()
+}
+
+#[test]
+fn surgery_on_one_task_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
+    let model = JointModelConfig { dropout: 0.0, ..model(true, true) };
+    let fixed = weights_by(&reader, &model, Balance::Fixed, &dir.path().join("fixed"));
+    for balance in [Balance::Dwa, Balance::PcGrad, Balance::UpGrad, Balance::Mgda] {
+        let other = weights_by(&reader, &model, balance, &dir.path().join(format!("{balance:?}")));
+        let far = fixed.iter().zip(&other).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        let norm = fixed.iter().map(|a| a.powi(2)).sum::<f32>().sqrt();
+        assert!(far < 1e-3 * norm, "{balance:?}: {far} of {norm}");
+    }
+}
+
+#[test]
+fn every_balance_of_two_tasks_learns_and_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort_of_tasks(&dir.path().join("cohort"), 120, 0.5, &["match", "rare"]);
+    let head = |task: &str| Head { task: task.into(), n_logits: 1 };
+    let model = JointModelConfig { heads: vec![head("match"), head("rare")], ..model(true, true) };
+    let mut all = vec![weights_by(&reader, &model, Balance::Fixed, &dir.path().join("fixed"))];
+    let others = [Balance::Uncertainty, Balance::GradNorm, Balance::PcGrad, Balance::CaGrad, Balance::UpGrad, Balance::Mgda, Balance::Dwa];
+    for balance in others {
+        let settings = TrainingSettings { balance, ..settings(3, Sampling::Plain) };
+        let undisturbed = train(&reader, &model, &settings, &dir.path().join(format!("{balance:?}")), &mut |_| ()).unwrap();
+        let checkpoints = dir.path().join(format!("{balance:?} stopped"));
+        let stopped = catch_unwind(AssertUnwindSafe(|| {
+            train(&reader, &model, &settings, &checkpoints, &mut |told| {
+                assert!(!matches!(told, Progress::Epoch(history) if history.len() == 1), "stopped on purpose");
+            })
+        }));
+        assert!(stopped.is_err());
+        let resumed = train(&reader, &model, &settings, &checkpoints, &mut |_| ()).unwrap();
+        assert!(resumed.weights == undisturbed.weights, "{balance:?} resumes to the same bits");
+        let losses: Vec<f64> = undisturbed.history.iter().map(|line| line.train_loss).collect();
+        assert!(losses[2] < losses[0], "{balance:?}: {losses:?}");
+        all.push(undisturbed.weights.into_values().flat_map(|tensor| tensor.values).collect());
+    }
+    for (k, weights) in all.iter().enumerate() {
+        assert!(all[..k].iter().all(|other| other != weights), "balance {k} is another one");
+    }
 }

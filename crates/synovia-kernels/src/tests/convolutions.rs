@@ -133,7 +133,7 @@ fn odd_sizes_strides_one_channel_and_a_batch_of_one() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 48 }))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn any_shape(

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use synovia_cohort::Fractions;
 use synovia_images::{Selection, Window};
 use synovia_records::Statistic;
+use synovia_training::Balance;
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
@@ -84,6 +85,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "augmentation",
             "device",
             "threads",
+            "balance",
             "kernels",
         ],
     ));
@@ -393,6 +395,17 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
     }
 }
 
+const BALANCES: [(&str, Balance); 8] = [
+    ("fixed", Balance::Fixed),
+    ("uncertainty", Balance::Uncertainty),
+    ("dwa", Balance::Dwa),
+    ("gradnorm", Balance::GradNorm),
+    ("pcgrad", Balance::PcGrad),
+    ("cagrad", Balance::CaGrad),
+    ("upgrad", Balance::UpGrad),
+    ("mgda", Balance::Mgda),
+];
+
 fn read_training(section: &Section<'_>) -> Training {
     let epochs = section.count("epochs", 1..=10_000).unwrap_or(20);
     let warmup_epochs = section.number("warmup_epochs", 0.0..=10_000.0);
@@ -416,6 +429,7 @@ fn read_training(section: &Section<'_>) -> Training {
         sampling: sampling.unwrap_or(Sampling::Plain),
         device: section.choice("device", &[("cpu", Device::Cpu)], &[("cuda", no_device), ("wgpu", no_device)]).unwrap_or(Device::Cpu),
         threads: section.count("threads", 1..=1024),
+        balance: section.choice("balance", &BALANCES, &[]).unwrap_or_default(),
         kernels: section.flag("kernels").unwrap_or(true),
         augmentation: read_augmentation(section),
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Fractions, Task, TaskKind};
 use synovia_records::Statistic;
+use synovia_training::Balance;
 
 use super::span::TimeSpan;
 
@@ -410,6 +411,9 @@ pub struct Training {
     /// Threads, 1 to 1024; `None` for all cores. Results do not depend on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// What each task counts for, where there are several: `fixed`, `uncertainty`, `dwa`, `gradnorm`, `pcgrad`, `cagrad`,
+    /// `upgrad` or `mgda`. Default `fixed`: each the same, in units of an uninformed guess's loss.
+    pub balance: Balance,
     /// Whether image towers are trained by the fused kernels; else by burn's own operations, several times slower, to hold the
     /// kernels against. Default true.
     pub kernels: bool,

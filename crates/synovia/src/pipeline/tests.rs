@@ -41,6 +41,7 @@ fusion = "gated"
 [training]
 epochs = 20
 device = "cpu"
+balance = "fixed"
 kernels = true
 "#;
 
@@ -200,6 +201,7 @@ fn defaults_are_written_out() {
         patience = 5
         sampling = "plain"
         device = "cpu"
+        balance = "fixed"
         kernels = true
 
         [training.augmentation]
@@ -268,6 +270,7 @@ fn defaults_are_written_out() {
             patience = 5
             sampling = "plain"
             device = "cpu"
+            balance = "fixed"
             kernels = true
 
             [training.augmentation]

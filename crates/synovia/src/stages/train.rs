@@ -118,6 +118,7 @@ fn training_settings(work: &Work) -> TrainingSettings {
             brightness: a.brightness as f32,
             flip: a.flip,
         },
+        balance: t.balance,
         kernels: t.kernels,
         seed: work.pipeline.seed,
     }

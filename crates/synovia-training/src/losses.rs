@@ -1,0 +1,124 @@
+//! The tasks' losses in a step, and the one that is descended on.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor};
+use synovia_cohort::{Task, TaskKind};
+use synovia_fusion::{JointModel, binary_loss, multiclass_loss};
+
+use crate::Balance;
+use crate::balance::gramian;
+use crate::batch::Batch;
+use crate::checkpoint::CheckpointProgress;
+use crate::fit::EpochReport;
+
+/// A task's loss, and what it takes to make it again from another embedding.
+pub(crate) struct TaskLoss {
+    pub(crate) value: Tensor<1>,
+    kind: TaskKind,
+    target: Tensor<2>,
+    weight: Tensor<2>,
+}
+
+impl TaskLoss {
+    fn of(kind: TaskKind, logits: Tensor<2>, target: &Tensor<2>, weight: &Tensor<2>) -> Tensor<1> {
+        match kind {
+            TaskKind::Binary => binary_loss(logits, target.clone(), weight.clone()),
+            TaskKind::Multiclass => multiclass_loss(logits, target.clone(), weight.clone()),
+        }
+    }
+}
+
+/// The tasks' losses, and the embedding that their heads saw.
+pub(crate) fn task_losses(model: &JointModel, batch: Batch, tasks: &[Task], device: &Device) -> (Vec<TaskLoss>, Tensor<2>) {
+    let outputs = model.forward(batch.inputs, batch.n, device);
+    let losses = outputs.logits.into_iter().zip(batch.targets).zip(tasks).map(|((logits, (target, weight)), task)| {
+        let value = TaskLoss::of(task.kind, logits, &target, &weight);
+        TaskLoss { value, kind: task.kind, target, weight }
+    });
+    (losses.collect(), outputs.dropped)
+}
+
+/// What a step descends on: the tasks' losses, in units of that of an uninformed guess, by the weights of `balance`. `None`
+/// without any task.
+///
+/// Where weights come from gradients, each task's loss is made again from a copy of the embedding that is cut off from the
+/// towers: its gradient there is that task's alone. The towers are given the combination, the heads their own loss each.
+pub(crate) fn balanced(
+    model: &JointModel,
+    losses: Vec<TaskLoss>,
+    shared: &Tensor<2>,
+    uninformed: &[f64],
+    balance: Balance,
+    state: &mut CheckpointProgress,
+) -> Option<Tensor<1>> {
+    let values: Vec<f64> =
+        losses.iter().zip(uninformed).map(|(loss, base)| f64::from(loss.value.clone().into_scalar::<f32>()) / base).collect();
+    let by_epoch = |report: &EpochReport| report.tasks.iter().zip(uninformed).map(|(task, base)| task.train / base).collect::<Vec<f64>>();
+    let epochs: Vec<Vec<f64>> = state.history.iter().rev().take(2).rev().map(by_epoch).collect();
+    if !balance.wants_gradients() {
+        let weights = balance.weights(&values, &epochs, &[], &mut state.balance);
+        let parts = losses.into_iter().zip(uninformed).zip(weights).map(|((loss, base), weight)| loss.value.div_scalar(base / weight));
+        return parts.reduce(|a, b| a + b);
+    }
+    let cut = shared.clone().detach();
+    let again = |k: usize, loss: &TaskLoss, embedding: Tensor<2>| {
+        let logits = model.head(k, embedding)?;
+        Some(TaskLoss::of(loss.kind, logits, &loss.target, &loss.weight).div_scalar(uninformed[k]))
+    };
+    let mut gradients = Vec::with_capacity(losses.len());
+    for (k, loss) in losses.iter().enumerate() {
+        let leaf = cut.clone().require_grad();
+        let gradient = leaf.grad(&again(k, loss, leaf.clone())?.backward())?;
+        gradients.push(gradient);
+    }
+    let rows: Option<Vec<Vec<f32>>> = gradients.iter().map(|gradient| gradient.clone().into_data().try_to_vec().ok()).collect();
+    let weights = balance.weights(&values, &epochs, &gramian(&rows?), &mut state.balance);
+    let combined = gradients.into_iter().zip(weights).map(|(gradient, weight)| gradient.mul_scalar(weight)).reduce(|a, b| a + b)?;
+    // The slope of this by the embedding is the combination.
+    let mut total = (shared.clone() * Tensor::from_inner(combined)).sum();
+    for (k, loss) in losses.iter().enumerate() {
+        total = total + again(k, loss, cut.clone())?.div_scalar(losses.len() as f64);
+    }
+    Some(total)
+}
+
+/// Share of the loss of the even guess below which an uninformed guess is not said to cost: a task of rare events would
+/// otherwise outweigh all others.
+const LEAST_UNINFORMED: f64 = 0.3;
+
+/// Cross-entropy, in nats, of guessing each class by its share of these labels.
+pub(crate) fn uninformed_loss(labels: impl Iterator<Item = f32>, task: &Task) -> f64 {
+    let mut counts: BTreeMap<i64, f64> = BTreeMap::new();
+    labels.for_each(|label| *counts.entry(label as i64).or_default() += 1.0);
+    let n: f64 = counts.values().sum();
+    let nats: f64 = counts.values().map(|count| -count / n * (count / n).ln()).sum();
+    nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
+}
+
+/// Mean over the tasks of their loss in units of that of an uninformed guess.
+pub(crate) fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
+    losses.zip(uninformed).map(|(loss, base)| loss / base).sum::<f64>() / uninformed.len() as f64
+}
+
+/// Running sums of the tasks' losses.
+pub(crate) struct TaskSums(Vec<(f64, f64)>);
+
+impl TaskSums {
+    pub(crate) fn new(n_tasks: usize) -> Self {
+        Self(vec![(0.0, 0.0); n_tasks])
+    }
+
+    /// Takes in a batch's losses, each the mean over its `known` labels.
+    pub(crate) fn add(&mut self, losses: &[f32], known: &[f64]) {
+        for ((sum, n), (loss, known)) in self.0.iter_mut().zip(losses.iter().zip(known)) {
+            *sum += f64::from(*loss) * known;
+            *n += known;
+        }
+    }
+
+    /// Means over all known labels; 0 for a task without any.
+    pub(crate) fn means(&self) -> Vec<f64> {
+        self.0.iter().map(|(sum, n)| sum / n.max(1.0)).collect()
+    }
+}
