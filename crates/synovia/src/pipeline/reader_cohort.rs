@@ -102,12 +102,12 @@ fn tables<T>(section: &Section<'_>, key: &str, known: &[&str], read: fn(&Section
         section.wrong(key, format!("`{key}` must be a list: write [[cohort.{key}]], in two pairs of brackets"));
         return Vec::new();
     };
-    let open = |item: &Node| match &item.value {
-        Value::Table(table) => read(&Section::new(&format!("cohort.{key}"), item.place.clone(), Some(table), known, section.problems)),
-        _ => {
+    let open = |item: &Node| {
+        let Value::Table(table) = &item.value else {
             section.problems.push(&item.place, format!("each `{key}` must be a table: write [[cohort.{key}]]"));
-            None
-        }
+            return None;
+        };
+        read(&Section::new(&format!("cohort.{key}"), item.place.clone(), Some(table), known, section.problems))
     };
     items.iter().filter_map(open).collect()
 }

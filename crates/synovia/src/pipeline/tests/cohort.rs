@@ -115,8 +115,8 @@ fn index_events_and_prediction_times() {
         LUNG,
         "index = { enconter = \"any\" }",
         &expect![[r#"
-        p.toml:12: cohort.index takes one of condition, observation, medication, procedure, encounter, report, imaging, allergy, family_history; found none
-        p.toml:12: unknown key `enconter` in cohort.index; did you mean `encounter`?"#]],
+            p.toml:12: unknown key `enconter` in cohort.index; did you mean `encounter`?
+            p.toml:12: cohort.index takes one of condition, observation, medication, procedure, encounter, report, imaging, allergy, family_history; found none"#]],
     );
 }
 
