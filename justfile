@@ -103,3 +103,7 @@ evaluation-speed *ARGS:
 # How often intervals and prediction sets hold the truth, over simulated test sets
 evaluation-coverage *ARGS:
     cargo build --release --workspace --examples && target/release/examples/coverage_study {{ARGS}}
+
+# Ray in an environment of its own, for the test of shards on it (`pipelines/scale/ray_cohort.py`)
+ray:
+    python3 -m venv .ray/venv && .ray/venv/bin/pip install --quiet ray==2.60.0

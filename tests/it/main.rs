@@ -1,6 +1,8 @@
 //! What holds for the project as a whole: through the binary, as a user would.
 
 mod architecture;
+mod audit;
+mod cohorts;
 mod deidentify;
 mod disk;
 mod real_data;

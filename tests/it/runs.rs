@@ -9,7 +9,7 @@ use polars::prelude::{ParquetReader, SerReader};
 
 use crate::synovia::{command, json_lines, root, run, simulate, small, succeed};
 
-fn files(dir: &Path, out: &mut Vec<PathBuf>) {
+pub fn files(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { files(&path, out) } else { out.push(path) }

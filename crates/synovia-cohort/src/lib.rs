@@ -4,8 +4,11 @@
 //!
 //! This crate knows no file format of others (no DICOM, no FHIR), no tensor, no model and no HTTP.
 
+mod criteria;
+mod division;
 mod event;
 mod example;
+mod flow;
 mod identity;
 mod rejected;
 mod split;
@@ -13,8 +16,11 @@ mod store;
 mod task;
 mod time;
 
+pub use criteria::{ANY_CODE, Asked, Bounds, Criterion, EventPattern, Index, Modality, Which};
+pub use division::{Candidate, Division, Validating};
 pub use event::{Event, EventKind, EventValue, Patient, PatientRecord, Sex, Study, StudyLink};
 pub use example::{Example, ExampleError, Refused};
+pub use flow::{FlowCounts, LeftOut};
 pub use identity::{ExampleId, PatientId, name_digest};
 pub use rejected::{Rejected, RejectedLog};
 pub use split::{Fractions, Split, SplitError, assign, assign_folds};

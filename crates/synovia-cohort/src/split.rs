@@ -70,6 +70,35 @@ impl Fractions {
         let valid = all.iter().all(|f| (0.0..=1.0).contains(f)) && self.train > 0.0 && (all.iter().sum::<f64>() - 1.0).abs() < 1e-6;
         if valid { Ok(self) } else { Err(SplitError::Fractions(self.train, self.validation, self.test)) }
     }
+
+    /// The split of a place in [0, 1).
+    pub(crate) fn at(self, place: f64) -> Split {
+        if place < self.train {
+            Split::Train
+        } else if place < self.train + self.validation {
+            Split::Validation
+        } else if self.test > 0.0 {
+            Split::Test
+        } else {
+            // The shares sum to a little less than 1.
+            Split::Validation
+        }
+    }
+}
+
+fn keyed_hash(patient: &PatientId, seed: u64) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"synovia/split");
+    hash.update(seed.to_le_bytes());
+    hash.update(patient.reveal().as_bytes());
+    hash.finalize().into()
+}
+
+/// A place in [0, 1) that follows from the seed and the identifier alone.
+pub(crate) fn position(patient: &PatientId, seed: u64) -> f64 {
+    let hash = keyed_hash(patient, seed);
+    let word = u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
+    (word >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Divides patients: each goes to exactly one split, all its examples with it.
@@ -115,11 +144,7 @@ pub fn assign_folds(patients: &BTreeMap<PatientId, String>, folds: usize, seed: 
 fn ordered_strata(patients: &BTreeMap<PatientId, String>, seed: u64) -> BTreeMap<&str, Vec<&PatientId>> {
     let mut strata: BTreeMap<&str, Vec<([u8; 32], &PatientId)>> = BTreeMap::new();
     for (patient, stratum) in patients {
-        let mut hash = Sha256::new();
-        hash.update(b"synovia/split");
-        hash.update(seed.to_le_bytes());
-        hash.update(patient.reveal().as_bytes());
-        strata.entry(stratum).or_default().push((hash.finalize().into(), patient));
+        strata.entry(stratum).or_default().push((keyed_hash(patient, seed), patient));
     }
     strata
         .into_iter()

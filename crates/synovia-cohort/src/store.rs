@@ -193,6 +193,16 @@ impl Shards {
         file.read_exact_at(bytes, offset).map_err(io(path))
     }
 
+    /// A row of `f32`.
+    fn read_values(&self, row: usize, values: &mut [f32]) -> Result<(), StoreError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.read(row, bytemuck::cast_slice_mut(values))?;
+        values.iter_mut().for_each(|x| *x = f32::from_bits(u32::from_le(x.to_bits())));
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.files.iter().try_for_each(|(path, file)| file.sync_all().map_err(io(path)))
     }
@@ -242,6 +252,14 @@ impl CohortWriter {
         }
         let words: Vec<u32> = features.iter().map(|x| x.to_bits().to_le()).collect();
         self.features.write(row, bytemuck::cast_slice(&words))
+    }
+
+    /// Reads a record's row back.
+    ///
+    /// # Shapes
+    /// - features: `[n_features]`
+    pub fn read_record(&self, row: usize, features: &mut [f32]) -> Result<(), StoreError> {
+        self.features.read_values(row, features)
     }
 
     /// Writes the table and the manifest, and waits until all is on disk.
@@ -384,14 +402,7 @@ impl CohortReader {
             features.fill(f32::NAN);
             return Ok(false);
         };
-        if features.is_empty() {
-            return Ok(true);
-        }
-        let mut words = vec![0u32; features.len()];
-        self.features.read(k as usize, bytemuck::cast_slice_mut(&mut words))?;
-        for (x, word) in features.iter_mut().zip(words) {
-            *x = f32::from_bits(u32::from_le(word));
-        }
+        self.features.read_values(k as usize, features)?;
         Ok(true)
     }
 }

@@ -241,13 +241,13 @@ fn surgery_on_one_task_changes_nothing() {
 #[test]
 fn every_balance_of_two_tasks_learns_and_resumes() {
     let dir = tempfile::tempdir().unwrap();
-    let reader = cohort_of_tasks(&dir.path().join("cohort"), 120, 0.5, &["match", "rare"]);
+    let reader = cohort_of_tasks(&dir.path().join("cohort"), 300, 0.5, &["match", "rare"]);
     let head = |task: &str| Head { task: task.into(), n_logits: 1 };
     let model = JointModelConfig { heads: vec![head("match"), head("rare")], ..model(true, true) };
     let mut all = vec![weights_by(&reader, &model, Balance::Fixed, &dir.path().join("fixed"))];
     let others = [Balance::Uncertainty, Balance::GradNorm, Balance::PcGrad, Balance::CaGrad, Balance::UpGrad, Balance::Mgda, Balance::Dwa];
     for balance in others {
-        let settings = TrainingSettings { balance, ..settings(3, Sampling::Plain) };
+        let settings = TrainingSettings { balance, ..settings(8, Sampling::Plain) };
         let undisturbed = train(&reader, &model, &settings, &dir.path().join(format!("{balance:?}")), &mut |_| ()).unwrap();
         let checkpoints = dir.path().join(format!("{balance:?} stopped"));
         let stopped = catch_unwind(AssertUnwindSafe(|| {
@@ -259,7 +259,7 @@ fn every_balance_of_two_tasks_learns_and_resumes() {
         let resumed = train(&reader, &model, &settings, &checkpoints, &mut |_| ()).unwrap();
         assert!(resumed.weights == undisturbed.weights, "{balance:?} resumes to the same bits");
         let losses: Vec<f64> = undisturbed.history.iter().map(|line| line.train_loss).collect();
-        assert!(losses[2] < losses[0], "{balance:?}: {losses:?}");
+        assert!(losses[7] < 0.9 * losses[0], "{balance:?}: {losses:?}");
         all.push(undisturbed.weights.into_values().flat_map(|tensor| tensor.values).collect());
     }
     for (k, weights) in all.iter().enumerate() {

@@ -6,6 +6,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::pipeline::{Pipeline, PipelineError};
+use crate::stages::cohort::shard::Shard;
 
 /// Joint learning for medical images and health records
 #[derive(Debug, Parser)]
@@ -51,8 +52,11 @@ pub enum Command {
     #[command(after_help = "Example: synovia ingest pipelines/lung.toml")]
     Ingest(PipelineArgs),
     /// Align patients, images and records into examples, and split them by patient
-    #[command(after_help = "Example: synovia cohort pipelines/lung.toml --set cohort.unit=study")]
-    Cohort(PipelineArgs),
+    #[command(after_help = "Example: synovia cohort pipelines/lung.toml --shard 0/4")]
+    Cohort(CohortArgs),
+    /// Put the shards of a cohort together: the same bytes as one machine writes
+    #[command(after_help = "Example: synovia merge pipelines/lung.toml")]
+    Merge(PipelineArgs),
     /// Train the joint model and those of one modality
     #[command(after_help = "Example: synovia train pipelines/lung.toml --set training.epochs=3 --threads 2")]
     Train(PipelineArgs),
@@ -129,6 +133,17 @@ impl PipelineArgs {
     pub fn run_folder(&self, pipeline: &Pipeline) -> PathBuf {
         self.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&pipeline.name))
     }
+}
+
+/// `synovia cohort`
+#[derive(Args, Clone, Debug)]
+pub struct CohortArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Make one part of the rows only, from 0, in RUN/shards/I-of-N; `synovia merge` puts all together
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
 }
 
 /// `synovia audit`

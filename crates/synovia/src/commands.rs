@@ -15,6 +15,7 @@ use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::stages::StageError;
 use crate::stages::atomic::atomic_file;
+use crate::stages::cohort::shard::{Shard, share_ingest};
 use crate::stages::run_folder::RunFolder;
 
 /// What every command is given besides its own arguments.
@@ -57,6 +58,18 @@ impl Work {
         let pipeline = args.read()?;
         context.use_threads(Some(&pipeline))?;
         let run = RunFolder::open(&args.run_folder(&pipeline))?;
+        let work = Self { pipeline, run, progress: context.progress.clone() };
+        work.write_pipeline(&[])?;
+        Ok(work)
+    }
+
+    /// As [`Work::open`], in the folder of a shard, with the ingest of the run where that is there.
+    pub fn open_shard(args: &PipelineArgs, context: &Context, shard: Shard) -> anyhow::Result<Self> {
+        let pipeline = args.read()?;
+        context.use_threads(Some(&pipeline))?;
+        let path = args.run_folder(&pipeline);
+        let run = RunFolder::open_shard(&path, &shard.name())?;
+        share_ingest(&path, &run)?;
         let work = Self { pipeline, run, progress: context.progress.clone() };
         work.write_pipeline(&[])?;
         Ok(work)

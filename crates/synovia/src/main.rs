@@ -33,7 +33,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Audit(args) => audit::audit(args, &context)?,
         Command::Compare(args) => compare::compare(args)?,
         Command::Ingest(args) => stages::run(args, &context, Until::Ingest)?,
-        Command::Cohort(args) => stages::run(args, &context, Until::Cohort)?,
+        Command::Cohort(args) => match args.shard {
+            None => stages::run(&args.pipeline, &context, Until::Cohort)?,
+            Some(shard) => stages::run_shard(&args.pipeline, &context, shard)?,
+        },
+        Command::Merge(args) => stages::merge(args, &context)?,
         Command::Train(args) => stages::run(args, &context, Until::Train)?,
         Command::Evaluate(args) => stages::run(args, &context, Until::Evaluate)?,
         Command::Run(args) | Command::Export(args) => stages::run(args, &context, Until::Export)?,

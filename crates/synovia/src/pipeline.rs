@@ -5,9 +5,11 @@
 
 mod problem;
 mod reader;
+mod reader_cohort;
 mod reader_task;
 mod section;
 mod settings;
+mod settings_cohort;
 mod span;
 #[cfg(test)]
 mod tests;
@@ -19,8 +21,9 @@ use std::path::Path;
 
 pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
-    Augmentation, Classes, Cohort, ColumnRule, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Label, Model,
-    Pipeline, RecordEncoder, RecordFormat, Records, Sampling, TaskSettings, Training, Unit,
+    Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, Fusion, History, ImageEncoder, ImageKind,
+    ImageLink, Images, IndexEvent, Label, Model, Named, Offset, Pipeline, Question, RecordEncoder, RecordFormat, Records, Rule, Sampling,
+    SplitSettings, TaskSettings, Training, Unheard, Unit,
 };
 pub use span::{TimeSpan, TimeSpanError, TimeUnit};
 

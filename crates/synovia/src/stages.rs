@@ -11,6 +11,7 @@ pub mod export;
 pub mod fingerprint;
 pub mod ingest;
 pub mod link;
+pub mod outcome;
 pub mod place;
 pub mod run_folder;
 pub mod train;

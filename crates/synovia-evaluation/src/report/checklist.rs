@@ -31,10 +31,13 @@ fn items(report: &Report) -> Vec<Item> {
             .collect();
         (!all.is_empty()).then(|| all.join("; "))
     };
-    let flow = report
-        .flow
-        .as_ref()
-        .map(|flow| flow.steps.iter().map(|s| format!("{} {}", number(s.count), s.name)).collect::<Vec<_>>().join("; "));
+    let steps: Vec<String> = if report.participants.is_empty() {
+        report.flow.iter().flat_map(|flow| &flow.steps).map(|s| format!("{} {}", number(s.count), s.name)).collect()
+    } else {
+        let all = report.participants.iter().chain(&report.sides);
+        all.map(|step| format!("{} patients: {}", number(step.patients), step.name)).collect()
+    };
+    let flow = (!steps.is_empty()).then(|| steps.join("; "));
     let missing = report.splits.first().map(|s| {
         format!(
             "Missing images ({} of {} training examples), records ({}), features and labels are masks; none is filled with 0.",

@@ -9,7 +9,7 @@ use super::{Flow, Report, SplitSummary};
 const MOST_REASONS: usize = 40;
 
 pub(super) fn section(report: &Report) -> String {
-    let mut out = String::new();
+    let mut out = super::consort::section(&report.participants, &report.sides);
     if let Some(flow) = &report.flow {
         out.push_str(&steps(flow));
     }

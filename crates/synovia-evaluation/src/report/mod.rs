@@ -9,6 +9,7 @@ mod card;
 mod chart;
 mod checklist;
 mod cohort;
+mod consort;
 mod html;
 mod more;
 mod run;
@@ -16,7 +17,7 @@ mod task;
 
 use std::collections::BTreeMap;
 
-use synovia_cohort::{ExampleRow, FeatureSpec, Refused, Split, Task, TaskKind};
+use synovia_cohort::{ExampleRow, FeatureSpec, FlowCounts, Refused, Split, Task, TaskKind};
 
 pub use card::model_card;
 
@@ -42,6 +43,10 @@ pub struct Report<'a> {
     pub limits: Vec<String>,
     /// From files to examples.
     pub flow: Option<Flow>,
+    /// Patients and examples at each step from the records to the splits.
+    pub participants: Vec<FlowCounts>,
+    /// The splits at the end of it.
+    pub sides: Vec<FlowCounts>,
     /// Things that ingest did not take, by reason.
     pub rejected: Option<BTreeMap<String, u64>>,
     /// What the prediction time kept out.
@@ -228,6 +233,8 @@ impl<'a> Report<'a> {
             intended_use: None,
             limits: Vec::new(),
             flow: None,
+            participants: Vec::new(),
+            sides: Vec::new(),
             rejected: None,
             refused: None,
             splits: Vec::new(),

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use synovia_cohort::{ExampleId, ExampleRow, FeatureKind, FeatureSpec, Refused, Split, Task, Time};
+use synovia_cohort::{ExampleId, ExampleRow, FeatureKind, FeatureSpec, FlowCounts, LeftOut, Refused, Split, Task, Time};
 
 use super::simulated::{Simulation, binary, stage};
 use crate::{
@@ -56,6 +56,16 @@ fn full<'a>(tasks: &'a [Task], predictions: &'a [Prediction], metrics: &'a Metri
             steps: vec![FlowStep { name: text(), count: 1_234_567, note: Some(text()) }],
             failed_links: vec![(text(), 4_321)],
         }),
+        participants: vec![
+            FlowCounts { name: text(), patients: 9_876, ..FlowCounts::default() },
+            FlowCounts {
+                name: text(),
+                patients: 8_765,
+                examples: Some(17_654),
+                left_out: Some(LeftOut { reason: text(), patients: 1_111, examples: None }),
+            },
+        ],
+        sides: vec![FlowCounts { name: text(), patients: 8_765, examples: Some(17_654), left_out: None }],
         rejected: Some(BTreeMap::from([(text(), 98_765)])),
         refused: Some(Refused { future_events: 7_654_321, future_images: 11, old_events: 0 }),
         splits: SplitSummary::of_rows(&[row], tasks),
@@ -166,6 +176,8 @@ fn what_the_report_is_given_it_shows() {
         gain.sentence.replace('<', "&lt;"),
         "1\u{202f}234\u{202f}567".to_owned(),
         "4\u{202f}321".to_owned(),
+        "17\u{202f}654 examples".to_owned(),
+        "1\u{202f}111 patients".to_owned(),
         "98\u{202f}765".to_owned(),
         "7\u{202f}654\u{202f}321".to_owned(),
         "25.0 %".to_owned(),

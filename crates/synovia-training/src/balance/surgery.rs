@@ -70,7 +70,7 @@ fn over_simplex(n: usize, of: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     for _ in 0..200 {
         let mut moved = 0.0f64;
         for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
-            let both = w[i] + w[j];
+            let (before, both) = (w[i], w[i] + w[j]);
             let (mut low, mut high) = (0.0, both);
             let mut at = |x: f64| {
                 (w[i], w[j]) = (x, both - x);
@@ -80,7 +80,6 @@ fn over_simplex(n: usize, of: impl Fn(&[f64]) -> f64) -> Vec<f64> {
                 let (a, b) = (high - golden * (high - low), low + golden * (high - low));
                 if at(a) <= at(b) { high = b } else { low = a }
             }
-            let before = w[i];
             let x = f64::midpoint(low, high);
             moved = moved.max((x - before).abs());
             (w[i], w[j]) = (x, both - x);

@@ -26,9 +26,10 @@ pub use self::leak::{Kind, Leak, Severity};
 use super::Context;
 use crate::cli::AuditArgs;
 use crate::failure::{UsageError, print};
-use crate::pipeline::TimeSpan;
+use crate::pipeline::{Named, TimeSpan};
 use crate::stages;
 use crate::stages::ingest::{self, read_json};
+use crate::stages::run_folder::SHARDS;
 
 /// What was looked at and what was found.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -67,7 +68,7 @@ fn show(audit: &Audit, context: &Context) -> anyhow::Result<()> {
         return print(serde_json::to_string(audit)?);
     }
     for leak in &audit.leaks {
-        print(format_args!("{}: {leak}\n    {}", leak.severity.as_str(), leak.kind.advice()))?;
+        print(format_args!("{}: {leak}\n    {}", leak.severity.as_str(), leak.advice))?;
     }
     for what in &audit.not_looked_at {
         print(format_args!("not looked at: {what}"))?;
@@ -91,13 +92,15 @@ struct Place<'a> {
     images: Option<PathBuf>,
     store: Option<&'a RecordStore>,
     history_days: Option<f64>,
+    /// What the split was told to keep together.
+    group: Option<Named>,
     /// Whether rows and pictures have no times: all is then known at once.
     timeless: bool,
 }
 
 impl Place<'_> {
     fn leak(&self, kind: Kind, evidence: impl Into<String>) -> Leak {
-        Leak { place: self.name.clone(), kind, severity: kind.severity(), evidence: evidence.into() }
+        Leak { place: self.name.clone(), kind, severity: kind.severity(), evidence: evidence.into(), advice: kind.advice() }
     }
 }
 
@@ -130,6 +133,7 @@ pub fn audit_run(run: &Path) -> anyhow::Result<Audit> {
             images: text("images", "path").map(PathBuf::from),
             store: store.as_ref(),
             history_days: text("records", "history").and_then(|span| span.parse::<TimeSpan>().ok()).map(TimeSpan::days),
+            group: settings["cohort"]["split"].get("group").and_then(|group| Named::deserialize(group).ok()),
             timeless: text("records", "format").is_some_and(|format| format == "csv"),
             folder,
         };
@@ -190,7 +194,8 @@ fn find_cohorts(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') {
+        let name = entry.file_name();
+        if entry.file_type()?.is_dir() && !name.to_string_lossy().starts_with('.') && name != SHARDS {
             folders.push(entry.path());
         }
     }

@@ -15,7 +15,6 @@ use synovia_records::{FeaturePlan, Format, FormatConfig, RecordStore};
 use super::Context;
 use crate::cli::PredictArgs;
 use crate::failure::{UsageError, print};
-use crate::pipeline::Unit;
 use crate::stages::export::{Exported, METADATA};
 use crate::stages::link::{self, Links};
 
@@ -130,13 +129,13 @@ fn for_each_example(
         for partition in 0..store.n_partitions() {
             for record in store.load(partition)? {
                 let of_patient = by_patient.get(&record.id).map_or(&[][..], Vec::as_slice);
-                let moments = links.moments(&record, of_patient, &pictures.studies, timeless, exported.unit);
+                let moments = exported.anchor.moments(&links, &record, of_patient, &pictures.studies, timeless);
                 let left = of_patient.iter().filter(|&&k| !moments.iter().any(|(_, _, study)| *study == Some(k)));
-                if moments.is_empty() || (exported.unit == Unit::Study && !timeless) {
+                if moments.is_empty() || (exported.anchor.is_study() && !timeless) {
                     // An image whose time nobody knows can't be put beside a history.
                     alone.extend(left);
                 } else {
-                    let reason = "the model has one example a patient, which is on another study of this one's";
+                    let reason = "the model's examples of this patient are not on this image";
                     left.for_each(|&k| log.push(&Rejected::new(&pictures.studies[k].file, "", reason)));
                 }
                 let last = record.events.last().filter(|_| moments.is_empty()).map(|event| event.time);

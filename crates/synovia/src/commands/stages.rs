@@ -10,6 +10,7 @@ use crate::cli::PipelineArgs;
 use crate::failure::print;
 use crate::stages::atomic::atomic_file;
 use crate::stages::cache::{Freshness, Stage};
+use crate::stages::cohort::shard::{self, Shard};
 use crate::stages::ingest::read_json;
 use crate::stages::place::Place;
 use crate::stages::{cohort, evaluate, export, ingest, train};
@@ -37,8 +38,7 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
     }
     let work = Work::open(args, context)?;
     let ingested = ingest::run(&work)?;
-    let hashes: Vec<(&str, String)> = ingested.inputs().iter().map(|(name, hash)| (name.as_str(), hash.clone())).collect();
-    work.write_pipeline(&hashes)?;
+    work.write_pipeline(&hashes(&ingested))?;
     let places = Place::all(work.pipeline.cohort.folds);
     write_rejected(&work, &ingested, &places[0])?;
     let mut trained = Vec::new();
@@ -62,6 +62,33 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
         print(work.run.join("report.html").display())?;
     }
     Ok(())
+}
+
+/// Makes one shard of the cohort's rows, in a folder of its own.
+pub fn run_shard(args: &PipelineArgs, context: &Context, part: Shard) -> anyhow::Result<()> {
+    let work = Work::open_shard(args, context, part)?;
+    let ingested = ingest::run(&work)?;
+    for place in &Place::all(work.pipeline.cohort.folds) {
+        shard::run(&work, &ingested, place, part)?;
+    }
+    Ok(())
+}
+
+/// Puts the shards together. What comes after goes on as if this machine had made the cohort.
+pub fn merge(args: &PipelineArgs, context: &Context) -> anyhow::Result<()> {
+    let work = Work::open(args, context)?;
+    let ingested = ingest::run(&work)?;
+    work.write_pipeline(&hashes(&ingested))?;
+    for place in &Place::all(work.pipeline.cohort.folds) {
+        shard::merge(&work, &ingested, place)?;
+        write_rejected(&work, &ingested, place)?;
+    }
+    Ok(())
+}
+
+/// Fingerprints of what was read.
+fn hashes(ingested: &Stage) -> Vec<(&str, String)> {
+    ingested.inputs().iter().map(|(name, hash)| (name.as_str(), hash.clone())).collect()
 }
 
 /// Writes `RUN/rejected.jsonl`: the lines of the cohort, which begin with those of ingest, else those of ingest. No stage

@@ -4,18 +4,18 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use synovia_cohort::Fractions;
 use synovia_images::{Selection, Window};
 use synovia_records::Statistic;
 use synovia_training::Balance;
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
+use super::reader_cohort;
 use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
-    Augmentation, Cohort, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
-    RecordFormat, Records, Sampling, Training, Unit,
+    Augmentation, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
+    RecordFormat, Records, Sampling, Training,
 };
 use super::span::{TimeSpan, TimeUnit};
 use super::tree::{Table, Value};
@@ -60,12 +60,12 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
         top.missing("records", advice);
         None
     };
-    let cohort = read_cohort(&open(&top, "cohort", &["unit", "split", "folds"]), images.is_some());
     let source = match records.as_ref().and_then(|records| records.as_ref()) {
         Some(Records { format: RecordFormat::Csv { features, .. }, path }) => Source::Csv { features, columns: header(path) },
         Some(Records { format: RecordFormat::Fhir { .. }, .. }) => Source::Fhir,
         None => Source::Unknown,
     };
+    let cohort = reader_cohort::read(&open(&top, "cohort", &reader_cohort::KEYS), images.is_some(), &source);
     let tasks = reader_task::read_tasks(&top, &source);
     let model_keys = ["image", "width", "record", "fusion", "embedding", "dropout", "modality_dropout"];
     let model = read_model(&open(&top, "model", &model_keys), images.is_some());
@@ -320,48 +320,6 @@ pub(super) fn check_column(section: &Section<'_>, key: &str, column: &str, colum
         None => format!("it has {}", quoted(columns)),
     };
     section.wrong(key, format!("{}: the table has no column `{column}`; {advice}", section.name(key)));
-}
-
-fn read_cohort(section: &Section<'_>, images: bool) -> Cohort {
-    let later = [("encounter", "is not built by this version; units that are")];
-    let unit = section.choice("unit", &[("study", Unit::Study), ("patient", Unit::Patient)], &later);
-    let unit = unit.unwrap_or(if images { Unit::Study } else { Unit::Patient });
-    let folds = section.count("folds", 2..=50);
-    let default = match folds {
-        Some(_) => Fractions { train: 0.85, validation: 0.15, test: 0.0 },
-        None => Fractions { train: 0.7, validation: 0.1, test: 0.2 },
-    };
-    Cohort { unit, folds, split: read_split(section, folds.is_some(), default) }
-}
-
-fn read_split(section: &Section<'_>, folds: bool, default: Fractions) -> Fractions {
-    let Some((table, place)) = section.table("split") else { return default };
-    let split = Section::new("cohort.split", place, Some(table), &["train", "validation", "test"], section.problems);
-    let share = |key: &str| split.number(key, 0.0..=1.0);
-    let required = if folds { &["train", "validation"][..] } else { &["train", "validation", "test"] };
-    for key in required.iter().filter(|key| !split.has(key)) {
-        split.missing(key, "write all shares; they sum to 1");
-    }
-    let (Some(train), Some(validation)) = (share("train"), share("validation")) else { return default };
-    let test = share("test");
-    if folds && test.is_some_and(|test| test > 0.0) {
-        split.wrong("test", "with `folds` each fold is the test set once: remove `test`, and let train and validation sum to 1");
-        return default;
-    }
-    let Some(test) = test.or(folds.then_some(0.0)) else { return default };
-    let fractions = Fractions { train, validation, test };
-    if validation == 0.0 {
-        split.wrong("validation", "validation is 0; early stopping and calibration are fitted on it: give it a share such as 0.1");
-    }
-    if !folds && test == 0.0 {
-        split.wrong("test", "test is 0, so that nothing could be measured; give it a share such as 0.2, or use `folds`");
-    }
-    fractions.checked().unwrap_or_else(|_| {
-        let sum = train + validation + test;
-        let advice = if train > 0.0 { "they must sum to 1" } else { "train must be more than 0, and all sum to 1" };
-        split.problems.push(&split.place, format!("the shares of {} sum to {}; {advice}", split.label, (sum * 1e6).round() / 1e6));
-        default
-    })
 }
 
 fn read_model(section: &Section<'_>, images: bool) -> Model {

@@ -5,10 +5,13 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
-use synovia_cohort::{Fractions, Task, TaskKind};
+use synovia_cohort::{Task, TaskKind};
 use synovia_records::Statistic;
 use synovia_training::Balance;
 
+pub use super::settings_cohort::{
+    Cohort, Competing, Date, EVENT_KEYS, Events, IndexEvent, Named, Offset, Question, Rule, SplitSettings, Unheard, Unit,
+};
 use super::span::TimeSpan;
 
 /// A pipeline that can be run: every key known, every value in its range, every path readable.
@@ -200,30 +203,6 @@ impl Serialize for ImageLink {
             serializer.collect_str(&format_args!("{}{{{}}}{}", self.prefix, self.column, self.suffix))
         }
     }
-}
-
-/// `[cohort]`
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Cohort {
-    /// What one example is. Default `study` with images, `patient` without.
-    pub unit: Unit,
-    /// Folds of a cross-validation, each the test set once; `None` for one split.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub folds: Option<usize>,
-    /// Shares of the patients. With [`Cohort::folds`], shares of the patients outside the fold that is tested on, and
-    /// `test` is 0. Default 0.7, 0.1, 0.2; with folds 0.85, 0.15.
-    pub split: Fractions,
-}
-
-/// What one example is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// An imaging study, at the time of its image.
-    #[default]
-    Study,
-    /// A patient.
-    Patient,
 }
 
 /// `[[task]]`

@@ -3,6 +3,7 @@
 // expect-test writes its raw strings with hashes, needed or not.
 #![allow(clippy::needless_raw_string_hashes)]
 
+mod cohort;
 mod wrong;
 
 use std::path::Path;
@@ -138,80 +139,82 @@ fn defaults_are_written_out() {
         LUNG,
         &[],
         &expect![[r#"
-        name = "lung"
-        seed = 7
+            name = "lung"
+            seed = 7
 
-        [images]
-        path = "D/dicom"
-        kind = "dicom"
-        size = 64
-        window = "file"
+            [images]
+            path = "D/dicom"
+            kind = "dicom"
+            size = 64
+            window = "file"
 
-        [records]
-        path = "D/fhir"
-        format = "fhir"
-        history = "365d"
+            [records]
+            path = "D/fhir"
+            format = "fhir"
+            history = "365d"
 
-        [records.features]
-        cap = 128
-        min_share = 0.05
+            [records.features]
+            cap = 128
+            min_share = 0.05
 
-        [cohort]
-        unit = "study"
+            [cohort]
+            unit = "study"
 
-        [cohort.split]
-        train = 0.7
-        validation = 0.1
-        test = 0.2
+            [cohort.split]
+            by = "patient"
+            train = 0.7
+            validation = 0.1
+            test = 0.2
+            stratify = false
 
-        [[task]]
-        name = "malignant"
-        kind = "binary"
+            [[task]]
+            name = "malignant"
+            kind = "binary"
 
-        [task.label]
-        condition = "http://snomed.info/sct|363358000"
-        within = "180d"
+            [task.label]
+            condition = "http://snomed.info/sct|363358000"
+            within = "180d"
 
-        [[task]]
-        name = "stage"
-        kind = "multiclass"
+            [[task]]
+            name = "stage"
+            kind = "multiclass"
 
-        [task.label]
-        observation = "http://loinc.org|21908-9"
-        within = "90d"
-        classes = ["s|1", "s|2", "s|3"]
+            [task.label]
+            observation = "http://loinc.org|21908-9"
+            within = "90d"
+            classes = ["s|1", "s|2", "s|3"]
 
-        [model]
-        image = "resnet18"
-        width = 16
-        record = "table"
-        fusion = "gated"
-        embedding = 128
-        dropout = 0.1
-        modality_dropout = 0.2
+            [model]
+            image = "resnet18"
+            width = 16
+            record = "table"
+            fusion = "gated"
+            embedding = 128
+            dropout = 0.1
+            modality_dropout = 0.2
 
-        [training]
-        epochs = 20
-        batch = 32
-        learning_rate = 0.001
-        weight_decay = 0.01
-        warmup_epochs = 1.0
-        clip = 1.0
-        ema = 0.999
-        patience = 5
-        sampling = "plain"
-        device = "cpu"
-        balance = "fixed"
-        kernels = true
+            [training]
+            epochs = 20
+            batch = 32
+            learning_rate = 0.001
+            weight_decay = 0.01
+            warmup_epochs = 1.0
+            clip = 1.0
+            ema = 0.999
+            patience = 5
+            sampling = "plain"
+            device = "cpu"
+            balance = "fixed"
+            kernels = true
 
-        [training.augmentation]
-        shift = 0.05
-        rotate = 5.0
-        scale = 0.05
-        noise = 0.01
-        brightness = 0.05
-        flip = false
-    "#]],
+            [training.augmentation]
+            shift = 0.05
+            rotate = 5.0
+            scale = 0.05
+            noise = 0.01
+            brightness = 0.05
+            flip = false
+        "#]],
     );
     check(
         OASIS,
@@ -238,9 +241,11 @@ fn defaults_are_written_out() {
             folds = 5
 
             [cohort.split]
+            by = "patient"
             train = 0.85
             validation = 0.15
             test = 0.0
+            stratify = true
 
             [[task]]
             name = "dementia"

@@ -33,11 +33,38 @@ impl Pipeline {
                 image: image.as_ref().map(|link| link.column.clone()),
                 image_names: image.iter().map(|link| link.name("{}")).collect(),
                 features: features.clone(),
-                labels: self.tasks.iter().filter_map(TaskSettings::column).map(str::to_owned).collect(),
-                categories: categories.iter().cloned().chain(self.label_categories()).collect(),
+                labels: self.other_columns(features),
+                categories: self.categories(categories),
                 ..CsvLayout::default()
             }),
         }
+    }
+
+    /// Columns that are read besides the features: labels, and what rules and splits of the cohort ask for.
+    fn other_columns(&self, features: &[String]) -> Vec<String> {
+        let mut columns: Vec<String> = self.tasks.iter().filter_map(TaskSettings::column).map(str::to_owned).collect();
+        for column in self.cohort.columns() {
+            if !columns.iter().chain(features).any(|known| known == column) {
+                columns.push(column.to_owned());
+            }
+        }
+        columns
+    }
+
+    /// Columns that are read as texts.
+    fn categories(&self, given: &[String]) -> Vec<String> {
+        let mut categories: Vec<String> = given.iter().cloned().chain(self.label_categories()).collect();
+        let RecordFormat::Csv { features, .. } = &self.records.format else { return categories };
+        // What a feature's numbers are is for `categories` to say, and not for a rule about it.
+        let is_taken =
+            |column: &str| features.iter().any(|feature| feature == column) || self.tasks.iter().any(|task| task.column() == Some(column));
+        let more = self.cohort.text_columns().filter(|column| !is_taken(column));
+        for column in more {
+            if !categories.iter().any(|known| known == column) {
+                categories.push(column.to_owned());
+            }
+        }
+        categories
     }
 
     /// How records are read to predict from: as [`Pipeline::format_config`], but a table need not have the labels' columns.

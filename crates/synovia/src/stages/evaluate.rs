@@ -174,10 +174,12 @@ fn report<'a>(
         steps: steps.collect(),
         failed_links: first.report.failed_links.iter().map(|(reason, n)| (reason.clone(), *n)).collect(),
     });
+    report.participants.clone_from(&first.report.flow);
     report.rejected = Some(first.report.rejected.clone());
     report.refused = Some(first.report.refused);
     if all.len() == 1 {
         report.splits = SplitSummary::of_rows(first.reader.rows(), tasks);
+        report.sides.clone_from(&first.report.sides);
     }
     for (fold, evaluated) in all.iter().enumerate() {
         for (variant, settings) in &evaluated.settings.variants {

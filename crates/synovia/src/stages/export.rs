@@ -19,11 +19,12 @@ use synovia_training::{Weights, encode_weights};
 use super::atomic::atomic_file;
 use super::cache::Stage;
 use super::ingest::read_json;
+use super::link::Anchor;
 use super::place::Place;
 use super::train::open_model;
 use super::{StageError, run_stage};
 use crate::commands::Work;
-use crate::pipeline::{ImageKind, Unit};
+use crate::pipeline::ImageKind;
 
 /// Raised when the stage gives other outputs for the same inputs.
 const VERSION: u32 = 3;
@@ -56,9 +57,9 @@ pub struct Exported {
     /// Which images are taken at all.
     #[serde(default)]
     pub selection: Selection,
-    /// What one example is.
-    #[serde(default)]
-    pub unit: Unit,
+    /// What a prediction is made at.
+    #[serde(flatten)]
+    pub anchor: Anchor,
     /// How records are read: the format, and the columns of a table less those of the labels.
     pub records: Option<FormatConfig>,
     /// How a record becomes features; `None` for a model without records.
@@ -165,7 +166,7 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         preparation: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(crate::pipeline::Images::preparation),
         image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind),
         selection: work.pipeline.images.as_ref().map(|images| images.selection.clone()).unwrap_or_default(),
-        unit: work.pipeline.cohort.unit,
+        anchor: Anchor::of(&work.pipeline.cohort),
         records: n_features.map(|_| work.pipeline.input_format_config()),
         features: n_features.map(|_| features),
         history_days: work.pipeline.records.history_days(),

@@ -91,6 +91,8 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<
 
 /// Reads JSON of ours.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-    serde_json::from_slice(&text).with_context(|| format!("{}: not as it was written; run the stage again", path.display()))
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    // Not its text at once: the index of the studies of many patients is large.
+    serde_json::from_reader(std::io::BufReader::new(file))
+        .with_context(|| format!("{}: not as it was written; run the stage again", path.display()))
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use synovia_cohort::{ExampleId, PatientId, PatientRecord, Study, Time};
+use serde::{Deserialize, Serialize};
+use synovia_cohort::{ExampleId, Index, PatientId, PatientRecord, Study, Time};
 use synovia_records::RecordStore;
 
-use crate::pipeline::Unit;
+use crate::pipeline::{Cohort, Unit};
 
 /// How a study was linked, the surest first.
 const BY_UID: &str = "by study UID";
@@ -49,6 +50,58 @@ pub const AT_ONCE: Time = Time::from_seconds(0);
 /// A prediction: what it is named, when it is made, and on which study.
 pub type Moment = (ExampleId, Time, Option<usize>);
 
+/// What predictions are made at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// What one example is, without an index event.
+    #[serde(default)]
+    pub unit: Unit,
+    /// The index event, where it is no imaging study.
+    #[serde(default)]
+    pub index: Option<Index>,
+    /// Days from the index event to the prediction.
+    #[serde(default)]
+    pub prediction_days: f64,
+    /// With an index event, how many days before the prediction the image may have been taken; `None` for any number.
+    #[serde(default)]
+    pub image_within_days: Option<f64>,
+}
+
+impl Anchor {
+    /// Of a pipeline's cohort.
+    pub fn of(cohort: &Cohort) -> Self {
+        Self {
+            unit: cohort.unit,
+            index: cohort.index(),
+            prediction_days: cohort.prediction.days(),
+            image_within_days: cohort.image_within.map(crate::pipeline::TimeSpan::days),
+        }
+    }
+
+    /// Whether an example is an imaging study.
+    pub fn is_study(&self) -> bool {
+        self.index.is_none() && self.unit == Unit::Study
+    }
+
+    /// A patient's predictions in order of time. With an index event, one after each of those, on the last image before it; else
+    /// as [`Links::moments`].
+    pub fn moments(&self, links: &Links, record: &PatientRecord, of_patient: &[usize], studies: &[Study], timeless: bool) -> Vec<Moment> {
+        let Some(index) = self.index.as_ref().filter(|_| !timeless) else {
+            let mut moments = links.moments(record, of_patient, studies, timeless, self.unit);
+            moments.iter_mut().for_each(|(_, time, _)| *time = time.plus_days(self.prediction_days));
+            return moments;
+        };
+        let moment = |event: Time| {
+            let at = event.plus_days(self.prediction_days);
+            let earliest = self.image_within_days.map(|days| at.plus_days(-days));
+            let taken = of_patient.iter().filter_map(|&k| Some((studies[k].time?, k)));
+            let image = taken.filter(|(time, _)| *time <= at && earliest.is_none_or(|earliest| *time >= earliest)).max();
+            (ExampleId::of_patient(&record.id, at), at, image.map(|(_, k)| k))
+        };
+        index.times(record).into_iter().map(moment).collect()
+    }
+}
+
 impl Links {
     /// A patient's predictions in order of time: one when each image was taken, and one when each study that the chart knows,
     /// but that has no image, began. A study whose time nobody knows has none. A timeless record has one, on the first image.
@@ -84,7 +137,7 @@ impl Links {
         moments.retain(|(id, ..)| named.insert(id.clone()));
         match unit {
             Unit::Study => moments,
-            Unit::Patient => moments.pop().into_iter().collect(),
+            Unit::Patient | Unit::Encounter => moments.pop().into_iter().collect(),
         }
     }
 }
@@ -164,7 +217,7 @@ pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
 
 #[cfg(test)]
 mod tests {
-    use synovia_cohort::{Patient, StudyLink};
+    use synovia_cohort::{ANY_CODE, Event, EventKind, EventPattern, EventValue, Patient, StudyLink, Which};
 
     use super::*;
 
@@ -228,6 +281,35 @@ mod tests {
         of_study(&[("1.9", 80), ("", 82), ("1.9", 84)], &[(80, None), (82, None), (100, Some(0))]);
         check(&[("1.9", 80), ("", 20)], Unit::Patient, &[(100, Some(0))]);
         check(&[("1.9", 180), ("", 20)], Unit::Patient, &[(180, None)]);
+    }
+
+    /// The moments of a patient with encounters on days 40, 60 and 120 and images on days 50 and 100: day of each, and image.
+    #[track_caller]
+    fn at_events(which: Which, prediction_days: f64, image_within_days: Option<f64>, expected: &[(i64, Option<usize>)]) {
+        let studies = [study("1.1", Some(100)), study("1.2", None), study("1.3", Some(50))];
+        let mut record = record("a", &[]);
+        let event = |day: &i64| Event {
+            time: Time::from_seconds(day * DAY),
+            kind: EventKind::Encounter,
+            code: "v|AMB".into(),
+            display: "".into(),
+            value: EventValue::None,
+        };
+        record.events = [40, 60, 120].iter().map(event).collect();
+        let event = EventPattern { kind: EventKind::Encounter, code: ANY_CODE.to_owned() };
+        let anchor = Anchor { index: Some(Index { event, which }), prediction_days, image_within_days, ..Anchor::default() };
+        let moments = anchor.moments(&Links::default(), &record, &[0, 1, 2], &studies, false);
+        let found: Vec<(i64, Option<usize>)> = moments.iter().map(|(_, time, k)| (time.seconds() / DAY, *k)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn one_example_an_index_event_on_the_last_image_before_it() {
+        at_events(Which::First, 0.0, None, &[(40, None)]);
+        at_events(Which::Every, 0.0, None, &[(40, None), (60, Some(2)), (120, Some(0))]);
+        at_events(Which::Every, 0.0, Some(15.0), &[(40, None), (60, Some(2)), (120, None)]);
+        at_events(Which::Last, -30.0, None, &[(90, Some(2))]);
+        at_events(Which::First, 70.0, None, &[(110, Some(0))]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::{StageError, at};
 const LOCK: &str = ".lock";
 /// Records of finished stages.
 const STAGES: &str = "stages";
+/// Folders of shards, each a run folder of its own.
+pub const SHARDS: &str = "shards";
 /// Partial outputs lie no deeper than this below the run folder.
 const PARTIAL_DEPTH: usize = 3;
 
@@ -54,6 +56,24 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// The folder of a shard of the run in `run`, which is made where it is not there and stays free for others.
+    ///
+    /// # Errors
+    /// As [`RunFolder::open`].
+    pub fn open_shard(run: &Path, name: &str) -> Result<Self, StageError> {
+        std::fs::create_dir_all(run).map_err(at(run))?;
+        let lock_path = run.join(LOCK);
+        // Many shards may begin at once: what another of them has just made is no one else's.
+        let is_other = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.map_or(true, |entry| entry.file_name() != SHARDS && entry.file_name() != LOCK)
+        };
+        if !lock_path.exists() && std::fs::read_dir(run).map_err(at(run))?.any(is_other) {
+            return Err(StageError::NotARunFolder { path: run.to_owned() });
+        }
+        OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path).map_err(at(&lock_path))?;
+        Self::open(&run.join(SHARDS).join(name))
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -75,6 +95,8 @@ fn remove_partials(dir: &Path, depth: usize) -> Result<(), StageError> {
         let entry = entry.map_err(at(dir))?;
         if is_partial(&entry.file_name()) {
             remove(&entry.path())?;
+        } else if entry.file_name() == SHARDS {
+            // A shard that is being made has partial outputs, and removes its own.
         } else if depth > 1 && entry.file_type().map_err(at(dir))?.is_dir() {
             remove_partials(&entry.path(), depth - 1)?;
         }
@@ -130,6 +152,21 @@ mod tests {
             assert!(!run.join(gone).exists(), "{gone}");
         }
         assert!(run.join("model/w").exists() && run.join("checkpoints/1").exists());
+    }
+
+    #[test]
+    fn shards_work_beside_each_other_and_their_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let first = RunFolder::open_shard(&path, "0-of-2").unwrap();
+        let second = RunFolder::open_shard(&path, "1-of-2").unwrap();
+        assert!(matches!(RunFolder::open_shard(&path, "1-of-2").unwrap_err(), StageError::Busy { .. }));
+        fs::create_dir(first.join(".rows.partial")).unwrap();
+        let run = RunFolder::open(&path).unwrap();
+        assert!(first.join(".rows.partial").exists(), "what a shard is writing stays");
+        drop((run, first, second));
+        fs::write(dir.path().join("thesis"), "years").unwrap();
+        assert!(matches!(RunFolder::open_shard(dir.path(), "0-of-2").unwrap_err(), StageError::NotARunFolder { .. }));
     }
 
     #[test]

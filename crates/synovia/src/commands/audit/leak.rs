@@ -30,6 +30,8 @@ impl Severity {
 pub enum Kind {
     /// A patient's examples are in two splits.
     PatientInTwoSplits,
+    /// Patients of one household or other group, which the split was told to keep together, are in two splits.
+    GroupInTwoSplits,
     /// An example is in the table twice.
     ExampleTwice,
     /// Two examples of different splits have the same SOP Instance UID.
@@ -76,7 +78,7 @@ impl Kind {
     /// What to do.
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::PatientInTwoSplits => "run the cohort stage again; do not edit its splits",
+            Self::PatientInTwoSplits | Self::GroupInTwoSplits => "run the cohort stage again; do not edit its splits",
             Self::ExampleTwice => "run the cohort stage again",
             Self::SameInstance | Self::SamePixels => "find out which patient the image is of, remove the copy, and run again from ingest",
             Self::NearDuplicate => "look at both images; if one is made from the other, keep one, and run again from ingest",
@@ -105,6 +107,8 @@ pub struct Leak {
     pub severity: Severity,
     /// What was seen.
     pub evidence: String,
+    /// What to do.
+    pub advice: &'static str,
 }
 
 impl fmt::Display for Leak {

@@ -1,12 +1,14 @@
 //! The records again: one person under two ids, features that are not of the past, reports that tell the label.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use synovia_cohort::{EventKind, EventValue, Example, Sex, Split, Time};
 use synovia_records::FeaturePlan;
 
 use super::labels::{Words, answer, questions};
 use super::{Audit, Kind, Place, listed};
+use crate::stages::cohort::named;
 use crate::stages::ingest::read_json;
 
 /// Name, birth, sex.
@@ -34,6 +36,7 @@ pub(super) fn look(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<()> {
         of_patient.entry(&row.patient).or_default().push(k);
     }
     let mut people: BTreeMap<(u64, Time, u8), (BTreeSet<Split>, BTreeSet<String>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Arc<str>, (BTreeSet<Split>, BTreeSet<String>)> = BTreeMap::new();
     let mut words: BTreeMap<(usize, usize), Words> = BTreeMap::new();
     let (mut stored, mut expected) = (vec![0.0f32; manifest.features.len()], vec![0.0f32; manifest.features.len()]);
     for partition in 0..store.n_partitions() {
@@ -41,6 +44,11 @@ pub(super) fn look(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<()> {
             let Some(examples) = of_patient.get(record.id.pseudonym().as_str()) else { continue };
             audit.patients += 1;
             let person: Option<Person> = record.patient.name_digest.zip(record.patient.birth).map(|(n, b)| (n, b, record.patient.sex));
+            if let Some(group) = named(&record, place.group.as_ref()) {
+                let (splits, ids) = groups.entry(group).or_default();
+                splits.extend(examples.iter().map(|&k| rows[k].split));
+                ids.insert(record.id.pseudonym());
+            }
             for &k in examples {
                 let row = &rows[k];
                 if let Some((name, birth, sex)) = person {
@@ -80,6 +88,11 @@ pub(super) fn look(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<()> {
         let ids: Vec<String> = ids.into_iter().collect();
         let evidence = format!("the patients {} have the same name, birth date and sex, and are in {}", ids.join(" and "), listed(&splits));
         audit.leaks.push(place.leak(Kind::SamePerson, evidence));
+    }
+    for (splits, ids) in groups.into_values().filter(|(splits, ids)| splits.len() > 1 && ids.len() > 1) {
+        let ids: Vec<String> = ids.into_iter().collect();
+        let evidence = format!("the patients {} are of one group, and are in {}", ids.join(" and "), listed(&splits));
+        audit.leaks.push(place.leak(Kind::GroupInTwoSplits, evidence));
     }
     for ((t, class), words) in &words {
         if let Some((word, area, n)) = words.telling() {

@@ -39,6 +39,7 @@ struct Person {
     photometric: &'static str,
     /// Patient of the record, where it is another's than its own.
     record_of: Option<usize>,
+    household: String,
 }
 
 /// A number in [0, 1) that looks random.
@@ -74,6 +75,7 @@ fn clean(seed: u64) -> Vec<Person> {
             scanner: (if draw(6) < 0.5 { "Alpha" } else { "Beta" }).to_owned(),
             photometric: if draw(7) < 0.5 { "MONOCHROME1" } else { "MONOCHROME2" },
             record_of: None,
+            household: format!("HH-{k}"),
         }
     };
     (0..240).map(of).collect()
@@ -90,6 +92,7 @@ fn chart(people: &[Person]) -> String {
         // Names are one's own, birth dates are not.
         let mut line = |json: serde_json::Value| writeln!(out, "{json}").unwrap();
         line(serde_json::json!({"resourceType": "Patient", "id": id, "gender": "female", "birthDate": "1960-01-01",
+            "identifier": [{"value": person.household}],
             "name": [{"family": person.name, "given": ["Ada"]}]}));
         for (days, value) in [(-30.0, person.crp), (30.0, person.later_crp)] {
             line(serde_json::json!({"resourceType": "Observation", "status": "final", "subject": {"reference": format!("Patient/{id}")},
@@ -137,7 +140,11 @@ fn write(run: &Path, people: &[Person]) {
     for folder in [&data, &ingested, &cohort] {
         std::fs::create_dir_all(folder).unwrap();
     }
-    std::fs::write(run.join("pipeline.toml"), format!("[images]\npath = {data:?}\n[records]\nhistory = \"365d\"\n")).unwrap();
+    std::fs::write(
+        run.join("pipeline.toml"),
+        format!("[images]\npath = {data:?}\n[records]\nhistory = \"365d\"\n[cohort.split.group]\nidentifier = \"HH-\"\n"),
+    )
+    .unwrap();
     let records = run.join("chart.ndjson");
     std::fs::write(&records, chart(people)).unwrap();
     let store =
@@ -202,6 +209,11 @@ fn found(people: &[Person]) -> Vec<Leak> {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), people);
     let audit = audit_run(dir.path()).unwrap();
+    // The command ends with 1 when there is a leak, and with 0 otherwise.
+    let context = Context::new(&crate::cli::Global { quiet: true, json: true, threads: None });
+    let ended = super::audit(&AuditArgs { run: dir.path().to_owned() }, &context);
+    let code = ended.map_or_else(|error| crate::failure::Failure::from(error).code(), |()| 0);
+    assert_eq!(code, u8::from(!audit.leaks.is_empty()));
     assert_eq!((audit.examples, audit.images, audit.headers), (people.len(), people.len(), people.len()));
     assert!(audit.patients >= people.len() - 2);
     audit.leaks
@@ -213,6 +225,7 @@ fn check(change: impl FnOnce(&mut Vec<Person>), kinds: &[Kind]) {
     let mut people = clean(7);
     change(&mut people);
     let leaks = found(&people);
+    assert!(leaks.iter().all(|leak| !leak.evidence.is_empty() && !leak.advice.is_empty() && leak.severity == leak.kind.severity()));
     let got: BTreeSet<Kind> = leaks.iter().map(|leak| leak.kind).collect();
     assert_eq!(got, kinds.iter().copied().collect(), "{leaks:?}");
 }
@@ -232,6 +245,7 @@ fn nothing_is_named_on_five_clean_cohorts() {
 #[test]
 fn each_leak_is_named() {
     check(|p| p[TEST].record_of = Some(TRAIN), &[Kind::PatientInTwoSplits]);
+    check(|p| p[TEST].household = p[TRAIN].household.clone(), &[Kind::GroupInTwoSplits]);
     check(|p| p[TEST].sop = p[TRAIN].sop.clone(), &[Kind::SameInstance]);
     check(|p| p[TEST].pixels = p[TRAIN].pixels.clone(), &[Kind::SamePixels]);
     // Brighter, of more contrast, and with some noise.

@@ -181,8 +181,8 @@ fn words() {
     );
     lung(
         "unit = \"study\"",
-        "unit = \"encounter\"",
-        &expect![[r#"p.toml:12: unit = "encounter" is not built by this version; units that are: study, patient"#]],
+        "unit = \"encountr\"",
+        &expect![[r#"p.toml:12: `unit` in [cohort] is "encountr"; allowed: study, patient, encounter; did you mean "encounter"?"#]],
     );
 }
 
