@@ -6,6 +6,7 @@ mod disk;
 mod real_data;
 mod records;
 mod runs;
+mod sources;
 mod standards;
 mod synovia;
 mod tables;

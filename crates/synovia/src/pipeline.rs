@@ -19,10 +19,11 @@ use std::path::Path;
 
 pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
-    Augmentation, Classes, Cohort, ColumnRule, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Label, Model,
-    Pipeline, RecordEncoder, RecordFormat, Records, Sampling, TaskSettings, Training, Unit,
+    Access, Augmentation, Classes, Cohort, ColumnRule, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images,
+    Label, Model, Pipeline, RecordEncoder, RecordFormat, Records, Sampling, TaskSettings, Training, Unit,
 };
 pub use span::{TimeSpan, TimeSpanError, TimeUnit};
+pub use translation::address;
 
 /// Section of a resolved file that says how it came to be; read back, it is ignored.
 const PROVENANCE: &str = "provenance";

@@ -12,7 +12,7 @@ use synovia_cohort::{
     CohortWriter, Event, EventKind, Example, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId,
     PatientRecord, Refused, RejectedLog, Split, Study, Task, Time, assign, assign_folds,
 };
-use synovia_images::StudyIndex;
+use synovia_images::{AHEAD, StudyIndex, will_need};
 use synovia_records::{FeaturePlan, FeatureSource, LabelOutcome, LabelSpec, PlanBuilder, RecordStore};
 
 use super::cache::Stage;
@@ -400,11 +400,17 @@ impl<'a> Builder<'a> {
         let log = RejectedLog::to_writer(Box::new(std::io::BufWriter::new(file)));
         if let (Some(images), Some(preparation)) = (images, &preparation) {
             let bar = work.progress.start(&place.stage("pixels"), Some(with_image.len() as u64), "images");
+            let (source, copies) = (images.source()?, work.run.join(ingest::COPIES));
+            let root = source.root(&copies);
             // In batches, so that rejections come in the order of the examples whatever thread was first.
             for (n, batch) in with_image.chunks(256).enumerate() {
                 let load = |(i, &k): (usize, &usize)| {
-                    let Some(study) = drafts[k].study.map(|study| &self.index.studies[study]) else { return Ok(None) };
-                    match synovia_images::load(&images.path, study, preparation) {
+                    let study = |k: usize| drafts[k].study.map(|study| &self.index.studies[study]);
+                    if let Some(later) = with_image.get(n * 256 + i + AHEAD).and_then(|&k| study(k)) {
+                        will_need(&root.join(&later.file));
+                    }
+                    let Some(study) = study(k) else { return Ok(None) };
+                    match synovia_images::load(root, study, preparation) {
                         Err(rejected) => Ok(Some(rejected)),
                         Ok(pixels) => writer.write_image(n * 256 + i, &pixels).map(|()| None),
                     }
