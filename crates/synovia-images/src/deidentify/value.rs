@@ -25,6 +25,8 @@ pub(super) fn dummy(vr: [u8; 2]) -> Vec<u8> {
 pub(super) fn is_structure(tag: Tag, element: &Element<'_>) -> bool {
     match (tag, &element.value) {
         (tags::VALUE_TYPE | tags::RELATIONSHIP_TYPE | tags::CONTINUITY_OF_CONTENT, _) => STRUCTURE.contains(&text_of(element).as_str()),
+        (tags::GRAPHIC_TYPE, _) => GRAPHICS.contains(&text_of(element).as_str()),
+        (tags::REFERENCED_FRAME_NUMBER, _) => text_of(element).split('\\').all(|number| number.trim().len() <= 5 && digits(number.trim())),
         // Places among siblings, from 1.
         (tags::REFERENCED_CONTENT_ITEM_IDENTIFIER, Value::Bytes(bytes)) => {
             let (numbers, rest) = bytes.as_chunks::<4>();
@@ -34,6 +36,8 @@ pub(super) fn is_structure(tag: Tag, element: &Element<'_>) -> bool {
         _ => false,
     }
 }
+
+const GRAPHICS: [&str; 7] = ["CIRCLE", "ELLIPSE", "ELLIPSOID", "MULTIPOINT", "POINT", "POLYGON", "POLYLINE"];
 
 const STRUCTURE: [&str; 25] = [
     "CODE",
