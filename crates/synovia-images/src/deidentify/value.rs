@@ -79,19 +79,37 @@ pub(super) fn is_term(tag: Tag, text: &str) -> bool {
     text.split('\\').all(|part| terms.contains(&part.trim()))
 }
 
-const IMAGE_TYPES: [&str; 14] = [
+/// PS3.3 §C.7.6.1.1.2, §C.8.16.1 and §C.8.13.3.1.
+const IMAGE_TYPES: [&str; 31] = [
+    "ADDITION",
+    "ANGIO",
     "AXIAL",
+    "CARDIAC",
     "DERIVED",
+    "DIVISION",
     "DYNAMIC",
     "LOCALIZER",
+    "MASKED",
+    "MAXIMUM",
+    "MEAN",
+    "MINIMUM",
     "MIXED",
+    "MULTIPLICATION",
     "NONE",
     "ORIGINAL",
     "OTHER",
+    "PERFUSION",
     "PRIMARY",
+    "QUANTITY",
+    "RCBF",
+    "RCBV",
+    "REFERENCE",
     "RESAMPLED",
+    "RMTT",
     "SECONDARY",
     "STATIC",
+    "STD_DEVIATION",
+    "SUBTRACTION",
     "VOLUME",
     "WHOLE BODY",
 ];
