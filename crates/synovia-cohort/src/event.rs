@@ -137,4 +137,7 @@ pub struct Study {
     pub frame: u32,
     /// How many images the study has in all.
     pub n_images: u32,
+    /// Files and frames of the slices that stand for a volume together, in order along its normal; empty where one image does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<(String, u32)>,
 }

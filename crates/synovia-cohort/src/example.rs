@@ -140,6 +140,7 @@ mod tests {
             file: "a.dcm".into(),
             frame: 0,
             n_images: 1,
+            slices: Vec::new(),
         }
     }
 

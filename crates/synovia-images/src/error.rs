@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use dicom_core::Tag;
 use synovia_cohort::Rejected;
 
+use crate::source::ServerError;
+
 /// Why a folder of images can't be used at all. What is wrong with one file is a [`Rejected`] instead.
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
@@ -25,6 +27,17 @@ pub enum ImagesError {
         /// Why.
         source: io::Error,
     },
+    /// A source other than a folder that can't be used.
+    #[error("{path}: {what}")]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        what: String,
+    },
+    /// A DICOMweb server that does not give what it is asked for.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// A setting of [`Preparation`](crate::Preparation) is out of range.
     #[error("image preparation: {name} is {got}, expected {expected}")]
     Preparation {
@@ -101,6 +114,18 @@ pub(crate) enum Fault {
         "the pixels may show who the patient is (Burned In Annotation); blank them by hand, or use the option `pixels` where the file declares its regions and is not compressed"
     )]
     BurnedIn,
+    #[error(
+        "the pixels may show who the patient is (Burned In Annotation); look at such images, then write burned_in = \"accept\" in [images], or blank them"
+    )]
+    MayShowName,
+    #[error("the entry is {0}")]
+    Entry(&'static str),
+    #[error("another entry of the archive has the same name")]
+    DuplicateEntry,
+    #[error("the DICOMDIR names a file outside of its folder")]
+    OutsideDirectory,
+    #[error("the server does not give it: {0}")]
+    Web(String),
     #[error("not a NIfTI file that this build reads: {0}")]
     Nifti(&'static str),
     #[error("not a PNG, JPEG or TIFF file")]
@@ -137,7 +162,7 @@ impl Fault {
             Self::NotSelected("view") => tags::VIEW_POSITION,
             Self::NotSelected(_) => tags::IMAGE_LATERALITY,
             Self::DuplicateInstance => tags::SOP_INSTANCE_UID,
-            Self::BurnedIn => tags::BURNED_IN_ANNOTATION,
+            Self::BurnedIn | Self::MayShowName => tags::BURNED_IN_ANNOTATION,
             Self::TwoPatients => tags::PATIENT_ID,
             _ => return String::new(),
         };

@@ -1,10 +1,12 @@
 //! Medical pictures on disk (DICOM, NIfTI, PNG, JPEG, TIFF) to one prepared array a study: which instance stands for the study, its
 //! stored values through modality and VOI transformation to grey in `[0, 1]`, resized with antialiasing.
 //!
-//! This crate knows no health record, no label, no prediction time and no model. It writes no file, it has no network,
-//! it never shows a patient's identifier: a [`Rejected`](synovia_cohort::Rejected) names the file, the tag and what to do.
+//! This crate knows no health record, no label, no prediction time and no model. It never shows a patient's identifier: a
+//! [`Rejected`](synovia_cohort::Rejected) names the file, the tag and what to do. Files are written by the [`Receiver`], and of a
+//! [`Source`] that is no folder, where only copies that name nobody are.
 //!
-//! Two steps: [`scan`] reads headers only and returns a [`StudyIndex`]; [`load`] decodes the one image of a study.
+//! Two steps: [`scan`], or [`Source::scan_into`], reads headers only and returns a [`StudyIndex`]; [`load`] decodes the one image
+//! of a study.
 //! Every file is hostile until shown otherwise: sizes are checked against what the file holds before anything is
 //! allocated, and a third-party decoder that panics costs a rejection, not the run.
 
@@ -15,9 +17,11 @@ mod nifti;
 mod picture;
 mod preparation;
 mod quiet;
+mod receive;
 mod recycle;
 mod scan;
 mod sort;
+mod source;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -32,7 +36,9 @@ use synovia_cohort::{Rejected, RejectedLog, Study};
 pub use deidentify::{Clean, Profile, ProfileError, Secret, deidentify};
 pub use error::ImagesError;
 pub use preparation::{Fit, Preparation};
-pub use scan::{ImageKind, ScanCounts, Selection, StudyIndex, scan, scan_into};
+pub use receive::{Receiver, Reception};
+pub use scan::{BurnedIn, ImageKind, ScanCounts, Selection, StudyIndex, scan, scan_into};
+pub use source::{Login, Places, Server, ServerError, Source};
 pub use stack::{Plane, Stack, stack};
 pub use window::{Window, WindowError};
 
@@ -69,9 +75,57 @@ pub fn load(root: &Path, study: &Study, preparation: &Preparation) -> Result<Vec
             () if picture::is_picture(&path)? => ImageKind::Picture,
             () => ImageKind::Dicom,
         };
+        if preparation.slices > 1 {
+            return volume(root, study, kind, preparation);
+        }
         Ok(preparation.apply(decode(&path, kind, Some(study.frame), preparation)?.0)?)
     };
     decode().map_err(|fault| fault.into_rejected(&study.file))
+}
+
+/// The slices of a volume, one after another.
+fn volume(root: &Path, study: &Study, kind: ImageKind, preparation: &Preparation) -> Result<Vec<f32>, Fault> {
+    preparation.check()?;
+    let one = preparation.of_one_slice();
+    let path = root.join(&study.file);
+    let mut values = Vec::with_capacity(preparation.n_values());
+    if kind == ImageKind::Nifti {
+        for picture in nifti::decode_slices(&path, preparation, preparation.slices)? {
+            values.append(&mut one.apply(picture)?);
+        }
+        return Ok(values);
+    }
+    let mut slices = study.slices.clone();
+    if slices.is_empty() && kind == ImageKind::Dicom {
+        let frames = dicom::frames_in_space(&path)?;
+        slices = (0..preparation.slices).map(|k| (study.file.clone(), frames[scan::evenly(k, preparation.slices, frames.len())])).collect();
+    }
+    if slices.len() != preparation.slices {
+        slices = vec![(study.file.clone(), study.frame); preparation.slices];
+    }
+    for (k, (file, frame)) in slices.iter().enumerate() {
+        // A picture, and a short volume, has the same slice more than once.
+        if k > 0 && slices[k - 1] == (file.clone(), *frame) {
+            values.extend_from_within(values.len() - one.n_values()..);
+        } else {
+            values.append(&mut one.apply(decode(&root.join(file), kind, Some(*frame), &one)?.0)?);
+        }
+    }
+    Ok(values)
+}
+
+/// How many files ahead [`will_need`] pays: what two threads decode while a disk answers.
+pub const AHEAD: usize = 8;
+
+/// Tells the system that a file is about to be read, so that the disk works while other files are decoded. What is wrong with it
+/// shows when it is read.
+pub fn will_need(path: &Path) {
+    #[cfg(target_os = "linux")]
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::WillNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
 }
 
 /// Reads one file by itself, as prediction does: the same preparation as [`load`], and the identifiers that the file has.
@@ -82,11 +136,21 @@ pub fn load(root: &Path, study: &Study, preparation: &Preparation) -> Result<Vec
 pub fn load_file(path: &Path, kind: ImageKind, preparation: &Preparation) -> Result<Loaded, Rejected> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let decode = || -> Result<Loaded, Fault> {
-        let (picture, mut study) = decode(path, kind, None, preparation)?;
+        let (picture, mut study) = decode(path, kind, None, &preparation.of_one_picture())?;
         study.file.clone_from(&name);
-        Ok(Loaded { pixels: preparation.apply(picture)?, study })
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let pixels = if preparation.slices > 1 { volume(folder, &study, kind, preparation)? } else { preparation.apply(picture)? };
+        Ok(Loaded { pixels, study })
     };
     decode().map_err(|fault| fault.into_rejected(&name))
+}
+
+/// The study that a file is by itself, named by the file.
+pub(crate) fn study_by_name(kind: ImageKind, path: &Path) -> Study {
+    match kind {
+        ImageKind::Nifti => nifti::study_of(path, ""),
+        _ => picture::study_of(path, ""),
+    }
 }
 
 fn decode(path: &Path, kind: ImageKind, frame: Option<u32>, preparation: &Preparation) -> Result<(Picture, Study), Fault> {

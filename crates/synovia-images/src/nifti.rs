@@ -14,6 +14,7 @@ use crate::dicom::shades;
 use crate::error::Fault;
 use crate::picture;
 use crate::preparation::{Picture, Preparation};
+use crate::scan::evenly;
 
 /// Bytes of one volume that are read: 512 x 512 x 512 of 16 bits.
 const MAX_BYTES: u64 = 256 << 20;
@@ -190,6 +191,11 @@ pub(crate) fn check_header(path: &Path) -> Result<(), Fault> {
 
 /// Decodes the middle axial slice.
 pub(crate) fn decode_file(path: &Path, preparation: &Preparation) -> Result<Picture, Fault> {
+    decode_slices(path, preparation, 1)?.pop().ok_or(Fault::Truncated)
+}
+
+/// Decodes `n` axial slices, evenly from feet to head.
+pub(crate) fn decode_slices(path: &Path, preparation: &Preparation, n_slices: usize) -> Result<Vec<Picture>, Fault> {
     let mut source = open(path)?;
     let header = Header::read(&mut *source)?;
     let n = header.volume_bytes()?;
@@ -209,16 +215,22 @@ pub(crate) fn decode_file(path: &Path, preparation: &Preparation) -> Result<Pict
     let (width, height) = (header.dim[x], header.dim[y]);
     // Right is on the left, front above: both run against the world's axes.
     let along = |axis: usize, row: usize, k: usize| if header.matrix[row][axis] > 0.0 { header.dim[axis] - 1 - k } else { k };
-    let mut values = Vec::with_capacity(width * height);
-    for row in 0..height {
-        for column in 0..width {
-            let at = along(x, 0, column) * steps[x] + along(y, 1, row) * steps[y] + header.dim[z] / 2 * steps[z];
-            values.push(header.value(&bytes[at * size..(at + 1) * size]) * header.slope + header.intercept);
-        }
-    }
-    let plane = shades(&values, preparation.window, header.shown);
     let pixel_width = Some(header.spacing_mm[x] / header.spacing_mm[y]).filter(|ratio| (0.1..=10.0).contains(ratio)).unwrap_or(1.0);
-    Ok(Picture { width, height, pixel_width, planes: vec![plane] })
+    let slice = |k: usize| {
+        let k = evenly(k, n_slices, header.dim[z]);
+        // The middle one is the same from either end for an odd number of slices; one alone is counted as it is stored.
+        let k = if n_slices > 1 && header.matrix[2][z] < 0.0 { header.dim[z] - 1 - k } else { k };
+        let mut values = Vec::with_capacity(width * height);
+        for row in 0..height {
+            for column in 0..width {
+                let at = along(x, 0, column) * steps[x] + along(y, 1, row) * steps[y] + k * steps[z];
+                values.push(header.value(&bytes[at * size..(at + 1) * size]) * header.slope + header.intercept);
+            }
+        }
+        let plane = shades(&values, preparation.window, header.shown);
+        Picture { width, height, pixel_width, planes: vec![plane] }
+    };
+    Ok((0..n_slices).map(slice).collect())
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ pub(crate) fn study_of(path: &Path, file: &str) -> Study {
         file: file.to_owned(),
         frame: 0,
         n_images: 1,
+        slices: Vec::new(),
     }
 }
 

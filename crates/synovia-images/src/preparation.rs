@@ -36,6 +36,16 @@ pub struct Preparation {
     /// Which values become black and white.
     #[serde(default)]
     pub window: Window,
+    /// Slices of a volume, each a channel: with more than 1, [`Preparation::channels`] is as many. An image that is no volume is
+    /// repeated.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slices: usize,
+}
+
+// serde gives a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_one(n: &usize) -> bool {
+    *n == 1
 }
 
 const fn one() -> usize {
@@ -45,7 +55,7 @@ const fn one() -> usize {
 impl Default for Preparation {
     /// 224 x 224, grey, padded.
     fn default() -> Self {
-        Self { size: 224, channels: 1, fit: Fit::Pad, window: Window::File }
+        Self { size: 224, channels: 1, fit: Fit::Pad, window: Window::File, slices: 1 }
     }
 }
 
@@ -53,6 +63,16 @@ impl Preparation {
     /// A grey square of `size` pixels a side, padded.
     pub fn grey(size: usize) -> Self {
         Self { size, ..Self::default() }
+    }
+
+    /// The same where one picture is looked at.
+    pub(crate) fn of_one_picture(&self) -> Self {
+        if self.slices > 1 { self.of_one_slice() } else { self.clone() }
+    }
+
+    /// How each slice by itself is prepared.
+    pub(crate) fn of_one_slice(&self) -> Self {
+        Self { channels: 1, slices: 1, ..self.clone() }
     }
 
     /// Number of values of a prepared image.
@@ -68,7 +88,14 @@ impl Preparation {
         if !(1..=8192).contains(&self.size) {
             return Err(ImagesError::Preparation { name: "size", got: self.size, expected: "1 to 8192 pixels" });
         }
-        if self.channels != 1 && self.channels != 3 {
+        if !(1..=64).contains(&self.slices) {
+            return Err(ImagesError::Preparation { name: "slices", got: self.slices, expected: "1 to 64" });
+        }
+        if self.slices > 1 {
+            if self.channels != self.slices {
+                return Err(ImagesError::Preparation { name: "channels", got: self.channels, expected: "as many as there are slices" });
+            }
+        } else if self.channels != 1 && self.channels != 3 {
             return Err(ImagesError::Preparation { name: "channels", got: self.channels, expected: "1 or 3" });
         }
         Ok(())

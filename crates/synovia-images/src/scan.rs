@@ -40,7 +40,7 @@ pub struct StudyIndex {
 }
 
 /// Which images are taken at all; the default takes all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// View Position, as `PA` or `MLO`; none for any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -48,10 +48,64 @@ pub struct Selection {
     /// `L`, `R`, `B` or `U`: Image Laterality, else Laterality.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub laterality: Option<String>,
+    /// What becomes of images whose pixels may show who the patient is.
+    #[serde(default, skip_serializing_if = "BurnedIn::is_refused")]
+    pub burned_in: BurnedIn,
+    /// How many slices stand for a volume, evenly over it along its normal: 1 for the middle one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slices: usize,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self { views: Vec::new(), laterality: None, burned_in: BurnedIn::default(), slices: 1 }
+    }
+}
+
+const fn one() -> usize {
+    1
+}
+
+// serde gives a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+/// Place `k` of `n` places that lie evenly over `len`: of one the middle.
+pub(crate) const fn evenly(k: usize, n: usize, len: usize) -> usize {
+    (2 * k + 1) * len / (2 * n)
+}
+
+/// What becomes of images whose pixels may show who the patient is: Burned In Annotation says so, or says nothing and the image
+/// is of a kind that often does (secondary captures, ultrasound, screen saves).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BurnedIn {
+    /// They are rejected.
+    #[default]
+    Refuse,
+    /// They are taken as they are.
+    Accept,
+}
+
+impl BurnedIn {
+    // serde gives a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    const fn is_refused(&self) -> bool {
+        matches!(self, Self::Refuse)
+    }
+
+    pub(crate) const fn takes_any(self) -> bool {
+        matches!(self, Self::Accept)
+    }
 }
 
 impl Selection {
-    fn check(&self, instance: &Instance) -> Result<(), Fault> {
+    pub(crate) fn check(&self, instance: &Instance) -> Result<(), Fault> {
+        if instance.may_show_name && !self.burned_in.takes_any() {
+            return Err(Fault::MayShowName);
+        }
         if !self.views.is_empty() && !self.views.contains(&instance.view_position) {
             return Err(Fault::NotSelected("view"));
         }
@@ -119,19 +173,31 @@ pub fn scan_into(
     progress: &(dyn Fn(u64) + Sync),
     take: &mut dyn FnMut(Study) -> io::Result<()>,
 ) -> Result<ScanCounts, ImagesError> {
+    let mut refuse = |file: &str, fault: Fault| rejected.push(&fault.into_rejected(file));
+    let mut list = |visit: &mut dyn FnMut(String)| {
+        walk(root, visit, &mut refuse).map_err(|source| ImagesError::Folder { path: root.to_owned(), source })
+    };
+    scan_files(root, &mut list, kind, selection, scratch, rejected, progress, take)
+}
+
+/// [`scan_into`] of the files that `list` calls its argument with, relative to `root`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn scan_files(
+    root: &Path,
+    list: &mut dyn FnMut(&mut dyn FnMut(String)) -> Result<(), ImagesError>,
+    kind: ImageKind,
+    selection: &Selection,
+    scratch: &Path,
+    rejected: &RejectedLog,
+    progress: &(dyn Fn(u64) + Sync),
+    take: &mut dyn FnMut(Study) -> io::Result<()>,
+) -> Result<ScanCounts, ImagesError> {
     let failed = |source| ImagesError::Scratch { path: scratch.to_owned(), source };
-    let mut gathered = Gathered::new(kind, scratch, rejected);
+    let mut gathered = Gathered::new(kind, selection.slices, scratch, rejected);
     let mut failure = None;
     let mut batch: Vec<String> = Vec::with_capacity(BATCH);
     let mut flush = |batch: &mut Vec<String>| {
-        let read = |file: &String| match kind {
-            ImageKind::Dicom => dicom::index_file(&root.join(file)).and_then(|instance| selection.check(&instance).map(|()| instance)),
-            ImageKind::Nifti => nifti::check_header(&root.join(file)).map(|()| Instance::of_picture(nifti::study_of(Path::new(file), ""))),
-            ImageKind::Picture => {
-                picture::check_header(&root.join(file)).map(|()| Instance::of_picture(picture::study_of(Path::new(file), "")))
-            }
-        };
-        let read: Vec<_> = batch.par_iter().map(read).collect();
+        let read: Vec<_> = batch.par_iter().map(|file| instance_of(&root.join(file), kind, selection)).collect();
         for (result, file) in read.into_iter().zip(batch.drain(..)) {
             if let Err(error) = gathered.take(result, file) {
                 failure.get_or_insert(error);
@@ -139,19 +205,36 @@ pub fn scan_into(
         }
         progress(gathered.n_files);
     };
-    let mut refuse = |file: &str, fault: Fault| rejected.push(&fault.into_rejected(file));
-    let visit = |file| {
+    list(&mut |file| {
         batch.push(file);
         if batch.len() == BATCH {
             flush(&mut batch);
         }
-    };
-    walk(root, visit, &mut refuse).map_err(|source| ImagesError::Folder { path: root.to_owned(), source })?;
+    })?;
     flush(&mut batch);
     if let Some(error) = failure {
         return Err(failed(error));
     }
     gathered.studies(take).map_err(failed)
+}
+
+/// What one file is, by its header, if it is selected.
+pub(crate) fn instance_of(path: &Path, kind: ImageKind, selection: &Selection) -> Result<Instance, Fault> {
+    match kind {
+        ImageKind::Dicom => {
+            let instance = dicom::index_file(path)?;
+            selection.check(&instance)?;
+            Ok(instance)
+        }
+        ImageKind::Nifti => {
+            nifti::check_header(path)?;
+            Ok(Instance::of_picture(nifti::study_of(path, "")))
+        }
+        ImageKind::Picture => {
+            picture::check_header(path)?;
+            Ok(Instance::of_picture(picture::study_of(path, "")))
+        }
+    }
 }
 
 /// What is kept of a file until its whole study is known.
@@ -213,8 +296,10 @@ struct Identified {
     record: Record,
 }
 
-struct Gathered<'a> {
+/// What is gathered of a source's files until all are known.
+pub(crate) struct Gathered<'a> {
     kind: ImageKind,
+    slices: usize,
     scratch: PathBuf,
     rejected: &'a RejectedLog,
     n_files: u64,
@@ -222,11 +307,18 @@ struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    fn new(kind: ImageKind, scratch: &Path, rejected: &'a RejectedLog) -> Self {
-        Self { kind, scratch: scratch.to_owned(), rejected, n_files: 0, by_instance: Sorter::new(scratch, HELD_BYTES) }
+    /// `slices` stand for a volume.
+    pub(crate) fn new(kind: ImageKind, slices: usize, scratch: &Path, rejected: &'a RejectedLog) -> Self {
+        Self { kind, slices, scratch: scratch.to_owned(), rejected, n_files: 0, by_instance: Sorter::new(scratch, HELD_BYTES) }
     }
 
-    fn take(&mut self, result: Result<Instance, Fault>, file: String) -> io::Result<()> {
+    /// Files that were looked at so far.
+    pub(crate) fn n_files(&self) -> u64 {
+        self.n_files
+    }
+
+    /// Takes what one file is, or what is wrong with it; `file` is its name in the source.
+    pub(crate) fn take(&mut self, result: Result<Instance, Fault>, file: String) -> io::Result<()> {
         let ordinal = self.n_files;
         self.n_files += 1;
         let instance = match result {
@@ -259,7 +351,7 @@ impl<'a> Gathered<'a> {
     }
 
     /// Leaves out what came twice, and puts the studies together.
-    fn studies(self, take: &mut dyn FnMut(Study) -> io::Result<()>) -> io::Result<ScanCounts> {
+    pub(crate) fn studies(self, take: &mut dyn FnMut(Study) -> io::Result<()>) -> io::Result<ScanCounts> {
         let mut counts = ScanCounts { n_files: self.n_files, ..ScanCounts::default() };
         let mut by_study = Sorter::new(&self.scratch, HELD_BYTES);
         let mut last = None;
@@ -287,7 +379,7 @@ impl<'a> Gathered<'a> {
                     self.rejected.push(&Fault::DuplicateName.into_rejected(&record.file));
                 }
             }
-            if let Some(study) = group.into_study(uid, self.rejected) {
+            if let Some(study) = group.into_study(uid, self.slices, self.rejected) {
                 counts.n_images += u64::from(study.n_images);
                 counts.n_studies += 1;
                 take(study)?;
@@ -341,7 +433,7 @@ impl Group {
         self.candidates.push(Candidate { file, time, plane, series, patient, number, frame, role, view });
     }
 
-    fn into_study(mut self, study_instance_uid: String, rejected: &RejectedLog) -> Option<Study> {
+    fn into_study(mut self, study_instance_uid: String, n_slices: usize, rejected: &RejectedLog) -> Option<Study> {
         let patient = self.one_patient(rejected);
         let n_images = self.candidates.len() as u32;
         let best = self.candidates.iter().map(|candidate| candidate.role).min()?;
@@ -352,10 +444,14 @@ impl Group {
             return None;
         }
         self.candidates.retain(|candidate| candidate.role == best);
-        let chosen = self.representative()?;
+        let (chosen, stacked) = self.representative()?;
         let modality = self.series[chosen.series as usize].modality.clone();
         let (time, file, frame) = (chosen.time, chosen.file.to_string(), chosen.frame);
-        Some(Study { study_instance_uid, patient, time, modality, file, frame, n_images })
+        // Of one object with several frames they are chosen when it is read.
+        let at = |k| stacked[evenly(k, n_slices, stacked.len())];
+        let slices = if n_slices > 1 && stacked.len() > 1 { (0..n_slices).map(at).collect() } else { Vec::new() };
+        let slices = slices.into_iter().map(|slice: &Candidate| (slice.file.to_string(), slice.frame)).collect();
+        Some(Study { study_instance_uid, patient, time, modality, file, frame, n_images, slices })
     }
 
     /// Leaves the instances of one patient: the one with most of them, of equals the first. An instance without Patient ID
@@ -377,7 +473,8 @@ impl Group {
         self.patients[patient].clone()
     }
 
-    fn representative(&self) -> Option<&Candidate> {
+    /// The instance that stands for the study; of slices the middle one, with all that make the stack, in order.
+    fn representative(&self) -> Option<(&Candidate, Vec<&Candidate>)> {
         let mut counts = vec![0u32; self.series.len()];
         self.candidates.iter().for_each(|candidate| counts[candidate.series as usize] += 1);
         let series = |candidate: &Candidate| &self.series[candidate.series as usize];
@@ -392,7 +489,7 @@ impl Group {
             key(a).cmp(&key(b)).then_with(|| series(a).uid.cmp(&series(b).uid)).then_with(|| (a.number, &a.file).cmp(&(b.number, &b.file)))
         })?;
         if !volume(first) {
-            return Some(first);
+            return Some((first, Vec::new()));
         }
         let mut slices: Vec<&Candidate> = self.candidates.iter().filter(|candidate| candidate.series == first.series).collect();
         slices.sort_unstable_by(|a, b| (a.number, &a.file).cmp(&(b.number, &b.file)));
@@ -401,11 +498,11 @@ impl Group {
         let planes: Option<Vec<Plane>> = slices.iter().map(|slice| slice.plane).collect();
         if let Some(planes) = planes {
             let order = stack(&planes).order;
-            if let Some(&middle) = order.get(order.len() / 2) {
-                return Some(slices[middle]);
+            if !order.is_empty() {
+                slices = order.into_iter().map(|k| slices[k]).collect();
             }
         }
-        slices.get(slices.len() / 2).copied()
+        Some((slices[slices.len() / 2], slices))
     }
 }
 

@@ -78,6 +78,9 @@ pub enum Command {
     /// Write copies of DICOM files that name no patient (PS3.15 Annex E)
     #[command(after_help = "Example: synovia deidentify data/dicom clean --profile basic+dates --key secret.key")]
     Deidentify(DeidentifyArgs),
+    /// Receive DICOM instances that other systems send (C-STORE) into a folder, until it is ended
+    #[command(after_help = "Example: synovia receive --out data/dicom --address 0.0.0.0:11112 --title SYNOVIA")]
+    Receive(ReceiveArgs),
     /// Fetch the ONNX Runtime library that export and predict need, checked by its hash
     #[command(after_help = "Example: synovia install-onnxruntime --to .onnxruntime")]
     InstallOnnxruntime(InstallOnnxruntimeArgs),
@@ -183,7 +186,7 @@ pub struct PredictArgs {
     /// Exported model
     #[arg(long, value_name = "FILE.onnx")]
     pub model: PathBuf,
-    /// Image, or folder of images
+    /// Image, folder of images, DICOMDIR, zip archive, or DICOMweb address
     #[arg(long, value_name = "PATH")]
     pub images: Option<PathBuf>,
     /// Records in the format that the model was trained on: a file, or a folder of them
@@ -209,6 +212,23 @@ pub struct DeidentifyArgs {
     /// Write a line for each file that was not written; file names may identify
     #[arg(long, value_name = "FILE.jsonl")]
     pub rejected: Option<PathBuf>,
+}
+
+/// `synovia receive`
+#[derive(Args, Clone, Debug)]
+pub struct ReceiveArgs {
+    /// Folder to write into, as STUDY/SERIES/INSTANCE.dcm
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Where to listen; port 0 for any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:11112")]
+    pub address: String,
+    /// Application entity title that senders have to call; empty for any
+    #[arg(long, value_name = "AE", default_value = "SYNOVIA")]
+    pub title: String,
+    /// Associations at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub associations: usize,
 }
 
 /// `synovia bench ingest`

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod compare;
 pub mod deidentify;
 pub mod predict;
+pub mod receive;
 pub mod simulate;
 pub mod stages;
 

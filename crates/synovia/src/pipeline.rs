@@ -21,11 +21,12 @@ use std::path::Path;
 
 pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
-    Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, Fusion, History, ImageEncoder, ImageKind,
+    Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, Fusion, History, ImageEncoder, ImageKind,
     ImageLink, Images, IndexEvent, Label, Model, Named, Offset, Pipeline, Question, RecordEncoder, RecordFormat, Records, Rule, Sampling,
     SplitSettings, TaskSettings, Training, Unheard, Unit,
 };
 pub use span::{TimeSpan, TimeSpanError, TimeUnit};
+pub use translation::address;
 
 /// Section of a resolved file that says how it came to be; read back, it is ignored.
 const PROVENANCE: &str = "provenance";

@@ -29,7 +29,7 @@ use dicom_dictionary_std::{StandardDataDictionary, tags};
 use synovia_cohort::Rejected;
 
 pub use keyed::Secret;
-use keyed::is_uid;
+pub(crate) use keyed::is_uid;
 
 use crate::dicom::{Encoding, Split, split_file};
 use crate::error::Fault;
@@ -54,6 +54,8 @@ pub struct Profile {
     pub retain_uids: bool,
     /// `private`: Retain Safe Private (§E.3.10), the attributes that the standard lists.
     pub retain_safe_private: bool,
+    /// No option of the standard, and not of the text: pixels that may show who the patient is are let through.
+    pub(crate) any_pixels: bool,
 }
 
 /// A text that is no profile.
@@ -127,7 +129,8 @@ pub fn deidentify(path: &Path, profile: Profile, secret: &Secret) -> Result<Clea
     work().map_err(|fault| fault.into_rejected(&name))
 }
 
-fn deidentify_bytes(file: &[u8], profile: Profile, secret: &Secret) -> Result<Clean, Fault> {
+/// [`deidentify`] of a file in memory.
+pub(crate) fn deidentify_bytes(file: &[u8], profile: Profile, secret: &Secret) -> Result<Clean, Fault> {
     let Split { syntax_uid, encoding, deflated, data } = split_file(file)?;
     let mut elements = tree::read(&data, encoding)?;
     // Which of two a reader takes is not known, so both would have to be looked at as the one that counts.
@@ -139,11 +142,12 @@ fn deidentify_bytes(file: &[u8], profile: Profile, secret: &Secret) -> Result<Cl
     if text(&elements, tags::SOP_INSTANCE_UID).is_empty() {
         return Err(Fault::Missing { tag: tags::SOP_INSTANCE_UID, name: "SOP Instance UID" });
     }
-    let cleaned_pixels = pixels::clean(&mut elements, encoding, profile.clean_pixels)?;
+    let cleaned_pixels = pixels::clean(&mut elements, encoding, profile.clean_pixels, profile.any_pixels)?;
     // Instances without a Patient ID share what their study shares.
     let patient = text(&elements, tags::PATIENT_ID);
     let patient = if patient.is_empty() { text(&elements, tags::STUDY_INSTANCE_UID) } else { patient };
-    let work = Work { profile, secret, days: secret.days_back(&patient), identity: Identity::of(&elements)? };
+    let is_image = elements.iter().any(|element| element.tag == tags::ROWS);
+    let work = Work { profile, secret, days: secret.days_back(&patient), identity: Identity::of(&elements)?, is_image };
     work.clean(&mut elements, Within::Root);
     let pseudonym = secret.pseudonym(&patient);
     put(&mut elements, tags::PATIENT_ID, *b"LO", pseudonym.into_bytes());
@@ -169,13 +173,13 @@ fn deidentify_bytes(file: &[u8], profile: Profile, secret: &Secret) -> Result<Cl
         // PS3.5 §A.5: padded to an even length.
         body.resize(body.len().next_multiple_of(2), 0);
     }
-    let mut bytes = meta(&class, &instance, &syntax_uid);
+    let mut bytes = file_head(&class, &instance, &syntax_uid);
     bytes.append(&mut body);
     Ok(Clean { bytes, path })
 }
 
-/// Preamble, prefix and file meta information: nothing of the old one but what says how to read the file.
-fn meta(class: &str, instance: &str, syntax: &str) -> Vec<u8> {
+/// Preamble, prefix and file meta information: what says how to read the file, and nothing else.
+pub(crate) fn file_head(class: &str, instance: &str, syntax: &str) -> Vec<u8> {
     let element = |tag, vr, bytes: &[u8]| Element { tag, vr, value: Value::Bytes(Cow::Owned(bytes.to_vec())) };
     let mut group = Vec::new();
     let elements = [
@@ -297,6 +301,7 @@ struct Work<'a> {
     secret: &'a Secret,
     days: i64,
     identity: Identity,
+    is_image: bool,
 }
 
 impl Work<'_> {
@@ -352,6 +357,10 @@ impl Work<'_> {
                 return set(element, vr, text.into_bytes());
             }
         }
+        // How a content tree hangs together says nothing of what is in it.
+        if within == Within::Replaced && value::is_structure(tag, element) {
+            return true;
+        }
         let beyond = || if within == Within::Replaced { Some(Action::Replace) } else { beyond_table(element, vr) };
         let action = table::action(tag).or_else(beyond);
         let keep = self.profile.retain_device && table::is_device(tag);
@@ -368,12 +377,21 @@ impl Work<'_> {
                 set(element, vr, if replaced { value::dummy(vr) } else { text.into_bytes() })
             }
             Some(Action::Remove) => false,
+            // Required of reports, though it may be empty; optional in images, where it may not.
+            Some(Action::Empty) if self.is_image && tag == tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE => false,
             Some(Action::Empty) => {
                 element.value = if vr == *b"SQ" { Value::Items(Vec::new()) } else { Value::Bytes(Cow::Borrowed(&[])) };
                 true
             }
             Some(Action::Replace) if vr == *b"SQ" => self.rest(element, vr, Within::Replaced),
-            Some(Action::Replace) => set(element, vr, value::dummy(vr)),
+            Some(Action::Replace) => {
+                // As many numbers as there were, for some come in pairs or triples.
+                let n = if let Value::Bytes(bytes) = &element.value { bytes.len() } else { 0 };
+                let numbers = matches!(&vr, b"US" | b"SS" | b"UL" | b"SL" | b"FL" | b"FD" | b"SV" | b"UV");
+                let dummy = value::dummy(vr);
+                let dummy = if numbers && n.is_multiple_of(dummy.len()) { vec![0; n.max(dummy.len())] } else { dummy };
+                set(element, vr, dummy)
+            }
             Some(Action::Uids) | None => self.rest(element, vr, within),
         }
     }
@@ -388,10 +406,11 @@ impl Work<'_> {
 
     /// What stays: its items are gone through, and a text that names the patient becomes empty.
     fn rest(&self, element: &mut Element<'_>, vr: [u8; 2], within: Within) -> bool {
+        let tag = element.tag;
         let inner = if within == Within::Root { Within::Item } else { within };
         if let Value::Items(items) = &mut element.value {
             items.iter_mut().for_each(|item| self.clean(item, inner));
-        } else if !is_binary(vr) && self.identity.is_in(&text_of(element)) {
+        } else if !is_binary(vr) && self.identity.is_in(&text_of(element)) && !value::is_term(tag, &text_of(element)) {
             set(element, vr, Vec::new());
         }
         true

@@ -5,22 +5,22 @@ use dicom_dictionary_std::tags;
 
 use super::tree::{Element, Value};
 use super::{put, text_of};
-use crate::dicom::{Encoding, is_secondary_capture};
+use crate::dicom::{Encoding, may_show_name};
 use crate::error::Fault;
 
 /// Looks whether annotation may be burned in, and with `clean` blanks what lies outside of the regions that an ultrasound
 /// image declares (PS3.3 §C.8.5.5) and says so (PS3.15 §E.3.1). True when pixels were cleaned. Overlays in unused bits of the
-/// pixels go in any case.
+/// pixels go in any case. With `any` it is not asked what the pixels show.
 ///
 /// # Errors
 /// [`Fault::BurnedIn`] when pixels may show a name and were not cleaned: the file says so or does not say it clearly, or it is
 /// of a kind that often does, and does not say that there is none.
-pub(super) fn clean(elements: &mut Vec<Element<'_>>, encoding: Encoding, clean: bool) -> Result<bool, Fault> {
+pub(super) fn clean(elements: &mut Vec<Element<'_>>, encoding: Encoding, clean: bool, any: bool) -> Result<bool, Fault> {
     if !elements.iter().any(|element| element.tag.0 == 0x7FE0) {
         return Ok(false);
     }
     drop_overlay_bits(elements, encoding).ok_or(Fault::BurnedIn)?;
-    if !suspect(elements) {
+    if any || !may_show_name(|tag| find(elements, tag).map(text_of).unwrap_or_default()) {
         return Ok(false);
     }
     if !clean {
@@ -33,24 +33,6 @@ pub(super) fn clean(elements: &mut Vec<Element<'_>>, encoding: Encoding, clean: 
 
 fn find<'e, 'a>(elements: &'e [Element<'a>], tag: Tag) -> Option<&'e Element<'a>> {
     elements.iter().find(|element| element.tag == tag)
-}
-
-fn suspect(elements: &[Element<'_>]) -> bool {
-    let text = |tag| find(elements, tag).map(text_of).unwrap_or_default().to_uppercase();
-    let image_type = text(tags::IMAGE_TYPE);
-    let mut kinds = image_type.split('\\').map(str::trim);
-    match text(tags::BURNED_IN_ANNOTATION).as_str() {
-        "NO" => false,
-        "" => {
-            is_secondary_capture(&text(tags::SOP_CLASS_UID))
-                || text(tags::MODALITY) == "US"
-                || !text(tags::DATE_OF_SECONDARY_CAPTURE).is_empty()
-                || kinds.clone().nth(1) == Some("SECONDARY")
-                // SCREEN SAVE and its kin.
-                || kinds.any(|kind| kind.contains("SAVE"))
-        }
-        _ => true,
-    }
 }
 
 /// Blanks native pixels outside of the regions; `None` when that can't be done, or would blank nothing.

@@ -3,6 +3,7 @@
 //! The lists hold what the standard's column "Basic Prof." says, by code; a test holds them against another implementation's.
 
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 
 use super::tree::vr_of;
 
@@ -36,6 +37,9 @@ pub(super) fn action(tag: Tag) -> Option<Action> {
         Some(Action::Uid)
     } else if has(&X_Z_U_STAR) {
         Some(Action::Uids)
+    } else if tag == tags::REFERENCED_STUDY_SEQUENCE {
+        // Optional wherever it stands, and not valid without items.
+        Some(Action::Remove)
     } else if has(&Z) || has(&X_Z) {
         Some(Action::Empty)
     } else if (has(&X_D) || has(&X_Z_D)) && vr_of(tag) == Some(VR::SQ) {

@@ -104,7 +104,7 @@ fn every_attribute_of_table_e_1_1() {
             let (vr, value) = original(tag);
             let mut elements = tree::read(&split.data, Encoding::EXPLICIT).unwrap();
             super::put_value(&mut elements, tag, *vr.to_string().as_bytes().first_chunk().unwrap(), value.clone());
-            let mut bytes = super::meta("1.2.3", "1.2.3", uids::EXPLICIT_VR_LITTLE_ENDIAN);
+            let mut bytes = super::file_head("1.2.3", "1.2.3", uids::EXPLICIT_VR_LITTLE_ENDIAN);
             tree::write(&elements, Encoding::EXPLICIT, &mut bytes);
             let done = result(&bytes, "basic", |elements| {
                 let Some(element) = find(elements, tag) else { return "X" };
@@ -217,7 +217,7 @@ fn nothing_that_identified_is_in_the_bytes() {
     if folders.iter().all(|folder| !folder.is_dir()) {
         println!("skipped: no collection is there; `just oracle` fetches one");
     } else {
-        assert!(written > 20 && searched > 100);
+        assert!(written >= 20 && searched > 100);
     }
 }
 
@@ -332,7 +332,7 @@ fn what_sequences_hold() {
         .sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![code("T-28000", "Lung")]);
     let shown =
         [tags::INSTITUTION_CODE_SEQUENCE, tags::OPERATOR_IDENTIFICATION_SEQUENCE, tags::CONTENT_SEQUENCE, tags::ANATOMIC_REGION_SEQUENCE];
-    let expected = |uid: &str| format!("[], absent, [`{uid}`, `REMOVED`, [`REMOVED`, `REMOVED`], `REMOVED`], [`T-28000`, `Lung`]");
+    let expected = |uid: &str| format!("[], absent, [`{uid}`, `TEXT`, [`REMOVED`, `REMOVED`], `REMOVED`], [`T-28000`, `Lung`]");
     check(object.clone(), "basic", &shown, &expected(&secret().uid("1.2.3")));
     check(object, EVERY_OPTION, &shown, &expected("1.2.3"));
 }

@@ -1,5 +1,11 @@
 //! Values: what stands in for them, dates that are moved, and descriptions of which only common words stay.
 
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+
+use super::text_of;
+use super::tree::{Element, Value};
+
 /// A value of the VR that says nothing (action D).
 pub(super) fn dummy(vr: [u8; 2]) -> Vec<u8> {
     match &vr {
@@ -14,6 +20,99 @@ pub(super) fn dummy(vr: [u8; 2]) -> Vec<u8> {
         _ => b"REMOVED".to_vec(),
     }
 }
+
+/// Whether an attribute of an item of a content tree says how the tree hangs together (PS3.3 §C.17.3), and no more than that.
+pub(super) fn is_structure(tag: Tag, element: &Element<'_>) -> bool {
+    match (tag, &element.value) {
+        (tags::VALUE_TYPE | tags::RELATIONSHIP_TYPE | tags::CONTINUITY_OF_CONTENT, _) => STRUCTURE.contains(&text_of(element).as_str()),
+        (tags::GRAPHIC_TYPE, _) => GRAPHICS.contains(&text_of(element).as_str()),
+        (tags::REFERENCED_FRAME_NUMBER, _) => text_of(element).split('\\').all(|number| number.trim().len() <= 5 && digits(number.trim())),
+        // Places among siblings, from 1.
+        (tags::REFERENCED_CONTENT_ITEM_IDENTIFIER, Value::Bytes(bytes)) => {
+            let (numbers, rest) = bytes.as_chunks::<4>();
+            let small = |n: &[u8; 4]| u32::from_le_bytes(*n).min(u32::from_be_bytes(*n)) < 10_000;
+            numbers.len() <= 32 && rest.is_empty() && numbers.iter().all(small)
+        }
+        _ => false,
+    }
+}
+
+const GRAPHICS: [&str; 7] = ["CIRCLE", "ELLIPSE", "ELLIPSOID", "MULTIPOINT", "POINT", "POLYGON", "POLYLINE"];
+
+const STRUCTURE: [&str; 25] = [
+    "CODE",
+    "COMPOSITE",
+    "CONTAINER",
+    "CONTAINS",
+    "CONTINUOUS",
+    "DATE",
+    "DATETIME",
+    "HAS ACQ CONTEXT",
+    "HAS CONCEPT MOD",
+    "HAS OBS CONTEXT",
+    "HAS PROPERTIES",
+    "IMAGE",
+    "INFERRED FROM",
+    "NUM",
+    "PNAME",
+    "SCOORD",
+    "SCOORD3D",
+    "SELECTED FROM",
+    "SEPARATE",
+    "TABLE",
+    "TCOORD",
+    "TEXT",
+    "TIME",
+    "UIDREF",
+    "WAVEFORM",
+];
+
+/// Whether a text is made of terms that the standard defines for the attribute: they stand in the objects of all patients, so
+/// that they stay even where the patient is called like one.
+pub(super) fn is_term(tag: Tag, text: &str) -> bool {
+    let terms: &[&str] = match tag {
+        tags::IMAGE_TYPE | tags::FRAME_TYPE => &IMAGE_TYPES,
+        tags::CODING_SCHEME_DESIGNATOR => &["DCM", "LN", "SCT", "SRT", "UCUM"],
+        tags::MODALITY => &["CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "SR", "US", "XA"],
+        _ => return false,
+    };
+    text.split('\\').all(|part| terms.contains(&part.trim()))
+}
+
+/// PS3.3 §C.7.6.1.1.2, §C.8.16.1 and §C.8.13.3.1.
+const IMAGE_TYPES: [&str; 31] = [
+    "ADDITION",
+    "ANGIO",
+    "AXIAL",
+    "CARDIAC",
+    "DERIVED",
+    "DIVISION",
+    "DYNAMIC",
+    "LOCALIZER",
+    "MASKED",
+    "MAXIMUM",
+    "MEAN",
+    "MINIMUM",
+    "MIXED",
+    "MULTIPLICATION",
+    "NONE",
+    "ORIGINAL",
+    "OTHER",
+    "PERFUSION",
+    "PRIMARY",
+    "QUANTITY",
+    "RCBF",
+    "RCBV",
+    "REFERENCE",
+    "RESAMPLED",
+    "RMTT",
+    "SECONDARY",
+    "STATIC",
+    "STD_DEVIATION",
+    "SUBTRACTION",
+    "VOLUME",
+    "WHOLE BODY",
+];
 
 /// A DA, DT or TM value (several, by `\`), `days` earlier; times of day stay. `None` where a part is anything else.
 pub(super) fn earlier(text: &str, vr: [u8; 2], days: i64) -> Option<String> {

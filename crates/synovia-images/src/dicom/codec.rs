@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use jpeg_decoder::{ColorTransform, PixelFormat};
+use jxl_oxide::image::BitDepth;
+use jxl_oxide::{AllocTracker, JxlImage, JxlThreadPool};
 
 use super::frame::Encoded;
 use super::module::{MAX_SAMPLES, Photometric, PixelModule};
@@ -69,6 +71,7 @@ pub(super) fn decode<'a>(encoded: &'a Encoded, module: &PixelModule, codec: Code
             Ok((Stored::Words(Words::new(values, module)), module.photometric))
         }
         Codec::Jpeg2000 => guarded("JPEG 2000", || jpeg_2000(&encoded.bytes, module)),
+        Codec::JpegXl => guarded("JPEG XL", || jpeg_xl(&encoded.bytes, module)),
         Codec::None => Err(Fault::Codec { codec: "pixel" }),
     }
 }
@@ -250,6 +253,31 @@ fn names_colours(mut bytes: &[u8]) -> bool {
         bytes = bytes.get(2 + length..).unwrap_or_default();
     }
     false
+}
+
+/// What a JPEG XL decoder may hold.
+const MAX_JPEG_XL_BYTES: usize = 768 << 20;
+
+fn jpeg_xl<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {
+    const DAMAGED: Fault = Fault::Codec { codec: "JPEG XL" };
+    let tracker = AllocTracker::with_limit(MAX_JPEG_XL_BYTES);
+    let image = JxlImage::builder().alloc_tracker(tracker).pool(JxlThreadPool::none()).read(bytes).map_err(|_| DAMAGED)?;
+    // Nothing is rendered before this.
+    let samples = if image.pixel_format().is_grayscale() { 1 } else { 3 };
+    stream_size("JPEG XL", (image.width() as usize, image.height() as usize, samples), module)?;
+    let BitDepth::IntegerSample { bits_per_sample: bits @ 1..=16 } = image.image_header().metadata.bit_depth else {
+        return Err(Fault::Kind { codec: "JPEG XL", kind: "floats, or more than 16 bits" });
+    };
+    let render = image.render_frame(0).map_err(|_| DAMAGED)?;
+    let mut values = vec![0f32; module.pixels() * module.samples];
+    if render.stream_no_alpha().write_to_buffer(&mut values) != values.len() {
+        return Err(DAMAGED);
+    }
+    // Integers come as shares of the largest; so many bits are exact in an f32.
+    let largest = ((1u32 << bits) - 1) as f32;
+    let words: Vec<u16> = values.iter().map(|value| (value * largest).round().clamp(0.0, largest) as u16).collect();
+    let photometric = if samples == 3 { Photometric::Rgb } else { module.photometric };
+    Ok((Stored::Words(Words::new(words, module)), photometric))
 }
 
 fn jpeg_2000<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {

@@ -184,6 +184,10 @@ impl Dataset {
         self.elements.push((tag, Value::Bytes(value)));
     }
 
+    pub(super) fn put_items(&mut self, tag: Tag, items: Vec<Self>) {
+        self.elements.push((tag, Value::Items(items)));
+    }
+
     /// The value's bytes; an empty value counts as absent (PS3.5 §7.4.5).
     pub(super) fn bytes(&self, tag: Tag) -> Option<&[u8]> {
         self.elements.iter().find_map(|(t, value)| match value {
@@ -372,6 +376,8 @@ fn is_sequence(tag: Tag) -> bool {
         tags::PIXEL_MEASURES_SEQUENCE,
         tags::PLANE_POSITION_SEQUENCE,
         tags::PLANE_ORIENTATION_SEQUENCE,
+        tags::DIRECTORY_RECORD_SEQUENCE,
+        tags::SEQUENCE_OF_ULTRASOUND_REGIONS,
     ]
     .contains(&tag)
 }

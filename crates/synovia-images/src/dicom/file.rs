@@ -46,6 +46,9 @@ impl Opened {
             return Err(Fault::Empty);
         }
         let (meta, syntax) = to_data(&mut bytes)?;
+        if is_directory(&meta) {
+            return Err(Fault::Directory);
+        }
         if syntax.deflated {
             let limit = if depth == Depth::Header { MAX_INFLATED_HEADER } else { MAX_INFLATED };
             let mut inflated = Vec::new();
@@ -92,7 +95,10 @@ pub(crate) fn split_file(file: &[u8]) -> Result<Split<'_>, Fault> {
         return Err(Fault::Empty);
     }
     let mut bytes = Bytes::of_memory(file[..file.len().min(MAX_META as usize + 256)].to_vec());
-    let (_, syntax) = to_data(&mut bytes)?;
+    let (meta, syntax) = to_data(&mut bytes)?;
+    if is_directory(&meta) {
+        return Err(Fault::Directory);
+    }
     let rest = &file[bytes.position() as usize..];
     let data = if syntax.deflated {
         let mut inflated = Vec::new();
@@ -108,12 +114,34 @@ pub(crate) fn split_file(file: &[u8]) -> Result<Split<'_>, Fault> {
     Ok(Split { syntax_uid: syntax.uid.to_owned(), encoding: syntax.encoding, deflated: syntax.deflated, data })
 }
 
+fn is_directory(meta: &Dataset) -> bool {
+    meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID).as_deref() == Some(uids::MEDIA_STORAGE_DIRECTORY_STORAGE)
+}
+
+/// The files that a DICOMDIR lists (PS3.3 §F.3), by the components of their names, in its order; `None` when it is none.
+pub(crate) fn directory_files(path: &Path) -> Result<Option<Vec<Vec<String>>>, Fault> {
+    let mut bytes = Bytes::of_file(File::open(path)?)?;
+    let Ok((meta, syntax)) = to_data(&mut bytes) else { return Ok(None) };
+    if !is_directory(&meta) {
+        return Ok(None);
+    }
+    let wanted = [tags::DIRECTORY_RECORD_SEQUENCE, tags::REFERENCED_FILE_ID];
+    let (data, _) = Dataset::read(&mut bytes, syntax.encoding, &wanted)?;
+    let records = data.items(tags::DIRECTORY_RECORD_SEQUENCE).iter();
+    let ids = records.filter_map(|record| record.text(tags::REFERENCED_FILE_ID));
+    Ok(Some(ids.map(|id| id.split('\\').map(|part| part.trim().to_owned()).collect()).collect()))
+}
+
+/// Study, series and instance of a file, by its header; empty where it does not say.
+pub(crate) fn uids_of(path: &Path) -> Result<[String; 3], Fault> {
+    let wanted = [tags::STUDY_INSTANCE_UID, tags::SERIES_INSTANCE_UID, tags::SOP_INSTANCE_UID];
+    let opened = Opened::read(path, Depth::Header, &wanted)?;
+    Ok(wanted.map(|tag| opened.data.text(tag).unwrap_or_default()))
+}
+
 /// Group 0002 and the transfer syntax; `bytes` then stand at the data set.
 fn to_data(bytes: &mut Bytes) -> Result<(Dataset, &'static TransferSyntax), Fault> {
     let (meta, start) = file_meta(bytes)?;
-    if meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID).as_deref() == Some(uids::MEDIA_STORAGE_DIRECTORY_STORAGE) {
-        return Err(Fault::Directory);
-    }
     bytes.go_to(start)?;
     let syntax = match meta.text(tags::TRANSFER_SYNTAX_UID) {
         Some(uid) => TransferSyntax::of(&uid).ok_or_else(|| Fault::Undecodable { uid: Fault::shown(&uid), name: "not known" })?,

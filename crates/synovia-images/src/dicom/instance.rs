@@ -17,6 +17,8 @@ pub(super) const INDEX_TAGS: &[Tag] = &[
     tags::IMAGE_TYPE,
     tags::MODALITY,
     tags::PRESENTATION_INTENT_TYPE,
+    tags::BURNED_IN_ANNOTATION,
+    tags::DATE_OF_SECONDARY_CAPTURE,
     tags::PATIENT_ID,
     tags::STUDY_INSTANCE_UID,
     tags::SERIES_INSTANCE_UID,
@@ -78,6 +80,8 @@ pub(crate) struct Instance {
     pub(crate) view_position: String,
     /// Image Laterality, else Laterality; empty where there is neither.
     pub(crate) laterality: String,
+    /// Whether its pixels may show who the patient is.
+    pub(crate) may_show_name: bool,
     /// Projection radiographs: PA 0, AP 1, others 2, lateral 3.
     pub(crate) view: u8,
     /// Slices: where it lies; of several frames that of the chosen one.
@@ -96,6 +100,7 @@ impl Instance {
             role: Role::Primary,
             view_position: String::new(),
             laterality: String::new(),
+            may_show_name: false,
             view: 0,
             plane: None,
         }
@@ -116,6 +121,7 @@ impl Instance {
             role: role(data)?,
             view_position: data.text(tags::VIEW_POSITION).unwrap_or_default(),
             laterality: data.text(tags::IMAGE_LATERALITY).or_else(|| data.text(tags::LATERALITY)).unwrap_or_default(),
+            may_show_name: may_show_name(|tag| data.text(tag).unwrap_or_default()),
             view: match data.text(tags::VIEW_POSITION).as_deref() {
                 Some("PA") => 0,
                 Some("AP") => 1,
@@ -138,6 +144,7 @@ pub(super) fn study_of(data: &Dataset, n_frames: u32) -> Study {
         file: String::new(),
         frame: middle_frame(data, n_frames),
         n_images: 1,
+        slices: Vec::new(),
     }
 }
 
@@ -168,6 +175,26 @@ pub(crate) fn is_secondary_capture(class: &str) -> bool {
     class.strip_prefix(uids::SECONDARY_CAPTURE_IMAGE_STORAGE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
+/// Whether annotation may be burned into an image: it says so or does not say it clearly, or it is of a kind that often has some,
+/// and does not say that there is none. `text` gives an element's value, empty where there is none.
+pub(crate) fn may_show_name(text: impl Fn(Tag) -> String) -> bool {
+    let text = |tag| text(tag).to_uppercase();
+    match text(tags::BURNED_IN_ANNOTATION).as_str() {
+        "NO" => false,
+        "" => {
+            let image_type = text(tags::IMAGE_TYPE);
+            let mut kinds = image_type.split('\\').map(str::trim);
+            is_secondary_capture(&text(tags::SOP_CLASS_UID))
+                || text(tags::MODALITY) == "US"
+                || !text(tags::DATE_OF_SECONDARY_CAPTURE).is_empty()
+                || kinds.clone().nth(1) == Some("SECONDARY")
+                // SCREEN SAVE and its kin.
+                || kinds.any(|kind| kind.contains("SAVE"))
+        }
+        _ => true,
+    }
+}
+
 /// Where frames lie.
 struct Planes<'a> {
     data: &'a Dataset,
@@ -196,9 +223,9 @@ impl<'a> Planes<'a> {
 /// Frames whose places are looked at: twice as many as the longest volumes have.
 const MAX_PLACED_FRAMES: u32 = 20_000;
 
-/// The frame that stands for an image: the middle one along the normal where every frame has a place of its own, else the
-/// middle one in order.
-fn middle_frame(data: &Dataset, n_frames: u32) -> u32 {
+/// The frames of an image in order along their normal, those at the place of another left out, where every frame has a place of
+/// its own; else all in the file's order.
+pub(super) fn frames_in_space(data: &Dataset, n_frames: u32) -> Vec<u32> {
     let frames = Planes::of(data);
     let n = frames.per_frame.len();
     if n == n_frames as usize && n > 1 && n_frames <= MAX_PLACED_FRAMES {
@@ -206,10 +233,21 @@ fn middle_frame(data: &Dataset, n_frames: u32) -> u32 {
         let order = planes.map(|planes| stack(&planes).order).unwrap_or_default();
         // One position for all is a film, not a volume.
         if order.len() > 1 {
-            return order[order.len() / 2] as u32;
+            return order.into_iter().map(|frame| frame as u32).collect();
         }
     }
-    n_frames / 2
+    (0..n_frames.min(MAX_PLACED_FRAMES)).collect()
+}
+
+/// The frame that stands for an image: the middle one along the normal where every frame has a place of its own, else the
+/// middle one in order.
+fn middle_frame(data: &Dataset, n_frames: u32) -> u32 {
+    // More frames than are placed: the middle of all.
+    if n_frames > MAX_PLACED_FRAMES {
+        return n_frames / 2;
+    }
+    let frames = frames_in_space(data, n_frames);
+    frames.get(frames.len() / 2).copied().unwrap_or(0)
 }
 
 /// When the image was acquired: the first of Acquisition DateTime, then Acquisition, Content, Series and Study Date with

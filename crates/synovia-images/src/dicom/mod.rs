@@ -9,6 +9,7 @@ mod grey;
 mod instance;
 mod jpeg;
 mod jpeg_ls;
+mod json;
 mod module;
 mod rle;
 mod segmented;
@@ -21,11 +22,13 @@ use dicom_dictionary_std::tags;
 use synovia_cohort::Study;
 
 pub(crate) use dataset::Encoding;
-pub(crate) use file::{Split, split_file};
+pub(crate) use file::{Split, directory_files, split_file, uids_of};
 pub(crate) use grey::shades;
-pub(crate) use instance::{Instance, Role, is_secondary_capture};
+pub(crate) use instance::{Instance, Role, may_show_name};
 #[cfg(test)]
 pub(crate) use jpeg::Written as WrittenJpeg;
+pub(crate) use json::{Entry, read_json};
+pub(crate) use syntax::syntax_uids;
 
 use crate::error::Fault;
 use crate::preparation::{Picture, Preparation};
@@ -72,6 +75,14 @@ pub(crate) fn index_file(path: &Path) -> Result<Instance, Fault> {
     let module = PixelModule::of(&opened.data, pixels.tag)?;
     frame::check(&opened, &module, Depth::Header)?;
     Instance::of(&opened.data, module.frames)
+}
+
+/// The frames of a file in order along their normal, where they lie in space.
+pub(crate) fn frames_in_space(path: &Path) -> Result<Vec<u32>, Fault> {
+    let opened = Opened::read(path, Depth::Header, instance::INDEX_TAGS)?;
+    let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
+    let module = PixelModule::of(&opened.data, pixels.tag)?;
+    Ok(instance::frames_in_space(&opened.data, module.frames))
 }
 
 /// Decodes a frame, the middle one unless told, to grey or colour in `[0, 1]`.

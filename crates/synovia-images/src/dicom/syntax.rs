@@ -19,6 +19,8 @@ pub(super) enum Codec {
     JpegLs,
     /// ITU-T T.800 and T.814 (high throughput).
     Jpeg2000,
+    /// ISO/IEC 18181, JPEG XL.
+    JpegXl,
     /// Known, and not read.
     None,
 }
@@ -71,13 +73,18 @@ static OTHERS: [TransferSyntax; 31] = [
     with("1.2.840.10008.1.2.4.106", "MPEG-4 AVC/H.264 Stereo", Codec::None),
     with("1.2.840.10008.1.2.4.107", "HEVC/H.265", Codec::None),
     with("1.2.840.10008.1.2.4.108", "HEVC/H.265 Main 10", Codec::None),
-    with("1.2.840.10008.1.2.4.110", "JPEG XL Lossless", Codec::None),
-    with("1.2.840.10008.1.2.4.111", "JPEG XL Recompression", Codec::None),
-    with("1.2.840.10008.1.2.4.112", "JPEG XL", Codec::None),
+    with("1.2.840.10008.1.2.4.110", "JPEG XL Lossless", Codec::JpegXl),
+    with("1.2.840.10008.1.2.4.111", "JPEG XL Recompression", Codec::JpegXl),
+    with("1.2.840.10008.1.2.4.112", "JPEG XL", Codec::JpegXl),
     with("1.2.840.10008.1.2.4.201", "High-Throughput JPEG 2000 Lossless", Codec::Jpeg2000),
     with("1.2.840.10008.1.2.4.202", "High-Throughput JPEG 2000 RPCL Lossless", Codec::Jpeg2000),
     with("1.2.840.10008.1.2.4.203", "High-Throughput JPEG 2000", Codec::Jpeg2000),
 ];
+
+/// UIDs of all transfer syntaxes that are known, decodable or not.
+pub(crate) fn syntax_uids() -> impl Iterator<Item = &'static str> {
+    [&IMPLICIT_LITTLE, &EXPLICIT_LITTLE, &EXPLICIT_BIG].into_iter().chain(&OTHERS).map(|syntax| syntax.uid)
+}
 
 impl TransferSyntax {
     pub(super) fn of(uid: &str) -> Option<&'static Self> {

@@ -4,8 +4,10 @@
 #![allow(clippy::needless_raw_string_hashes)]
 
 mod hostile;
+mod jpeg_xl;
 mod oracle;
 mod pixels;
+mod sources;
 mod studies;
 
 use std::path::Path;

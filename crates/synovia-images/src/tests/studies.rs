@@ -100,7 +100,11 @@ fn only_what_is_selected() {
         mammogram(k as u8, view, side).write(&dir.path().join(k.to_string()));
     }
     let of = |views: &[&str], laterality: Option<&str>| {
-        let selection = Selection { views: views.iter().map(|&view| view.to_owned()).collect(), laterality: laterality.map(str::to_owned) };
+        let selection = Selection {
+            views: views.iter().map(|&view| view.to_owned()).collect(),
+            laterality: laterality.map(str::to_owned),
+            ..Selection::default()
+        };
         let log = RejectedLog::counting();
         let mut files = Vec::new();
         let counts = scan_into(dir.path(), ImageKind::Dicom, &selection, &std::env::temp_dir(), &log, &|_| (), &mut |study| {
@@ -171,7 +175,11 @@ fn for_presentation_before_for_processing_before_secondary() {
             2.25.2 DX b#0 of 2 at no time
         "#]],
     );
-    let captured = Object::new().text(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE);
+    let captured = Object::new().text(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE).text(
+        tags::BURNED_IN_ANNOTATION,
+        VR::CS,
+        "NO",
+    );
     check(
         vec![("a", captured.clone()), ("b", intent("FOR PROCESSING"))],
         &expect![[r#"
@@ -305,4 +313,97 @@ fn the_same_index_for_any_number_of_threads() {
 fn a_folder_that_is_not_there() {
     let error = scan(Path::new("/nowhere/at/all"), ImageKind::Dicom, &RejectedLog::counting(), &|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("cannot read the image folder /nowhere/at/all: "), "{error}");
+}
+
+/// A slice of one value, `grey` of 255.
+fn grey_slice(number: i32, z: f64, grey: u8) -> Object {
+    slice(1, number, Some(z)).window("127.5", "255").text(tags::VOILUT_FUNCTION, VR::CS, "LINEAR_EXACT").bytes(
+        tags::PIXEL_DATA,
+        VR::OB,
+        &[grey; 4],
+    )
+}
+
+/// First value of each channel, in 255ths.
+fn channels(root: &Path, n: usize) -> Vec<u8> {
+    let selection = Selection { slices: n, ..Selection::default() };
+    let log = RejectedLog::counting();
+    let mut studies = Vec::new();
+    let take = &mut |study| {
+        studies.push(study);
+        Ok(())
+    };
+    scan_into(root, ImageKind::Dicom, &selection, &std::env::temp_dir(), &log, &|_| (), take).unwrap();
+    let preparation = Preparation { channels: n, slices: n, ..Preparation::grey(2) };
+    let values = load(root, &studies[0], &preparation).unwrap();
+    assert_eq!(values.len(), n * 4);
+    values.chunks(4).map(|channel| (channel[0] * 255.0).round() as u8).collect()
+}
+
+#[test]
+fn slices_evenly_along_the_normal() {
+    let dir = tempfile::tempdir().unwrap();
+    // Shuffled, with a scout that is turned and one slice twice: by hand, along z the greys are 10, 20, 30, 40, 50, 60.
+    let slices = [(1, 5.0, 60), (2, 1.0, 20), (3, 3.0, 40), (4, 0.0, 10), (5, 2.0, 30), (6, 4.0, 50), (7, 4.0, 99)];
+    for (number, z, grey) in slices {
+        grey_slice(number, z, grey)
+            .text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.8{number}"))
+            .write(&dir.path().join(number.to_string()));
+    }
+    let turned = grey_slice(8, 2.5, 99).text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0\\1\\0\\0\\0\\-1");
+    turned.text(tags::SOP_INSTANCE_UID, VR::UI, "2.25.88").write(&dir.path().join("8"));
+    // Centers of n equal parts of six places.
+    assert_eq!(channels(dir.path(), 2), [20, 50]);
+    assert_eq!(channels(dir.path(), 3), [20, 40, 60]);
+    assert_eq!(channels(dir.path(), 6), [10, 20, 30, 40, 50, 60]);
+    assert_eq!(channels(dir.path(), 12), [10, 10, 20, 20, 30, 30, 40, 40, 50, 50, 60, 60]);
+}
+
+#[test]
+fn slices_of_frames_and_of_no_volume() {
+    let dir = tempfile::tempdir().unwrap();
+    grey_slice(1, 0.0, 70).text(tags::MODALITY, VR::CS, "DX").write(&dir.path().join("one"));
+    assert_eq!(channels(dir.path(), 3), [70, 70, 70]);
+    std::fs::remove_file(dir.path().join("one")).unwrap();
+    // Four frames from head to feet in the file, so that they come the other way round.
+    let place = |z: f64| {
+        let position = Object::item().text(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("0\\0\\{z}"));
+        Object::item().sequence(tags::PLANE_POSITION_SEQUENCE, vec![position])
+    };
+    let orientation = Object::item().text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\1\\0");
+    let shared = Object::item().sequence(tags::PLANE_ORIENTATION_SEQUENCE, vec![orientation]);
+    let pixels: Vec<u8> = [80, 60, 40, 20].into_iter().flat_map(|grey| [grey; 4]).collect();
+    let object = slice(1, 1, None).window("127.5", "255").text(tags::VOILUT_FUNCTION, VR::CS, "LINEAR_EXACT");
+    object
+        .text(tags::NUMBER_OF_FRAMES, VR::IS, "4")
+        .bytes(tags::PIXEL_DATA, VR::OB, &pixels)
+        .sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared])
+        .sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, [30.0, 20.0, 10.0, 0.0].map(place).to_vec())
+        .write(&dir.path().join("many"));
+    assert_eq!(channels(dir.path(), 2), [40, 80]);
+    assert_eq!(channels(dir.path(), 4), [20, 40, 60, 80]);
+}
+
+#[test]
+fn pixels_that_may_show_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let burned = |k: u8, answer: &str| {
+        let object = view("PA").text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.6{k}"));
+        if answer.is_empty() { object } else { object.text(tags::BURNED_IN_ANNOTATION, VR::CS, answer) }
+    };
+    let capture = |k: u8| burned(k, "").text(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE);
+    burned(0, "YES").write(&dir.path().join("yes"));
+    burned(1, "NO").write(&dir.path().join("no"));
+    burned(2, "").write(&dir.path().join("unsaid"));
+    capture(3).write(&dir.path().join("capture"));
+    let taken = |burned_in| {
+        let selection = Selection { burned_in, ..Selection::default() };
+        let log = RejectedLog::counting();
+        let counts = scan_into(dir.path(), ImageKind::Dicom, &selection, &std::env::temp_dir(), &log, &|_| (), &mut |_| Ok(())).unwrap();
+        (counts.n_images, log.finish().unwrap().into_iter().map(|(reason, n)| format!("{n} {reason}")).collect::<Vec<_>>().join("; "))
+    };
+    let (n, reasons) = taken(crate::BurnedIn::Refuse);
+    assert_eq!(n, 2);
+    assert!(reasons.starts_with("2 the pixels may show who the patient is") && reasons.contains("burned_in = \"accept\""), "{reasons}");
+    assert_eq!(taken(crate::BurnedIn::Accept), (4, String::new()));
 }

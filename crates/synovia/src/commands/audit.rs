@@ -26,7 +26,7 @@ pub use self::leak::{Kind, Leak, Severity};
 use super::Context;
 use crate::cli::AuditArgs;
 use crate::failure::{UsageError, print};
-use crate::pipeline::{Named, TimeSpan};
+use crate::pipeline::{Named, TimeSpan, address};
 use crate::stages;
 use crate::stages::ingest::{self, read_json};
 use crate::stages::run_folder::SHARDS;
@@ -104,6 +104,18 @@ impl Place<'_> {
     }
 }
 
+/// Where the images of a run are: the folder of the pipeline or of its DICOMDIR, or the run's own copies.
+fn image_folder(run: &Path, path: &Path) -> Option<PathBuf> {
+    let copies = run.join(ingest::COPIES);
+    if copies.is_dir() {
+        return Some(copies);
+    }
+    if address(path).is_some() {
+        return None;
+    }
+    if path.is_file() { path.parent().map(Path::to_owned) } else { Some(path.to_owned()) }
+}
+
 /// Looks for leaks in all cohorts of a run folder.
 ///
 /// # Errors
@@ -130,7 +142,7 @@ pub fn audit_run(run: &Path) -> anyhow::Result<Audit> {
             name: relative.display().to_string(),
             reader: CohortReader::open(&folder)?,
             studies: studies(&folder, &index)?,
-            images: text("images", "path").map(PathBuf::from),
+            images: text("images", "path").and_then(|path| image_folder(run, Path::new(&path))),
             store: store.as_ref(),
             history_days: text("records", "history").and_then(|span| span.parse::<TimeSpan>().ok()).map(TimeSpan::days),
             group: settings["cohort"]["split"].get("group").and_then(|group| Named::deserialize(group).ok()),

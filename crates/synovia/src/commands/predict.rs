@@ -8,13 +8,14 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use synovia_cohort::{Example, ExampleId, PatientId, PatientRecord, Rejected, RejectedLog, Study, Task, Time};
 use synovia_evaluation::{ConformalSets, ModalityPattern, label_names};
-use synovia_images::{Preparation, scan_into};
+use synovia_images::{ImagesError, Login, Places, Preparation, Server, Source};
 use synovia_onnx::{Session, presence_input};
 use synovia_records::{FeaturePlan, Format, FormatConfig, RecordStore};
 
 use super::Context;
 use crate::cli::PredictArgs;
 use crate::failure::{UsageError, print};
+use crate::pipeline::address;
 use crate::stages::export::{Exported, METADATA};
 use crate::stages::link::{self, Links};
 
@@ -73,12 +74,22 @@ impl<'a> Pictures<'a> {
     /// Of a folder, or of a file: what a file is taken for does not depend on how it is given.
     fn find(path: &Path, preparation: &'a Preparation, exported: &Exported, scratch: &Path, log: &RejectedLog) -> anyhow::Result<Self> {
         let kind = exported.image_kind.context("the model's metadata does not say what its images are")?.into();
-        let root = if path.is_file() { folder_of_one(path, scratch)? } else { path.to_owned() };
+        let copies = scratch.join("copies");
+        let source = match address(path) {
+            Some(url) => Source::server(Server::new(url, Login::None, Vec::new()).map_err(ImagesError::Server)?),
+            // A file that is no DICOMDIR and no archive is an image.
+            None if path.is_file() => match Source::open(path) {
+                Ok(source) => source,
+                Err(_) => Source::open(&folder_of_one(path, scratch)?)?,
+            },
+            None => Source::open(path)?,
+        };
         let mut studies = Vec::new();
-        scan_into(&root, kind, &exported.selection, scratch, log, &|_| (), &mut |study| {
+        source.scan_into(kind, &exported.selection, Places { copies: &copies, scratch }, log, &|_| (), &mut |study| {
             studies.push(study);
             Ok(())
         })?;
+        let root = source.root(&copies).to_owned();
         Ok(Self { root, studies, preparation: Some(preparation) })
     }
 

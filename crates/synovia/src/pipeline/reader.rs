@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use synovia_images::{Selection, Window};
+use synovia_images::{BurnedIn, Login, Selection, Server, Window};
 use synovia_records::Statistic;
 use synovia_training::Balance;
 
@@ -14,10 +14,11 @@ use super::reader_cohort;
 use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
-    Augmentation, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
+    Access, Augmentation, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
     RecordFormat, Records, Sampling, Training,
 };
 use super::span::{TimeSpan, TimeUnit};
+use super::translation::address;
 use super::tree::{Table, Value};
 
 const TOP: [&str; 9] = ["name", "seed", "images", "records", "cohort", "task", "model", "training", PROVENANCE];
@@ -47,7 +48,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
     }
     let seed = top.integer("seed", 0..=i64::MAX).unwrap_or(0).cast_unsigned();
 
-    let images = top.has("images").then(|| read_images(&open(&top, "images", &["path", "kind", "size", "window", "views", "laterality"])));
+    let images = top.has("images").then(|| read_images(&open(&top, "images", &IMAGES_KEYS)));
     let records = if top.has("records") {
         let known = ["path", "format", "history", "features", "categories", "id", "image", "time"];
         Some(read_records(&open(&top, "records", &known)))
@@ -109,8 +110,24 @@ fn is_file_name(name: &str) -> bool {
     !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
+const IMAGES_KEYS: [&str; 12] = [
+    "path",
+    "kind",
+    "size",
+    "window",
+    "views",
+    "laterality",
+    "burned_in",
+    "slices",
+    "query",
+    "user_variable",
+    "password_variable",
+    "token_variable",
+];
+
 fn read_images(section: &Section<'_>) -> Option<Images> {
     let path = read_path(section, true);
+    let access = read_access(section, path.as_deref());
     let kind = section.choice("kind", &[("dicom", ImageKind::Dicom), ("nifti", ImageKind::Nifti), ("picture", ImageKind::Picture)], &[]);
     if !section.has("kind") {
         section.missing("kind", "write kind = \"dicom\", kind = \"nifti\" or kind = \"picture\"");
@@ -122,27 +139,61 @@ fn read_images(section: &Section<'_>) -> Option<Images> {
     }
     let sides = [("L", "L"), ("R", "R"), ("B", "B"), ("U", "U")];
     let laterality = section.choice("laterality", &sides, &[]).map(str::to_owned);
-    for key in ["views", "laterality"].into_iter().filter(|key| kind.is_some_and(|kind| kind != ImageKind::Dicom) && section.has(key)) {
+    let slices = section.count("slices", 1..=64).unwrap_or(1);
+    let burned_in = section.choice("burned_in", &[("refuse", BurnedIn::Refuse), ("accept", BurnedIn::Accept)], &[]).unwrap_or_default();
+    for key in
+        ["views", "laterality", "burned_in"].into_iter().filter(|key| kind.is_some_and(|kind| kind != ImageKind::Dicom) && section.has(key))
+    {
         section.wrong(key, format!("{}: only DICOM files tell it; remove the line, or give kind = \"dicom\"", section.name(key)));
     }
-    let selection = Selection { views: section.texts("views").unwrap_or_default(), laterality };
-    Some(Images { path: path?, kind: kind?, size, window: window.ok()?, selection })
+    let selection = Selection { views: section.texts("views").unwrap_or_default(), laterality, burned_in, slices };
+    Some(Images { path: path?, access, kind: kind?, size, window: window.ok()?, selection })
 }
 
-/// A path that can be read: a folder that is not empty or, unless `folder`, a file.
-fn read_path(section: &Section<'_>, folder: bool) -> Option<PathBuf> {
+/// How a server is asked; of files there is nothing to say.
+fn read_access(section: &Section<'_>, path: Option<&Path>) -> Access {
+    let of_server = path.is_none_or(|path| address(path).is_some());
+    for key in ["query", "user_variable", "password_variable", "token_variable"] {
+        if !of_server && section.has(key) {
+            section.wrong(key, format!("{} is for a DICOMweb address; remove the line, or give one as `path`", section.name(key)));
+        }
+    }
+    let [user_variable, password_variable, token_variable] =
+        ["user_variable", "password_variable", "token_variable"].map(|key| section.word(key));
+    if user_variable.is_some() != password_variable.is_some() {
+        let key = if user_variable.is_some() { "user_variable" } else { "password_variable" };
+        section.wrong(key, "a login is `user_variable` and `password_variable`, or `token_variable`; give both, or neither");
+    } else if user_variable.is_some() && token_variable.is_some() {
+        section.wrong("token_variable", "a login is `user_variable` and `password_variable`, or `token_variable`; remove one");
+    }
+    let query = section.texts("query").unwrap_or_default();
+    if let Some(url) = path.and_then(address)
+        && let Err(error) = Server::new(url, Login::None, query.clone())
+    {
+        section.wrong("path", format!("{}: {error}", section.name("path")));
+    }
+    Access { query, user_variable, password_variable, token_variable }
+}
+
+/// A path that can be read: a folder that is not empty or, unless `images`, a file; of images also a source of another kind.
+fn read_path(section: &Section<'_>, images: bool) -> Option<PathBuf> {
     if !section.has("path") {
         section.missing("path", "write path = \"…\", relative to the current directory");
         return None;
     }
     let text = section.word("path")?;
-    if text.starts_with("http://") || text.starts_with("https://") {
+    let path = PathBuf::from(&text);
+    if address(&path).is_some() {
+        if images {
+            return Some(path);
+        }
         section.wrong("path", format!("{} is an address; this version reads folders only", section.name("path")));
         return None;
     }
-    let path = PathBuf::from(&text);
     let reason = match readable(&path) {
-        Ok(Readable::File) if folder => "is not a folder; give the folder that the images are in",
+        Ok(Readable::File) if images && synovia_images::Source::open(&path).is_err() => {
+            "is neither a folder nor a DICOMDIR nor a zip archive; give one of them"
+        }
         Ok(Readable::EmptyFolder) => "is an empty folder; put data there or give another path",
         Ok(_) => return Some(path),
         Err(error) => {

@@ -41,8 +41,11 @@ pub struct Pipeline {
 /// `[images]`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Images {
-    /// Folder; relative to the current directory.
+    /// Folder, DICOMDIR or zip archive, relative to the current directory; or the address of a DICOMweb service.
     pub path: PathBuf,
+    /// How a DICOMweb service is asked.
+    #[serde(flatten)]
+    pub access: Access,
     /// What its files are.
     pub kind: ImageKind,
     /// Side of the square that every image becomes, in pixels: 16 to 1024. Default 224.
@@ -52,6 +55,23 @@ pub struct Images {
     /// `views` and `laterality`: which images are taken at all. Default: any.
     #[serde(flatten)]
     pub selection: synovia_images::Selection,
+}
+
+/// How a DICOMweb service is asked; nothing for files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Access {
+    /// Matching keys of the studies, such as `ModalitiesInStudy=CT`. Default: all studies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<String>,
+    /// Environment variable that holds the name to log in with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_variable: Option<String>,
+    /// Environment variable that holds the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_variable: Option<String>,
+    /// Environment variable that holds a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_variable: Option<String>,
 }
 
 /// What the files of an image folder are.

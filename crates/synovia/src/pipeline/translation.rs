@@ -1,10 +1,13 @@
 //! A pipeline's settings in the words of the crates that do the work.
 
+use std::path::Path;
+
 use synovia_cohort::TaskKind;
-use synovia_images::Preparation;
+use synovia_images::{ImagesError, Login, Preparation, Server, Source};
 use synovia_records::{CsvLayout, FeatureConfig, FormatConfig, LabelSpec};
 
-use super::settings::{ColumnRule, Features, ImageKind, Images, Label, Pipeline, RecordFormat, TaskSettings};
+use super::settings::{Access, ColumnRule, Features, ImageKind, Images, Label, Pipeline, RecordFormat, TaskSettings};
+use crate::failure::UsageError;
 
 impl From<ImageKind> for synovia_images::ImageKind {
     fn from(kind: ImageKind) -> Self {
@@ -19,8 +22,29 @@ impl From<ImageKind> for synovia_images::ImageKind {
 impl Images {
     /// How every image is prepared.
     pub fn preparation(&self) -> Preparation {
-        Preparation { size: self.size, window: self.window, ..Preparation::default() }
+        let slices = self.selection.slices;
+        Preparation { size: self.size, window: self.window, channels: slices, slices, ..Preparation::default() }
     }
+
+    /// Where they come from. A login is taken out of the environment now.
+    pub fn source(&self) -> anyhow::Result<Source> {
+        let Some(url) = address(&self.path) else { return Ok(Source::open(&self.path)?) };
+        let Access { query, user_variable, password_variable, token_variable } = &self.access;
+        let variable = |name: &String| {
+            std::env::var(name).map_err(|_| UsageError(format!("the environment variable {name}, which [images] names, is not set")))
+        };
+        let login = match (user_variable, password_variable, token_variable) {
+            (Some(user), Some(password), _) => Login::Basic { user: variable(user)?, password: variable(password)? },
+            (_, _, Some(token)) => Login::Bearer(variable(token)?),
+            _ => Login::None,
+        };
+        Ok(Source::server(Server::new(url, login, query.clone()).map_err(ImagesError::Server)?))
+    }
+}
+
+/// The address that a path is, if it is one.
+pub fn address(path: &Path) -> Option<&str> {
+    path.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"))
 }
 
 impl Pipeline {

@@ -87,6 +87,12 @@ impl Stage {
         Ok(self)
     }
 
+    /// Adds something else that the stage reads, by a digest of what it holds.
+    pub fn holds(mut self, input: &str, digest: String) -> Self {
+        self.inputs.insert(input.to_owned(), digest);
+        self
+    }
+
     /// Adds a stage whose outputs this one reads: its key settles them.
     pub fn after(mut self, stage: &Self) -> Self {
         self.inputs.insert(stage.name.clone(), stage.key().0);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use synovia_cohort::RejectedLog;
-use synovia_images::{ScanCounts, StudyIndex};
+use synovia_images::{Places, ScanCounts, StudyIndex};
 
 use super::atomic::{atomic_dir, atomic_file};
 use super::cache::Stage;
@@ -13,17 +13,26 @@ use crate::commands::Work;
 use crate::pipeline::Images;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Folder of its outputs.
 pub const FOLDER: &str = "ingest";
+/// Folder of copies of the images that stand for studies, where the images come from an archive or a server. No output of the
+/// stage: it outlives a stage that was killed, which goes on from what is there.
+pub const COPIES: &str = "images";
 
 /// The stage as it would run now.
 pub fn stage(work: &Work) -> anyhow::Result<Stage> {
     let pipeline = &work.pipeline;
-    let images = pipeline.images.as_ref().map(|images| (&images.path, images.kind, &images.selection));
+    let images = pipeline.images.as_ref().map(|images| (&images.path, &images.access.query, images.kind, &images.selection));
     let mut stage = Stage::new("ingest", VERSION, &serde_json::json!({ "images": images, "records": work.pipeline.format_config() }))?;
-    if let Some((path, ..)) = images {
-        stage = stage.reads("images", path)?;
+    if let Some(images) = &pipeline.images {
+        let source = images.source()?;
+        stage = match source.state()? {
+            Some(digest) => stage.holds("images", digest),
+            // Of a DICOMDIR the folder that it lists, with it.
+            None if source.root(&images.path) != images.path => stage.reads("images", source.root(&images.path))?,
+            None => stage.reads("images", &images.path)?,
+        };
     }
     Ok(stage.reads("records", &pipeline.records.path)?)
 }
@@ -44,7 +53,8 @@ fn ingest(work: &Work) -> anyhow::Result<()> {
         None => write_json(&studies, &StudyIndex::default())?,
         Some(images) => {
             let bar = work.progress.start("images", None, "files");
-            let counts = scan(images, dir.path(), &studies, &log, &|n| bar.set(n))?;
+            let places = Places { copies: &work.run.join(COPIES), scratch: dir.path() };
+            let counts = scan(images, places, &studies, &log, &|n| bar.set(n))?;
             bar.finish(&format!("{} studies", counts.n_studies));
         }
     }
@@ -65,12 +75,19 @@ fn ingest(work: &Work) -> anyhow::Result<()> {
 }
 
 /// Scans the images and writes a [`StudyIndex`] to `path`, study by study as they come: none is held.
-fn scan(images: &Images, scratch: &Path, path: &Path, log: &RejectedLog, progress: &(dyn Fn(u64) + Sync)) -> anyhow::Result<ScanCounts> {
+fn scan(
+    images: &Images,
+    places: Places<'_>,
+    path: &Path,
+    log: &RejectedLog,
+    progress: &(dyn Fn(u64) + Sync),
+) -> anyhow::Result<ScanCounts> {
+    let source = images.source()?;
     let mut counts = ScanCounts::default();
     atomic_file(path, |out| -> anyhow::Result<()> {
         out.write_all(b"{\"studies\": [")?;
         let mut between = "\n";
-        counts = synovia_images::scan_into(&images.path, images.kind.into(), &images.selection, scratch, log, progress, &mut |study| {
+        counts = source.scan_into(images.kind.into(), &images.selection, places, log, progress, &mut |study| {
             out.write_all(between.as_bytes())?;
             serde_json::to_writer(&mut *out, &study)?;
             between = ",\n";

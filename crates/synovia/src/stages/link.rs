@@ -232,6 +232,7 @@ mod tests {
             file: format!("{uid}.dcm"),
             frame: 0,
             n_images: 1,
+            slices: Vec::new(),
         }
     }
 

@@ -161,6 +161,7 @@ fn write(run: &Path, people: &[Person]) {
             file,
             frame: 0,
             n_images: 1,
+            slices: Vec::new(),
         });
     }
     ingest::write_json(&ingested.join("studies.json"), &index).unwrap();

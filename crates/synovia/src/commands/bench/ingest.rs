@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use rayon::prelude::*;
 use synovia_cohort::{CohortWriter, FORMAT, Geometry, Manifest, RejectedLog};
-use synovia_images::{ImageKind, Preparation, image_files, load_file};
+use synovia_images::{AHEAD, ImageKind, Preparation, image_files, load_file, will_need};
 
 use crate::cli::BenchIngestArgs;
 use crate::failure::print;
@@ -48,9 +48,14 @@ fn measure(folder: &Path, size: usize) -> anyhow::Result<Measured> {
             n_examples: 0,
         },
     )?;
-    let taken = |(row, file): (usize, &PathBuf)| match load_file(file, ImageKind::Dicom, &preparation) {
-        Ok(loaded) => writer.write_image(row, &loaded.pixels).map(|()| true),
-        Err(_) => Ok(false),
+    let taken = |(row, file): (usize, &PathBuf)| {
+        if let Some(later) = files.get(row + AHEAD) {
+            will_need(later);
+        }
+        match load_file(file, ImageKind::Dicom, &preparation) {
+            Ok(loaded) => writer.write_image(row, &loaded.pixels).map(|()| true),
+            Err(_) => Ok(false),
+        }
     };
     let results: Result<Vec<bool>, _> = files.par_iter().enumerate().map(taken).collect();
     let images = results?.into_iter().filter(|&taken| taken).count();

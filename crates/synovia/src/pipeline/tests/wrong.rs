@@ -30,7 +30,7 @@ fn unknown_keys() {
         "sizes = 64\nbrightness = 3",
         &expect![[r#"
             p.toml:6: unknown key `sizes` in [images]; did you mean `size`?
-            p.toml:7: unknown key `brightness` in [images]; [images] has `path`, `kind`, `size`, `window`, `views`, `laterality`"#]],
+            p.toml:7: unknown key `brightness` in [images]; [images] has `path`, `kind`, `size`, `window`, `views`, `laterality`, `burned_in`, `slices`, `query`, `user_variable`, `password_variable`, `token_variable`"#]],
     );
     lung(
         "within = \"180d\"",
@@ -203,12 +203,29 @@ fn paths() {
     lung(
         "D/dicom",
         "D/table.csv",
-        &expect![[r#"p.toml:4: `path` in [images]: "D/table.csv" is not a folder; give the folder that the images are in"#]],
+        &expect![[r#"p.toml:4: `path` in [images]: "D/table.csv" is neither a folder nor a DICOMDIR nor a zip archive; give one of them"#]],
     );
     lung(
         "D/dicom",
-        "https://pacs.example/dicom-web",
-        &expect!["p.toml:4: `path` in [images] is an address; this version reads folders only"],
+        "https://user:secret@pacs.example/dicom-web",
+        &expect![[
+            r#"p.toml:4: `path` in [images]: the address of the server: holds a login; name environment variables that hold it instead"#
+        ]],
+    );
+    lung(
+        "path = \"D/dicom\"\n",
+        "path = \"https://pacs.example/dicom-web\"\nuser_variable = \"PACS_USER\"\n",
+        &expect!["p.toml:5: a login is `user_variable` and `password_variable`, or `token_variable`; give both, or neither"],
+    );
+    lung(
+        "path = \"D/dicom\"\n",
+        "path = \"D/dicom\"\nquery = [\"ModalitiesInStudy=CT\"]\n",
+        &expect!["p.toml:5: `query` in [images] is for a DICOMweb address; remove the line, or give one as `path`"],
+    );
+    lung(
+        "D/fhir",
+        "https://pacs.example/fhir",
+        &expect![[r#"p.toml:8: `path` in [records] is an address; this version reads folders only"#]],
     );
     lung(
         "path = \"D/dicom\"\n",

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use rayon::prelude::*;
 use synovia_cohort::{CohortWriter, ExampleId, ExampleRow, FORMAT, FeatureSpec, Geometry, Manifest, Rejected, RejectedLog, Split};
-use synovia_images::Preparation;
+use synovia_images::{AHEAD, Preparation, will_need};
 use synovia_records::FeaturePlan;
 
 use super::dictionary::Described;
@@ -64,11 +64,17 @@ impl Builder<'_> {
     ) -> anyhow::Result<()> {
         let (Some(images), Some(preparation)) = (&self.work.pipeline.images, self.preparation()) else { return Ok(()) };
         let bar = self.work.progress.start(&place.stage("pixels"), Some(wanted.len() as u64), "images");
+        let (source, copies) = (images.source()?, self.work.run.join(ingest::COPIES));
+        let root = source.root(&copies);
+        let study = |k: usize| drafts[k].study.map(|study| &self.index.studies[study]);
         // In batches, so that rejections come in the order of the examples whatever thread was first.
         for (n, batch) in wanted.chunks(BATCH).enumerate() {
             let load = |(i, &k): (usize, &usize)| -> anyhow::Result<Option<Rejected>> {
-                let Some(study) = drafts[k].study.map(|study| &self.index.studies[study]) else { return Ok(None) };
-                match synovia_images::load(&images.path, study, &preparation) {
+                if let Some(later) = wanted.get(n * BATCH + i + AHEAD).and_then(|&k| study(k)) {
+                    will_need(&root.join(&later.file));
+                }
+                let Some(study) = study(k) else { return Ok(None) };
+                match synovia_images::load(root, study, &preparation) {
                     Err(rejected) => Ok(Some(rejected)),
                     Ok(pixels) => write(n * BATCH + i, &pixels).map(|()| None),
                 }
