@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use synovia_cohort::{Rejected, RejectedLog};
 
-use crate::config::{Format, FormatConfig};
-use crate::csv::Table;
+use crate::config::FormatConfig;
 use crate::error::RecordsError;
 use crate::fhir::{Where, read_bundle, read_piece};
+use crate::rows::{Remembered, Rows};
 use crate::source::{
-    Batch, Layout, PieceKind, Pool, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, sayable, split_entries, split_lines,
+    Batch, Layout, Piece, PieceKind, Pool, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, sayable, split_entries, split_lines,
     split_rows, too_long, whole_file,
 };
 use crate::spill::{Context, MARKER, Medications, Raw, RecordStore, Sink, marker, publish, settle};
@@ -23,8 +23,8 @@ use crate::summary::{Summary, count};
 /// A partition that still becomes too large is cut when it is settled.
 const PARTITION_BYTES: u64 = 4 << 20;
 const MAX_PARTITIONS: u64 = 256;
-/// Compressed JSON is about this much larger than its file.
-const GZIP_RATIO: u64 = 8;
+/// What compressed JSON, or a Parquet file, says is about this much larger than the file.
+const PACKED_RATIO: u64 = 8;
 
 /// Size of the files that [`ingest`] would read under `path`, bytes: the whole of its progress.
 ///
@@ -53,18 +53,16 @@ pub fn ingest(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<RecordStore, RecordsError> {
     let (sources, others) = find(path, format.format)?;
-    let tables = match (format.format, &format.csv) {
-        (Format::Fhir, _) => Vec::new(),
-        (Format::Csv, None) => return Err(RecordsError::NoLayout),
-        (Format::Csv, Some(layout)) => Table::open_all(&sources, layout, format.max_resource_bytes)?,
-    };
-    let n_bytes: u64 = sources.iter().map(|s| if s.gzip { s.n_bytes.saturating_mul(GZIP_RATIO) } else { s.n_bytes }).sum();
+    let mut of_metadata = Vec::new();
+    let rows = Rows::open_all(&sources, format, &mut |file, position, reason| of_metadata.push((file, position, reason.to_owned())))?;
+    let packed = |source: &Source| source.gzip || source.layout == Layout::Parquet;
+    let n_bytes: u64 = sources.iter().map(|s| if packed(s) { s.n_bytes.saturating_mul(PACKED_RATIO) } else { s.n_bytes }).sum();
     let n_partitions = (n_bytes / PARTITION_BYTES).clamp(1, MAX_PARTITIONS) as usize;
     let raw = Raw::create(spill, n_partitions)?;
     let found = Mutex::new(Found { next: 0, ..Found::default() });
     let reading = Reading {
         sources: &sources,
-        tables: &tables,
+        rows: &rows,
         format,
         raw: &raw,
         failed: AtomicBool::new(false),
@@ -75,6 +73,9 @@ pub fn ingest(
     for (k, name) in others.iter().enumerate() {
         let name = sayable(name, "other file", k, others.len());
         reading.log(&Rejected::new(name, "", format!("not read: expected {}", format.format.endings())));
+    }
+    for (file, position, reason) in of_metadata {
+        reading.log(&Rejected::new(reading.name(file), position, reason));
     }
     reading.run(progress)?;
 
@@ -88,7 +89,11 @@ pub fn ingest(
     }
     let reject = |file: u64, place: u64, element: &str, reason: &str| {
         let file = file as usize;
-        let unit = if sources.get(file).is_some_and(|s| s.layout == Layout::Json) { "entry" } else { "line" };
+        let unit = match sources.get(file).map(|s| s.layout) {
+            Some(Layout::Json) => "entry",
+            Some(Layout::Parquet) => "row",
+            _ => "line",
+        };
         Rejected::new(reading.name(file), format!("{unit} {place} {element}").trim_end(), reason)
     };
     let (parts, settled) = settle(spill, &raw, &Context { medications: &medications, reject: &reject, any_alias }, &|r| reading.log(r))?;
@@ -121,7 +126,7 @@ struct Found {
 
 struct Reading<'a> {
     sources: &'a [Source],
-    tables: &'a [Table],
+    rows: &'a [Rows],
     format: &'a FormatConfig,
     raw: &'a Raw,
     /// Whether a worker stopped on an error: nothing more need be read.
@@ -196,7 +201,10 @@ impl Reading<'_> {
                         whole_file(reader, source.n_bytes, &self.pool, &mut numbered);
                     }
                     Layout::Json => split_entries(reader, max_bytes, &mut numbered),
-                    Layout::Table => split_rows(reader, max_bytes, self.tables[file].delimiter, &mut numbered),
+                    Layout::Table if self.rows[file].is_metadata() => {}
+                    Layout::Table if self.rows[file].is_broken() => self.stretches(file, progress, &mut numbered),
+                    Layout::Table => split_rows(reader, max_bytes, self.rows[file].delimiter(), &mut numbered),
+                    Layout::Parquet => self.stretches(file, progress, &mut numbered),
                 },
                 Err(error) => {
                     let mut batch = Batch::default();
@@ -217,6 +225,29 @@ impl Reading<'_> {
         }
     }
 
+    /// A stretch of a Parquet file a batch: what it holds, a worker reads.
+    fn stretches(&self, file: usize, progress: &(dyn Fn(u64) + Sync), send: &mut dyn FnMut(Batch) -> bool) {
+        if self.rows[file].is_metadata() {
+            return;
+        }
+        match self.rows[file].stretches() {
+            Err(reason) => {
+                let mut batch = Batch::default();
+                batch.trouble("", reason);
+                send(batch);
+            }
+            Ok(stretches) => {
+                for (group, rows, first, n_bytes) in stretches {
+                    let piece = Piece { kind: PieceKind::Stretch, place: first, line: group as u64, range: rows };
+                    if !send(Batch { pieces: vec![piece], ..Batch::default() }) {
+                        return;
+                    }
+                    progress(n_bytes);
+                }
+            }
+        }
+    }
+
     fn sink(&self, file: usize) -> Sink {
         Sink::new(self.raw.n_partitions(), file)
     }
@@ -224,10 +255,15 @@ impl Reading<'_> {
     /// Troubles of cutting, then those of reading.
     fn read(&self, batch: &Batch, sink: &mut Sink) {
         sink.troubles.extend(batch.troubles.iter().cloned());
+        let mut remembered = Remembered::default();
         for piece in &batch.pieces {
+            if piece.kind == PieceKind::Stretch {
+                self.rows[batch.file].read_stretch(piece.line as usize, &piece.range, piece.place, &mut remembered, sink);
+                continue;
+            }
             let bytes = &batch.bytes[piece.range.clone()];
             match piece.kind {
-                PieceKind::Row => self.tables[batch.file].read_row(bytes, piece.line, sink),
+                PieceKind::Row => self.rows[batch.file].read_row(bytes, piece.line, &mut remembered, sink),
                 PieceKind::Lines => {
                     let max_bytes = self.format.max_resource_bytes;
                     for (line, bytes) in lines_of(bytes, piece.line) {

@@ -278,7 +278,10 @@ impl Part<'_> {
             if n_definitions > 0 {
                 self.patient(group, n_definitions)?;
             } else {
-                self.reject_each(group, "the subject is not among the Patient resources");
+                let of_row = group.iter().any(|item| item.origin == Origin::Row);
+                let reason =
+                    if of_row { "the person is not in the table of persons" } else { "the subject is not among the Patient resources" };
+                self.reject_each(group, reason);
             }
         }
         Ok(())
