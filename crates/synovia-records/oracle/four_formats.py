@@ -140,11 +140,16 @@ text = pd.DataFrame(lines, columns="pid when vocabulary code name kind value uni
 gz(out / "csv/events.csv.gz", text + "1001,2015-06-01\n")
 
 # --- features with pandas: at each study, what was known by then
-FACTOR = {("2160-0", "umol/L"): 113.12 / 1e4, ("2345-7", "mmol/L"): 180.156 / 10, ("718-7", "g/L"): 0.1}
+same = lambda x: x
+UNITS = {"2039-6": {"ng/mL": same}, "1988-5": {"mg/L": same, "mg/dL": lambda x: x * 10}, "718-7": {"g/dL": same, "g/L": lambda x: x / 10},
+         "2345-7": {"mg/dL": same, "mmol/L": lambda x: x * 18.0156}, "2160-0": {"mg/dL": same, "umol/L": lambda x: x * 0.011312},
+         "6690-2": {"10*3/uL": same, "10*9/L": same}, "8480-6": {"mm[Hg]": same}, "39156-5": {"kg/m2": same},
+         "8310-5": {"Cel": same, "[degF]": lambda x: (x - 32) / 1.8}}
+def settled(code, x, unit): return UNITS[code][unit](x) if code in UNITS and unit in UNITS[code] else None
 NUMBERS = ["2039-6", "1988-5", "718-7", "2345-7", "2160-0", "6690-2", "8480-6", "8310-5", "39156-5"]
 STATISTICS = ["last", "first", "mean", "min", "max", "slope", "count", "time_since"]
 df = pd.DataFrame(events); df["order"] = range(len(df)); df = df.sort_values(["patient", "time", "order"], kind="stable")
-df["settled"] = [None if n is None or n != n else n * FACTOR.get((c, u), 1.0) for n, c, u in zip(df.number, df.code, df.unit)]
+df["settled"] = [None if n is None or n != n else settled(c, n, u) for n, c, u in zip(df.number, df.code, df.unit)]
 flags = sorted({("condition", e["system"], e["code"]) for e in events if e["kind"] == "condition"} | {("medication", e["system"], e["code"]) for e in events if e["kind"] == "medication"})
 answers = sorted({(e["system"], e["code"], *e["answer"]) for e in events if e["answer"] and e["code"] == "72166-2"})
 table = []

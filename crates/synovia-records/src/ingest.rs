@@ -69,6 +69,7 @@ pub fn ingest(
         rejected,
         found,
         pool: Pool::default(),
+        progress,
     };
     for (k, name) in others.iter().enumerate() {
         let name = sayable(name, "other file", k, others.len());
@@ -77,7 +78,7 @@ pub fn ingest(
     for (file, position, reason) in of_metadata {
         reading.log(&Rejected::new(reading.name(file), position, reason));
     }
-    reading.run(progress)?;
+    reading.run()?;
 
     let mut found = lock(&reading.found);
     let mut medications = std::mem::take(&mut found.medications);
@@ -134,6 +135,15 @@ struct Reading<'a> {
     rejected: &'a RejectedLog,
     found: Mutex<Found>,
     pool: Pool,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What is said of a file that can't be opened.
+fn unreadable(error: &std::io::Error) -> Batch {
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let mut batch = Batch::default();
+    batch.trouble("", if denied { "not readable: permission denied" } else { "not readable" });
+    batch
 }
 
 impl Reading<'_> {
@@ -147,11 +157,11 @@ impl Reading<'_> {
         lock(&self.found).n_rejected += 1;
     }
 
-    fn run(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), RecordsError> {
+    fn run(&self) -> Result<(), RecordsError> {
         let n_threads = rayon::current_num_threads();
         if n_threads <= 1 {
             let mut failure = None;
-            self.produce(progress, &mut |batch| match self.work(batch) {
+            self.produce(&mut |batch| match self.work(batch) {
                 Ok(()) => true,
                 Err(error) => {
                     failure = Some(error);
@@ -178,13 +188,13 @@ impl Reading<'_> {
                     })
                 })
                 .collect();
-            self.produce(progress, &mut |batch| !self.failed.load(Ordering::Relaxed) && sender.send(batch).is_ok());
+            self.produce(&mut |batch| !self.failed.load(Ordering::Relaxed) && sender.send(batch).is_ok());
             drop(sender);
             workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 
-    fn produce(&self, progress: &(dyn Fn(u64) + Sync), send: &mut dyn FnMut(Batch) -> bool) {
+    fn produce(&self, send: &mut dyn FnMut(Batch) -> bool) {
         let (mut number, mut go_on) = (0, true);
         for (file, source) in self.sources.iter().enumerate() {
             let mut numbered = |mut batch: Batch| {
@@ -194,29 +204,25 @@ impl Reading<'_> {
                 go_on
             };
             let max_bytes = self.format.max_resource_bytes;
-            match open(source, progress) {
+            if source.layout == Layout::Json && !source.gzip && source.n_bytes <= WHOLE_FILE_BYTES.min(max_bytes as u64) {
+                let piece = Piece { kind: PieceKind::Unread, place: 1, line: 1, range: 0..0 };
+                numbered(Batch { pieces: vec![piece], ..Batch::default() });
+                if !go_on {
+                    return;
+                }
+                continue;
+            }
+            match open(source, self.progress) {
                 Ok(reader) => match source.layout {
                     Layout::Lines => split_lines(reader, max_bytes, &self.pool, &mut numbered),
-                    Layout::Json if !source.gzip && source.n_bytes <= WHOLE_FILE_BYTES.min(max_bytes as u64) => {
-                        whole_file(reader, source.n_bytes, &self.pool, &mut numbered);
-                    }
                     Layout::Json => split_entries(reader, max_bytes, &mut numbered),
                     Layout::Table if self.rows[file].is_metadata() => {}
-                    Layout::Table if self.rows[file].is_broken() => self.stretches(file, progress, &mut numbered),
+                    Layout::Table if self.rows[file].is_broken() => self.stretches(file, &mut numbered),
                     Layout::Table => split_rows(reader, max_bytes, self.rows[file].delimiter(), &mut numbered),
-                    Layout::Parquet => self.stretches(file, progress, &mut numbered),
+                    Layout::Parquet => self.stretches(file, &mut numbered),
                 },
                 Err(error) => {
-                    let mut batch = Batch::default();
-                    batch.trouble(
-                        "",
-                        if error.kind() == std::io::ErrorKind::PermissionDenied {
-                            "not readable: permission denied"
-                        } else {
-                            "not readable"
-                        },
-                    );
-                    numbered(batch);
+                    numbered(unreadable(&error));
                 }
             }
             if !go_on {
@@ -226,7 +232,7 @@ impl Reading<'_> {
     }
 
     /// A stretch of a Parquet file a batch: what it holds, a worker reads.
-    fn stretches(&self, file: usize, progress: &(dyn Fn(u64) + Sync), send: &mut dyn FnMut(Batch) -> bool) {
+    fn stretches(&self, file: usize, send: &mut dyn FnMut(Batch) -> bool) {
         if self.rows[file].is_metadata() {
             return;
         }
@@ -242,10 +248,24 @@ impl Reading<'_> {
                     if !send(Batch { pieces: vec![piece], ..Batch::default() }) {
                         return;
                     }
-                    progress(n_bytes);
+                    (self.progress)(n_bytes);
                 }
             }
         }
+    }
+
+    /// The one piece of a batch that is a file, with its bytes.
+    fn whole(&self, Batch { file, number, .. }: Batch) -> Batch {
+        let source = &self.sources[file];
+        let mut read = Batch::default();
+        match open(source, self.progress) {
+            Ok(reader) => whole_file(reader, source.n_bytes, &self.pool, &mut |batch| {
+                read = batch;
+                true
+            }),
+            Err(error) => read = unreadable(&error),
+        }
+        Batch { file, number, ..read }
     }
 
     fn sink(&self, file: usize) -> Sink {
@@ -291,10 +311,12 @@ impl Reading<'_> {
     }
 
     fn work(&self, batch: Batch) -> Result<(), RecordsError> {
+        let unread = batch.pieces.first().is_some_and(|piece| piece.kind == PieceKind::Unread);
+        let batch = if unread { self.whole(batch) } else { batch };
         let mut sink = self.sink(batch.file);
         self.read(&batch, &mut sink);
         self.pool.give(batch.bytes);
-        for (k, items) in sink.parts.iter().enumerate() {
+        for (k, items) in sink.parts.iter().enumerate().filter(|(_, items)| !items.is_empty()) {
             self.raw.append(k, items)?;
         }
         let mut found = lock(&self.found);

@@ -53,8 +53,7 @@ pub(crate) fn delimiter(source: &Source, said: Option<char>) -> u8 {
 /// The column that was probably meant by `name`: one of nearly its spelling.
 pub(crate) fn nearest(name: &str, header: &[impl AsRef<str>]) -> Option<String> {
     let name = name.to_lowercase();
-    let distances =
-        header.iter().map(|column| column.as_ref()).map(|column| (strsim::damerau_levenshtein(&name, &column.to_lowercase()), column));
+    let distances = header.iter().map(AsRef::as_ref).map(|column| (strsim::damerau_levenshtein(&name, &column.to_lowercase()), column));
     let near = distances.filter(|(distance, column)| distance * 3 <= name.chars().count().max(column.chars().count()));
     near.min_by_key(|(distance, _)| *distance).map(|(_, column)| column.to_owned())
 }

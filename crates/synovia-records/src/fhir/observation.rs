@@ -99,7 +99,7 @@ fn quotient(numerator: Option<&Quantity<'_>>, denominator: Option<&Quantity<'_>>
 }
 
 /// An event a component, and one of the whole where it has a value of its own or no components.
-pub(crate) fn observation(mut o: Observation<'_>, at: &mut At<'_>) {
+pub(crate) fn observation(o: &mut Observation<'_>, at: &mut At<'_>) {
     if !at.status(o.status.as_ref(), "status", &["registered", "cancelled", "entered-in-error", "unknown"]) {
         return;
     }

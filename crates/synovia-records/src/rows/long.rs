@@ -105,12 +105,11 @@ impl Long {
             Meaning::Sex(said) => {
                 let said = if said.is_empty() { number_as_text() } else { said.clone() };
                 let said = coded(&said).map_or(said, |(_, code)| code);
-                match sex(&said) {
-                    Some(sex) => sink.push(patient, Origin::Row, &Body::Patient(&Patient { sex: Some(sex), ..known_as(patient) })),
-                    None => {
-                        remembered.patient(patient, sink);
-                        trouble(sink, "a sex that is none of female, male and other");
-                    }
+                if let Some(sex) = sex(&said) {
+                    sink.push(patient, Origin::Row, &Body::Patient(&Patient { sex: Some(sex), ..known_as(patient) }));
+                } else {
+                    remembered.patient(patient, sink);
+                    trouble(sink, "a sex that is none of female, male and other");
                 }
             }
             Meaning::Identifier => {

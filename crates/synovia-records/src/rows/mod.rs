@@ -312,7 +312,9 @@ impl Rows {
             for (group, rows, first) in file.stretches() {
                 match file.read(group, &rows, &named.columns) {
                     Ok(chunk) => {
-                        (0..rows.len()).for_each(|row| taken(&Row { cells: Cells::Parquet(&chunk, row), number: first + row as u64 }, log))
+                        for row in 0..rows.len() {
+                            taken(&Row { cells: Cells::Parquet(&chunk, row), number: first + row as u64 }, log);
+                        }
                     }
                     Err(reason) => log(format!("rows {first} to {}", first + rows.len() as u64 - 1), reason),
                 }

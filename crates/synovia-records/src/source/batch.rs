@@ -22,6 +22,8 @@ pub(crate) enum PieceKind {
     Stretch,
     /// A whole JSON file, still to be cut: small enough for a worker to read in one pass.
     File,
+    /// The same, still to be read by the worker: its bytes then stay with the core that parses them.
+    Unread,
 }
 
 /// One line, entry or row.
