@@ -90,6 +90,9 @@ fn read(what: &str, n: u64, path: &Path, format: &FormatConfig, patient: &str) -
     Ok(())
 }
 
+/// A panic of the decoder is caught where it is called; here it is counted instead of printed.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let n: u64 = arguments.next().ok_or("give the number of rows")?.parse()?;
@@ -115,8 +118,6 @@ fn main() -> Result<(), Failure> {
     }
     read("rows of OMOP tables", n / 4 * 2, &omop, &FormatConfig::omop(), "1040")?;
 
-    // A panic of the decoder is caught where it is called; here it is counted instead of printed.
-    static PANICS: AtomicU64 = AtomicU64::new(0);
     std::panic::set_hook(Box::new(|_| {
         PANICS.fetch_add(1, Ordering::Relaxed);
     }));

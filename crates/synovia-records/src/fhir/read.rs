@@ -225,7 +225,7 @@ fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, dep
         }
         Resource::Encounter(encounter) => convert::encounter(&encounter, &mut counted(at, Origin::Encounter, sink)),
         Resource::Observation(mut observation) => {
-            super::observation::observation(&mut observation, &mut counted(at, Origin::Observation, sink))
+            super::observation::observation(&mut observation, &mut counted(at, Origin::Observation, sink));
         }
         Resource::Condition(condition) => convert::condition(&condition, &mut counted(at, Origin::Condition, sink)),
         Resource::Procedure(procedure) => convert::procedure(&procedure, &mut counted(at, Origin::Procedure, sink)),

@@ -1,6 +1,9 @@
 //! One simulated cohort in four formats, as `oracle/four_formats.py` wrote it: the same patients, features and labels from each,
 //! bit for bit, and as pandas has them.
 
+// expect-test writes its raw strings with hashes, needed or not.
+#![allow(clippy::needless_raw_string_hashes)]
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
