@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub enum Format {
     /// FHIR R4 JSON: `.ndjson`, `.jsonl`, `.json`, each also with `.gz`.
     Fhir,
+    /// MEDS: Parquet shards under `data/`, one statement a row, and what `metadata/` says of them.
+    Meds,
+    /// OMOP CDM 5.4: a file (or a folder of files) a table, CSV or Parquet.
+    Omop,
     /// Comma-separated text with a header: `.csv`, `.tsv`, each also with `.gz`.
     Csv,
 }
@@ -17,9 +21,12 @@ pub enum Format {
 pub struct FormatConfig {
     /// Which format.
     pub format: Format,
-    /// How the columns are to be read; needed for [`Format::Csv`] alone.
+    /// How the columns of a wide table are to be read; [`Format::Csv`] needs this or [`FormatConfig::long`].
     #[serde(default)]
     pub csv: Option<CsvLayout>,
+    /// How the columns of a long table are to be read.
+    #[serde(default)]
+    pub long: Option<LongLayout>,
     /// A line, Bundle entry or row that is longer is skipped and rejected, bytes. It bounds the memory that one input can ask
     /// for.
     #[serde(default = "default_max_resource_bytes")]
@@ -31,14 +38,38 @@ const fn default_max_resource_bytes() -> usize {
 }
 
 impl FormatConfig {
-    /// FHIR R4, resources of up to 16 MiB.
-    pub fn fhir() -> Self {
-        Self { format: Format::Fhir, csv: None, max_resource_bytes: default_max_resource_bytes() }
+    const fn of(format: Format) -> Self {
+        Self { format, csv: None, long: None, max_resource_bytes: default_max_resource_bytes() }
     }
 
-    /// CSV of this layout.
+    /// FHIR R4, resources of up to 16 MiB.
+    pub const fn fhir() -> Self {
+        Self::of(Format::Fhir)
+    }
+
+    /// MEDS.
+    pub const fn meds() -> Self {
+        Self::of(Format::Meds)
+    }
+
+    /// OMOP CDM 5.4.
+    pub const fn omop() -> Self {
+        Self::of(Format::Omop)
+    }
+
+    /// A wide CSV of this layout.
     pub fn csv(layout: CsvLayout) -> Self {
-        Self { format: Format::Csv, csv: Some(layout), max_resource_bytes: default_max_resource_bytes() }
+        Self { csv: Some(layout), ..Self::of(Format::Csv) }
+    }
+
+    /// A long CSV of this layout.
+    pub fn long(layout: LongLayout) -> Self {
+        Self { long: Some(layout), ..Self::of(Format::Csv) }
+    }
+
+    /// Whether the records are facts that hold at any time: a wide table without a column of times.
+    pub fn is_timeless(&self) -> bool {
+        self.csv.as_ref().is_some_and(|layout| layout.time.is_none())
     }
 }
 
@@ -68,6 +99,41 @@ pub struct CsvLayout {
     /// Columns whose numbers are names of categories (`1` = male). Other columns are numbers when nine cells in ten are.
     #[serde(default)]
     pub categories: Vec<String>,
+    /// What separates the fields; `,` when absent, or a tabulator in a `.tsv`.
+    #[serde(default)]
+    pub delimiter: Option<char>,
+}
+
+/// A long table: a statement a row. Only the first three columns are needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LongLayout {
+    /// Column that names the patient.
+    pub patient: String,
+    /// Column with the time of the statement: `YYYY`, `YYYY-MM`, `YYYY-MM-DD`, with or without a time and a zone. Empty for what
+    /// holds at any time.
+    pub time: String,
+    /// Column with the code: `system|code`, `VOCABULARY//code` or, with [`LongLayout::system`], the code alone. `birth`, `death`,
+    /// `sex` and `identifier` are what they say.
+    pub code: String,
+    /// Column with the code's system: its address or the name of a vocabulary (`LOINC`).
+    #[serde(default)]
+    pub system: Option<String>,
+    /// Column with the name that people give the code.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Column with the kind of the statement: `observation`, `condition`, `medication`, …
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// Column with the value: a number, a code, or words.
+    #[serde(default)]
+    pub value: Option<String>,
+    /// Column with the number's unit (UCUM).
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// Column with words: of a report, or of a value that is no number.
+    #[serde(default)]
+    pub text: Option<String>,
     /// What separates the fields; `,` when absent, or a tabulator in a `.tsv`.
     #[serde(default)]
     pub delimiter: Option<char>,

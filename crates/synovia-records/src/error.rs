@@ -42,7 +42,7 @@ pub enum RecordsError {
         what: &'static str,
     },
     /// CSV without a layout.
-    #[error("records.format = \"csv\" needs the id column and the columns to use")]
+    #[error("records.format = \"csv\" needs how the table is laid out: the id column and the columns to use, or records.columns")]
     NoLayout,
     /// The store on disk is incomplete or not of this version.
     #[error("{path}: {what}; run the ingest stage again")]

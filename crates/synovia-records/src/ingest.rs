@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use synovia_cohort::{Rejected, RejectedLog};
 
-use crate::config::{Format, FormatConfig};
-use crate::csv::Table;
+use crate::config::FormatConfig;
 use crate::error::RecordsError;
 use crate::fhir::{Where, read_bundle, read_piece};
+use crate::rows::{Remembered, Rows};
 use crate::source::{
-    Batch, Layout, PieceKind, Pool, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, sayable, split_entries, split_lines,
+    Batch, Layout, Piece, PieceKind, Pool, Source, Trouble, WHOLE_FILE_BYTES, find, lines_of, open, sayable, split_entries, split_lines,
     split_rows, too_long, whole_file,
 };
 use crate::spill::{Context, MARKER, Medications, Raw, RecordStore, Sink, marker, publish, settle};
@@ -23,8 +23,8 @@ use crate::summary::{Summary, count};
 /// A partition that still becomes too large is cut when it is settled.
 const PARTITION_BYTES: u64 = 4 << 20;
 const MAX_PARTITIONS: u64 = 256;
-/// Compressed JSON is about this much larger than its file.
-const GZIP_RATIO: u64 = 8;
+/// What compressed JSON, or a Parquet file, says is about this much larger than the file.
+const PACKED_RATIO: u64 = 8;
 
 /// Size of the files that [`ingest`] would read under `path`, bytes: the whole of its progress.
 ///
@@ -53,30 +53,32 @@ pub fn ingest(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<RecordStore, RecordsError> {
     let (sources, others) = find(path, format.format)?;
-    let tables = match (format.format, &format.csv) {
-        (Format::Fhir, _) => Vec::new(),
-        (Format::Csv, None) => return Err(RecordsError::NoLayout),
-        (Format::Csv, Some(layout)) => Table::open_all(&sources, layout, format.max_resource_bytes)?,
-    };
-    let n_bytes: u64 = sources.iter().map(|s| if s.gzip { s.n_bytes.saturating_mul(GZIP_RATIO) } else { s.n_bytes }).sum();
+    let mut of_metadata = Vec::new();
+    let rows = Rows::open_all(&sources, format, &mut |file, position, reason| of_metadata.push((file, position, reason.to_owned())))?;
+    let packed = |source: &Source| source.gzip || source.layout == Layout::Parquet;
+    let n_bytes: u64 = sources.iter().map(|s| if packed(s) { s.n_bytes.saturating_mul(PACKED_RATIO) } else { s.n_bytes }).sum();
     let n_partitions = (n_bytes / PARTITION_BYTES).clamp(1, MAX_PARTITIONS) as usize;
     let raw = Raw::create(spill, n_partitions)?;
     let found = Mutex::new(Found { next: 0, ..Found::default() });
     let reading = Reading {
         sources: &sources,
-        tables: &tables,
+        rows: &rows,
         format,
         raw: &raw,
         failed: AtomicBool::new(false),
         rejected,
         found,
         pool: Pool::default(),
+        progress,
     };
     for (k, name) in others.iter().enumerate() {
         let name = sayable(name, "other file", k, others.len());
         reading.log(&Rejected::new(name, "", format!("not read: expected {}", format.format.endings())));
     }
-    reading.run(progress)?;
+    for (file, position, reason) in of_metadata {
+        reading.log(&Rejected::new(reading.name(file), position, reason));
+    }
+    reading.run()?;
 
     let mut found = lock(&reading.found);
     let mut medications = std::mem::take(&mut found.medications);
@@ -88,7 +90,11 @@ pub fn ingest(
     }
     let reject = |file: u64, place: u64, element: &str, reason: &str| {
         let file = file as usize;
-        let unit = if sources.get(file).is_some_and(|s| s.layout == Layout::Json) { "entry" } else { "line" };
+        let unit = match sources.get(file).map(|s| s.layout) {
+            Some(Layout::Json) => "entry",
+            Some(Layout::Parquet) => "row",
+            _ => "line",
+        };
         Rejected::new(reading.name(file), format!("{unit} {place} {element}").trim_end(), reason)
     };
     let (parts, settled) = settle(spill, &raw, &Context { medications: &medications, reject: &reject, any_alias }, &|r| reading.log(r))?;
@@ -121,7 +127,7 @@ struct Found {
 
 struct Reading<'a> {
     sources: &'a [Source],
-    tables: &'a [Table],
+    rows: &'a [Rows],
     format: &'a FormatConfig,
     raw: &'a Raw,
     /// Whether a worker stopped on an error: nothing more need be read.
@@ -129,6 +135,15 @@ struct Reading<'a> {
     rejected: &'a RejectedLog,
     found: Mutex<Found>,
     pool: Pool,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What is said of a file that can't be opened.
+fn unreadable(error: &std::io::Error) -> Batch {
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let mut batch = Batch::default();
+    batch.trouble("", if denied { "not readable: permission denied" } else { "not readable" });
+    batch
 }
 
 impl Reading<'_> {
@@ -142,11 +157,11 @@ impl Reading<'_> {
         lock(&self.found).n_rejected += 1;
     }
 
-    fn run(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), RecordsError> {
+    fn run(&self) -> Result<(), RecordsError> {
         let n_threads = rayon::current_num_threads();
         if n_threads <= 1 {
             let mut failure = None;
-            self.produce(progress, &mut |batch| match self.work(batch) {
+            self.produce(&mut |batch| match self.work(batch) {
                 Ok(()) => true,
                 Err(error) => {
                     failure = Some(error);
@@ -173,13 +188,13 @@ impl Reading<'_> {
                     })
                 })
                 .collect();
-            self.produce(progress, &mut |batch| !self.failed.load(Ordering::Relaxed) && sender.send(batch).is_ok());
+            self.produce(&mut |batch| !self.failed.load(Ordering::Relaxed) && sender.send(batch).is_ok());
             drop(sender);
             workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 
-    fn produce(&self, progress: &(dyn Fn(u64) + Sync), send: &mut dyn FnMut(Batch) -> bool) {
+    fn produce(&self, send: &mut dyn FnMut(Batch) -> bool) {
         let (mut number, mut go_on) = (0, true);
         for (file, source) in self.sources.iter().enumerate() {
             let mut numbered = |mut batch: Batch| {
@@ -189,32 +204,68 @@ impl Reading<'_> {
                 go_on
             };
             let max_bytes = self.format.max_resource_bytes;
-            match open(source, progress) {
+            if source.layout == Layout::Json && !source.gzip && source.n_bytes <= WHOLE_FILE_BYTES.min(max_bytes as u64) {
+                let piece = Piece { kind: PieceKind::Unread, place: 1, line: 1, range: 0..0 };
+                numbered(Batch { pieces: vec![piece], ..Batch::default() });
+                if !go_on {
+                    return;
+                }
+                continue;
+            }
+            match open(source, self.progress) {
                 Ok(reader) => match source.layout {
                     Layout::Lines => split_lines(reader, max_bytes, &self.pool, &mut numbered),
-                    Layout::Json if !source.gzip && source.n_bytes <= WHOLE_FILE_BYTES.min(max_bytes as u64) => {
-                        whole_file(reader, source.n_bytes, &self.pool, &mut numbered);
-                    }
                     Layout::Json => split_entries(reader, max_bytes, &mut numbered),
-                    Layout::Table => split_rows(reader, max_bytes, self.tables[file].delimiter, &mut numbered),
+                    Layout::Table if self.rows[file].is_metadata() => {}
+                    Layout::Table if self.rows[file].is_broken() => self.stretches(file, &mut numbered),
+                    Layout::Table => split_rows(reader, max_bytes, self.rows[file].delimiter(), &mut numbered),
+                    Layout::Parquet => self.stretches(file, &mut numbered),
                 },
                 Err(error) => {
-                    let mut batch = Batch::default();
-                    batch.trouble(
-                        "",
-                        if error.kind() == std::io::ErrorKind::PermissionDenied {
-                            "not readable: permission denied"
-                        } else {
-                            "not readable"
-                        },
-                    );
-                    numbered(batch);
+                    numbered(unreadable(&error));
                 }
             }
             if !go_on {
                 return;
             }
         }
+    }
+
+    /// A stretch of a Parquet file a batch: what it holds, a worker reads.
+    fn stretches(&self, file: usize, send: &mut dyn FnMut(Batch) -> bool) {
+        if self.rows[file].is_metadata() {
+            return;
+        }
+        match self.rows[file].stretches() {
+            Err(reason) => {
+                let mut batch = Batch::default();
+                batch.trouble("", reason);
+                send(batch);
+            }
+            Ok(stretches) => {
+                for (group, rows, first, n_bytes) in stretches {
+                    let piece = Piece { kind: PieceKind::Stretch, place: first, line: group as u64, range: rows };
+                    if !send(Batch { pieces: vec![piece], ..Batch::default() }) {
+                        return;
+                    }
+                    (self.progress)(n_bytes);
+                }
+            }
+        }
+    }
+
+    /// The one piece of a batch that is a file, with its bytes.
+    fn whole(&self, Batch { file, number, .. }: Batch) -> Batch {
+        let source = &self.sources[file];
+        let mut read = Batch::default();
+        match open(source, self.progress) {
+            Ok(reader) => whole_file(reader, source.n_bytes, &self.pool, &mut |batch| {
+                read = batch;
+                true
+            }),
+            Err(error) => read = unreadable(&error),
+        }
+        Batch { file, number, ..read }
     }
 
     fn sink(&self, file: usize) -> Sink {
@@ -224,10 +275,15 @@ impl Reading<'_> {
     /// Troubles of cutting, then those of reading.
     fn read(&self, batch: &Batch, sink: &mut Sink) {
         sink.troubles.extend(batch.troubles.iter().cloned());
+        let mut remembered = Remembered::default();
         for piece in &batch.pieces {
+            if piece.kind == PieceKind::Stretch {
+                self.rows[batch.file].read_stretch(piece.line as usize, &piece.range, piece.place, &mut remembered, sink);
+                continue;
+            }
             let bytes = &batch.bytes[piece.range.clone()];
             match piece.kind {
-                PieceKind::Row => self.tables[batch.file].read_row(bytes, piece.line, sink),
+                PieceKind::Row => self.rows[batch.file].read_row(bytes, piece.line, &mut remembered, sink),
                 PieceKind::Lines => {
                     let max_bytes = self.format.max_resource_bytes;
                     for (line, bytes) in lines_of(bytes, piece.line) {
@@ -255,10 +311,12 @@ impl Reading<'_> {
     }
 
     fn work(&self, batch: Batch) -> Result<(), RecordsError> {
+        let unread = batch.pieces.first().is_some_and(|piece| piece.kind == PieceKind::Unread);
+        let batch = if unread { self.whole(batch) } else { batch };
         let mut sink = self.sink(batch.file);
         self.read(&batch, &mut sink);
         self.pool.give(batch.bytes);
-        for (k, items) in sink.parts.iter().enumerate() {
+        for (k, items) in sink.parts.iter().enumerate().filter(|(_, items)| !items.is_empty()) {
             self.raw.append(k, items)?;
         }
         let mut found = lock(&self.found);

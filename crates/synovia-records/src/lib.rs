@@ -1,4 +1,4 @@
-//! Health records to events: FHIR R4 (NDJSON, Bundles, gzip) and CSV are read once, streamed, into a [`RecordStore`] on disk
+//! Health records to events: FHIR R4 (NDJSON, Bundles, gzip), MEDS, OMOP CDM and CSV are read once, streamed, into a [`RecordStore`] on disk
 //! that gives [`synovia_cohort::PatientRecord`]s back a partition at a time; units are settled here; a [`FeaturePlan`] fitted
 //! on train examples turns a history into a row of numbers, and a [`LabelSpec`] reads an outcome from what came later.
 //!
@@ -18,6 +18,7 @@ mod fhir;
 mod ingest;
 mod json;
 mod labels;
+mod rows;
 mod source;
 mod spill;
 mod summary;
@@ -26,7 +27,7 @@ mod tests;
 mod time;
 mod units;
 
-pub use config::{CsvLayout, Format, FormatConfig};
+pub use config::{CsvLayout, Format, FormatConfig, LongLayout};
 pub use error::RecordsError;
 pub use features::{Feature, FeatureConfig, FeaturePlan, FeatureSource, PlanBuilder, Statistic};
 pub use ingest::{ingest, input_bytes};

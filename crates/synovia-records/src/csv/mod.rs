@@ -1,5 +1,6 @@
 //! Wide tables: a row is what is known of a patient (RFC 4180, with a header).
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use synovia_cohort::{EventKind, EventValue, Patient, StudyLink};
 
 use crate::config::CsvLayout;
 use crate::error::{RecordsError, io};
+use crate::rows::missing;
 use crate::source::{Source, fields, open, split_rows};
 use crate::spill::{Body, Origin, Said, Sink, Token};
 use crate::time::chart_time;
@@ -42,17 +44,18 @@ pub(crate) struct Table {
     columns: Vec<Column>,
 }
 
-/// A cell that says nothing, in any of the ways that tables say it.
-fn missing(cell: &str) -> bool {
-    cell.is_empty() || ["na", "n/a", "nan", "null", "none", "?", "."].iter().any(|m| cell.eq_ignore_ascii_case(m))
+/// What separates the fields of a table: what the pipeline says, else a comma, or a tabulator in a `.tsv`.
+pub(crate) fn delimiter(source: &Source, said: Option<char>) -> u8 {
+    let tabs = source.name.to_ascii_lowercase().contains(".tsv");
+    said.map_or(if tabs { b'\t' } else { b',' }, |c| u8::try_from(c).unwrap_or(b','))
 }
 
 /// The column that was probably meant by `name`: one of nearly its spelling.
-fn nearest(name: &str, header: &[String]) -> Option<String> {
+pub(crate) fn nearest(name: &str, header: &[impl AsRef<str>]) -> Option<String> {
     let name = name.to_lowercase();
-    let distances = header.iter().map(|column| (strsim::damerau_levenshtein(&name, &column.to_lowercase()), column));
+    let distances = header.iter().map(AsRef::as_ref).map(|column| (strsim::damerau_levenshtein(&name, &column.to_lowercase()), column));
     let near = distances.filter(|(distance, column)| distance * 3 <= name.chars().count().max(column.chars().count()));
-    near.min_by_key(|(distance, _)| *distance).map(|(_, column)| column.clone())
+    near.min_by_key(|(distance, _)| *distance).map(|(_, column)| column.to_owned())
 }
 
 /// Share of a column's cells that are numbers when the column is one of numbers and the rest are errors.
@@ -77,8 +80,7 @@ impl Table {
     }
 
     fn open(source: &Source, layout: &CsvLayout, max_row_bytes: usize) -> Result<Self, RecordsError> {
-        let tabs = source.name.to_ascii_lowercase().contains(".tsv");
-        let delimiter = layout.delimiter.map_or(if tabs { b'\t' } else { b',' }, |c| u8::try_from(c).unwrap_or(b','));
+        let delimiter = delimiter(source, layout.delimiter);
         let reader = open(source, &|_| {}).map_err(io(&source.path()))?;
         let mut table: Option<Result<Self, RecordsError>> = None;
         split_rows(reader, max_row_bytes, delimiter, &mut |batch| {
@@ -103,7 +105,7 @@ impl Table {
         table.unwrap_or_else(|| Self::from_header(&[], 1, delimiter, layout, &source.path()))
     }
 
-    fn from_header(header: &[String], line: u64, delimiter: u8, layout: &CsvLayout, path: &Path) -> Result<Self, RecordsError> {
+    fn from_header(header: &[Cow<'_, str>], line: u64, delimiter: u8, layout: &CsvLayout, path: &Path) -> Result<Self, RecordsError> {
         let index = |name: &str| {
             header.iter().position(|h| h == name).ok_or_else(|| RecordsError::MissingColumn {
                 path: path.to_owned(),
@@ -148,7 +150,7 @@ impl Table {
             return sink.trouble(position, format!("{} fields where the header has {}", row.len(), self.n_fields));
         }
         sink.taken("row");
-        let id = row[self.id].as_str();
+        let id = &*row[self.id];
         if missing(id) {
             return sink.trouble(position, "no patient in the id column");
         }
@@ -163,7 +165,7 @@ impl Table {
         let mut patient = Patient { identifiers: vec![id.to_owned()], ..Patient::default() };
         let mut events = Vec::new();
         for column in &self.columns {
-            let cell = row[column.index].as_str();
+            let cell = &*row[column.index];
             if missing(cell) {
                 continue;
             }
@@ -193,8 +195,8 @@ impl Table {
     }
 
     /// Names of a row's pictures, less folder and ending.
-    fn images(&self, row: &[String]) -> Vec<String> {
-        let Some(cell) = self.image.map(|k| row[k].as_str()).filter(|cell| !missing(cell)) else { return Vec::new() };
+    fn images(&self, row: &[Cow<'_, str>]) -> Vec<String> {
+        let Some(cell) = self.image.map(|k| &*row[k]).filter(|cell| !missing(cell)) else { return Vec::new() };
         let stem = Path::new(cell).file_name().map_or(cell.into(), |name| name.to_string_lossy());
         let stem = [".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG"].iter().find_map(|e| stem.strip_suffix(e)).unwrap_or(&stem);
         self.image_names.iter().map(|pattern| pattern.replace("{}", stem)).collect()

@@ -34,7 +34,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 impl Text<'_> {
     pub(crate) fn as_str(&self) -> &str {
-        self.0.trim()
+        // Seldom is there anything to trim.
+        let visible = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
+        let bytes = self.0.as_bytes();
+        if visible(bytes.first()) && visible(bytes.last()) { &self.0 } else { self.0.trim() }
     }
 }
 

@@ -75,19 +75,13 @@ fn number<'q>(
 
 /// The number in its code's unit, or why it can't be had.
 fn settled<'q>(value: f64, unit: &'q str, code: Token<'_>, path: &'static str) -> Result<Value<'q>, Refusal> {
-    units::settle(code, value, unit).map(|(value, unit)| Value::Number { value, unit }).map_err(|error| (path, refusal(code, error, unit)))
+    units::settle(code, value, unit)
+        .map(|(value, unit)| Value::Number { value, unit })
+        .map_err(|error| (path, units::refusal(code, error, unit)))
 }
 
 fn unit_of<'q>(quantity: &'q Quantity<'_>) -> &'q str {
     [quantity.code.as_ref(), quantity.unit.as_ref()].into_iter().map(text).find(|u| !u.is_empty()).unwrap_or_default()
-}
-
-fn refusal(code: Token<'_>, error: units::UnitError, unit: &str) -> String {
-    let expected = units::canonical_unit(&code.to_string()).unwrap_or_default();
-    match error {
-        units::UnitError::Implausible => format!("{code}: {error}"),
-        _ => format!("{code}: {error}{}; expected one like {expected}", shown(unit)),
-    }
 }
 
 /// A ratio (a titre, a concentration in parts) as one number. Its units must be none, or the same.
@@ -104,13 +98,8 @@ fn quotient(numerator: Option<&Quantity<'_>>, denominator: Option<&Quantity<'_>>
     settled(above / below, "1", code, "valueRatio")
 }
 
-/// The unit in a reason, if it is one: a field that holds something else may hold a name.
-fn shown(unit: &str) -> String {
-    if units::is_plain_unit(unit) { format!(" (`{unit}`)") } else { String::new() }
-}
-
 /// An event a component, and one of the whole where it has a value of its own or no components.
-pub(crate) fn observation(mut o: Observation<'_>, at: &mut At<'_>) {
+pub(crate) fn observation(o: &mut Observation<'_>, at: &mut At<'_>) {
     if !at.status(o.status.as_ref(), "status", &["registered", "cancelled", "entered-in-error", "unknown"]) {
         return;
     }

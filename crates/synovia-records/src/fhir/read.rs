@@ -224,7 +224,9 @@ fn take(resource: Resource<'_>, full_url: &str, at: &Where, sink: &mut Sink, dep
             convert::patient(&patient, key_of_full_url(full_url, "Patient"), &mut counted(at, Origin::Patient, sink));
         }
         Resource::Encounter(encounter) => convert::encounter(&encounter, &mut counted(at, Origin::Encounter, sink)),
-        Resource::Observation(observation) => super::observation::observation(*observation, &mut counted(at, Origin::Observation, sink)),
+        Resource::Observation(mut observation) => {
+            super::observation::observation(&mut observation, &mut counted(at, Origin::Observation, sink));
+        }
         Resource::Condition(condition) => convert::condition(&condition, &mut counted(at, Origin::Condition, sink)),
         Resource::Procedure(procedure) => convert::procedure(&procedure, &mut counted(at, Origin::Procedure, sink)),
         Resource::MedicationRequest(request) => taken::medication_request(&request, &mut counted(at, Origin::MedicationRequest, sink)),

@@ -11,6 +11,13 @@ pub(crate) enum Subject<'a> {
 
 /// The id after the last `Type/` of a relative or absolute reference, less a version.
 fn id_of<'a>(reference: &'a str, resource_type: &str) -> Option<&'a str> {
+    // The usual form first: a search for the others costs more than the rest of a small resource.
+    if let Some(id) = reference.strip_prefix(resource_type).and_then(|rest| rest.strip_prefix('/'))
+        && !id.is_empty()
+        && memchr::memchr(b'/', id.as_bytes()).is_none()
+    {
+        return Some(id);
+    }
     let (head, _) = reference.split_once("/_history/").unwrap_or((reference, ""));
     let (before, id) = head.rsplit_once('/')?;
     let (_, kind) = before.rsplit_once('/').unwrap_or(("", before));
@@ -27,7 +34,7 @@ pub(crate) fn subject(reference: &str) -> Subject<'_> {
     match reference {
         "" => Subject::Not("no reference to a subject"),
         _ if reference.starts_with('#') => Subject::Not("the subject is a contained resource"),
-        _ => match id_of(reference, "Patient").or_else(|| urn(reference)) {
+        _ => match urn(reference).or_else(|| id_of(reference, "Patient")) {
             Some(key) => Subject::Key(key.trim()),
             None => Subject::Not("the subject is not a patient"),
         },
@@ -36,7 +43,7 @@ pub(crate) fn subject(reference: &str) -> Subject<'_> {
 
 /// The key of a Medication: contained resources (`#x`) are for the caller.
 pub(crate) fn medication(reference: &str) -> Option<&str> {
-    id_of(reference, "Medication").or_else(|| urn(reference))
+    urn(reference).or_else(|| id_of(reference, "Medication"))
 }
 
 /// The key of a resource by its entry's `fullUrl`.

@@ -17,8 +17,13 @@ pub(crate) enum PieceKind {
     Entry,
     /// A row of a table.
     Row,
+    /// Rows of a row group of a Parquet file: [`Piece::line`] is its number, [`Piece::range`] the rows in it and
+    /// [`Piece::place`] the number of the first of them in the file.
+    Stretch,
     /// A whole JSON file, still to be cut: small enough for a worker to read in one pass.
     File,
+    /// The same, still to be read by the worker: its bytes then stay with the core that parses them.
+    Unread,
 }
 
 /// One line, entry or row.

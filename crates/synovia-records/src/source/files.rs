@@ -9,6 +9,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::config::Format;
 use crate::error::{RecordsError, io};
+use crate::rows::{in_meds, table_of};
 
 /// How a file is cut into pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,10 @@ pub(crate) enum Layout {
     Lines,
     /// A Bundle, or one resource.
     Json,
-    /// A table.
+    /// A table of text.
     Table,
+    /// A table in Parquet.
+    Parquet,
 }
 
 /// A file to read. There may be one a patient, so it is small.
@@ -47,17 +50,33 @@ impl Format {
     pub(crate) const fn endings(self) -> &'static str {
         match self {
             Self::Fhir => ".ndjson, .jsonl or .json (each also .gz)",
+            Self::Meds => ".parquet under data or metadata",
+            Self::Omop => "table of OMOP CDM 5.4 that is read (.csv, .tsv, each also .gz, or .parquet)",
             Self::Csv => ".csv or .tsv (each also .gz)",
         }
     }
 
+    /// A file that belongs to the format, though nothing of it is read.
+    fn knows(self, name: &str) -> bool {
+        self == Self::Meds && in_meds(name) == Some(false)
+    }
+
     fn layout(self, name: &str) -> Option<(Layout, bool)> {
+        let read = match self {
+            Self::Meds => in_meds(name) == Some(true),
+            Self::Omop => table_of(name).is_some(),
+            Self::Fhir | Self::Csv => true,
+        };
+        if !read {
+            return None;
+        }
         let name = name.to_ascii_lowercase();
         let (stem, gzip) = name.strip_suffix(".gz").map_or((name.as_str(), false), |stem| (stem, true));
         let layout = match (self, stem.rsplit_once('.')?.1) {
             (Self::Fhir, "ndjson" | "jsonl") => Layout::Lines,
             (Self::Fhir, "json") => Layout::Json,
-            (Self::Csv, "csv" | "tsv") => Layout::Table,
+            (Self::Csv | Self::Omop, "csv" | "tsv") => Layout::Table,
+            (Self::Meds | Self::Omop, "parquet") if !gzip => Layout::Parquet,
             _ => return None,
         };
         Some((layout, gzip))
@@ -106,7 +125,9 @@ const NEUTRAL: [&str; 36] = [
 /// A number of more digits may be a patient's.
 const MAX_NUMBER_DIGITS: usize = 3;
 /// Files of many patients by their format, so that their names are seldom one's.
-const OF_MANY: [&str; 4] = [".ndjson", ".jsonl", ".csv", ".tsv"];
+const OF_MANY: [&str; 5] = [".ndjson", ".jsonl", ".csv", ".tsv", ".parquet"];
+/// Folders of MEDS, which name nobody.
+const MEDS_FOLDERS: [&str; 6] = ["data/", "metadata/", "train/", "tuning/", "held_out/", "test/"];
 
 /// What the `k`-th (from 0) of `n` files (`what` they are) is called in a log: its name where that is a resource's type with a
 /// short number or none (`Bundle-12.json`), or of a format that holds many patients (`part-3.ndjson`) and without a long number or
@@ -115,6 +136,7 @@ pub(crate) fn sayable(name: &str, what: &str, k: usize, n: usize) -> String {
     let lower = name.to_ascii_lowercase();
     let stem = lower.strip_suffix(".gz").unwrap_or(&lower);
     let of_many = OF_MANY.iter().find_map(|ending| stem.strip_suffix(ending));
+    let of_many = of_many.map(|stem| MEDS_FOLDERS.iter().fold(stem, |stem, folder| stem.strip_prefix(folder).unwrap_or(stem)));
     let stem = of_many.or_else(|| stem.strip_suffix(".json")).unwrap_or(stem);
     let short = !stem.as_bytes().windows(MAX_NUMBER_DIGITS + 1).any(|window| window.iter().all(u8::is_ascii_digit));
     let (word, number) = stem.split_at(stem.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(stem.len()));
@@ -157,6 +179,7 @@ pub(crate) fn find(path: &Path, format: Format) -> Result<(Vec<Source>, Vec<Stri
                         let n_bytes = std::fs::metadata(&file).map_or(0, |m| m.len());
                         found.push(Source { folder: root.clone(), name: name.into(), layout, gzip, n_bytes });
                     }
+                    _ if name.to_str().is_some_and(|name| format.knows(name)) => {}
                     _ => others.push(name.to_string_lossy().into_owned()),
                 }
             }
@@ -199,9 +222,15 @@ mod tests {
 
     #[test]
     fn a_name_that_may_be_a_patients_is_not_said() {
-        for name in
-            ["Observation.ndjson", "Observation-3.ndjson.gz", "Observation.000.ndjson", "bundle.json", "patient_12.csv", "part-a.ndjson"]
-        {
+        for name in [
+            "data/train/0.parquet",
+            "Observation.ndjson",
+            "Observation-3.ndjson.gz",
+            "Observation.000.ndjson",
+            "bundle.json",
+            "patient_12.csv",
+            "part-a.ndjson",
+        ] {
             assert_eq!(sayable(name, "file", 4, 9), name);
         }
         for name in

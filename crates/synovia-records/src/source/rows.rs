@@ -1,5 +1,6 @@
 //! Rows of a table, of bounded length, and their fields.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use super::batch::{Batch, PieceKind, read_failure};
@@ -84,9 +85,23 @@ pub(crate) fn split_rows(reader: impl Read, max_bytes: usize, delimiter: u8, sen
     }
 }
 
+const NOT_UTF8: &str = "not UTF-8";
+const CARRIAGE_RETURN: &str = "a carriage return within the line: lines are to end with \\n or \\r\\n";
+
 /// The fields of a row, trimmed, or why it has none.
-pub(crate) fn fields(row: &[u8], delimiter: u8) -> Result<Vec<String>, &'static str> {
-    const NOT_UTF8: &str = "not UTF-8";
+pub(crate) fn fields(row: &[u8], delimiter: u8) -> Result<Vec<Cow<'_, str>>, &'static str> {
+    if memchr::memchr(b'"', row).is_some() {
+        return quoted_fields(row, delimiter);
+    }
+    let row = std::str::from_utf8(row).map_err(|_| NOT_UTF8)?;
+    let row = row.trim_end_matches(['\r', '\n']);
+    if row.contains('\r') {
+        return Err(CARRIAGE_RETURN);
+    }
+    Ok(row.split(char::from(delimiter)).map(|field| field.trim().into()).collect())
+}
+
+fn quoted_fields(row: &[u8], delimiter: u8) -> Result<Vec<Cow<'_, str>>, &'static str> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -96,10 +111,10 @@ pub(crate) fn fields(row: &[u8], delimiter: u8) -> Result<Vec<String>, &'static 
         .from_reader(row);
     let mut record = csv::StringRecord::new();
     let there = reader.read_record(&mut record).map_err(|_| NOT_UTF8)?;
-    let fields = if there { record.iter().map(str::to_owned).collect() } else { Vec::new() };
+    let fields = if there { record.iter().map(|field| field.to_owned().into()).collect() } else { Vec::new() };
     // To the csv crate a carriage return ends a record wherever it stands.
     if there && reader.read_record(&mut record).map_err(|_| NOT_UTF8)? {
-        return Err("a carriage return within the line: lines are to end with \\n or \\r\\n");
+        return Err(CARRIAGE_RETURN);
     }
     Ok(fields)
 }
@@ -112,7 +127,8 @@ mod tests {
     fn check(text: &str, rows: &[(u64, &[&str])], trouble: &str) {
         let (mut got, mut troubles) = (Vec::new(), Vec::new());
         split_rows(text.as_bytes(), 1000, b',', &mut |batch| {
-            got.extend(batch.pieces.iter().map(|p| (p.place, fields(&batch.bytes[p.range.clone()], b',').unwrap())));
+            let owned = |row: Vec<Cow<'_, str>>| row.into_iter().map(Cow::into_owned).collect();
+            got.extend(batch.pieces.iter().map(|p| (p.place, owned(fields(&batch.bytes[p.range.clone()], b',').unwrap()))));
             troubles.extend(batch.troubles.iter().map(|t| format!("{}: {}", t.position, t.reason)));
             true
         });

@@ -1,7 +1,11 @@
 //! A compact binary form: LEB128 integers, length-prefixed text, the bytes of `f64`.
 
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use synovia_cohort::{Event, EventKind, EventValue, Patient, Sex, StudyLink, Time};
 
 use super::said::{Said, Token, Value};
@@ -32,18 +36,43 @@ fn put_time(out: &mut Vec<u8>, time: Option<Time>) {
     put_i64(out, time.map_or(0, Time::seconds));
 }
 
-/// Strings that occur again and again, each held once.
+/// A string that can be looked for by its bytes, before they are known to be one.
+#[derive(PartialEq, Eq)]
+struct Name(Arc<str>);
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_bytes().hash(state);
+    }
+}
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// Strings that occur again and again, each held and looked at once.
 #[derive(Default)]
-pub(crate) struct Interner(std::collections::HashSet<Arc<str>>);
+pub(crate) struct Interner(HashSet<Name, RandomState>);
 
 impl Interner {
     pub(crate) fn get(&mut self, text: &str) -> Arc<str> {
-        if let Some(found) = self.0.get(text) {
-            return found.clone();
+        if let Some(found) = self.0.get(text.as_bytes()) {
+            return found.0.clone();
         }
         let new: Arc<str> = text.into();
-        self.0.insert(new.clone());
+        self.0.insert(Name(new.clone()));
         new
+    }
+
+    /// The next text.
+    fn read(&mut self, from: &mut Cursor<'_>) -> Result<Arc<str>, Corrupt> {
+        let bytes = from.text_bytes()?;
+        match self.0.get(bytes) {
+            Some(found) => Ok(found.0.clone()),
+            None => std::str::from_utf8(bytes).map(|text| self.get(text)).map_err(|_| Corrupt),
+        }
     }
 }
 
@@ -87,9 +116,14 @@ impl<'a> Cursor<'a> {
         Ok(f64::from_le_bytes(self.bytes(8)?.try_into().map_err(|_| Corrupt)?))
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, Corrupt> {
+    /// The bytes of a text.
+    pub(crate) fn text_bytes(&mut self) -> Result<&'a [u8], Corrupt> {
         let n = self.u64()?;
-        std::str::from_utf8(self.bytes(usize::try_from(n).map_err(|_| Corrupt)?)?).map_err(|_| Corrupt)
+        self.bytes(usize::try_from(n).map_err(|_| Corrupt)?)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, Corrupt> {
+        std::str::from_utf8(self.text_bytes()?).map_err(|_| Corrupt)
     }
 
     fn time(&mut self) -> Result<Option<Time>, Corrupt> {
@@ -129,8 +163,8 @@ fn put_value(out: &mut Vec<u8>, value: Value<'_>) {
 fn get_value(from: &mut Cursor<'_>, names: &mut Interner) -> Result<EventValue, Corrupt> {
     Ok(match from.u8()? {
         0 => EventValue::None,
-        1 => EventValue::Number { value: from.f64()?, unit: names.get(from.text()?) },
-        2 => EventValue::Code(names.get(from.text()?)),
+        1 => EventValue::Number { value: from.f64()?, unit: names.read(from)? },
+        2 => EventValue::Code(names.read(from)?),
         3 => EventValue::Text(from.text()?.into()),
         _ => return Err(Corrupt),
     })
@@ -162,8 +196,8 @@ pub(crate) fn get_event(from: &mut Cursor<'_>, names: &mut Interner) -> Result<E
     Ok(Event {
         time: Time::from_seconds(from.i64()?),
         kind: *KINDS.get(from.u8()? as usize).ok_or(Corrupt)?,
-        code: names.get(from.text()?),
-        display: names.get(from.text()?),
+        code: names.read(from)?,
+        display: names.read(from)?,
         value: get_value(from, names)?,
     })
 }
@@ -214,7 +248,7 @@ pub(crate) fn get_patient(from: &mut Cursor<'_>, names: &mut Interner) -> Result
     let named = from.u8()? != 0;
     let digest = from.u64()?;
     let name_digest = named.then_some(digest);
-    let facts = (0..from.u64()?).map(|_| Ok((names.get(from.text()?), get_value(from, names)?))).collect::<Result<_, _>>()?;
+    let facts = (0..from.u64()?).map(|_| Ok((names.read(from)?, get_value(from, names)?))).collect::<Result<_, _>>()?;
     Ok(Patient { identifiers, birth, sex, name_digest, death, facts })
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
+use foldhash::fast::RandomState;
 use rayon::prelude::*;
 use synovia_cohort::{Patient, Rejected, StudyLink};
 
@@ -28,6 +29,8 @@ pub(crate) struct Context<'a> {
 /// An item as it lies in the raw file.
 struct Item<'a> {
     key: &'a str,
+    /// Place of the key among all, once it is known.
+    rank: u32,
     at: Place,
     origin: Origin,
     tag: u8,
@@ -51,9 +54,30 @@ fn items(bytes: &[u8]) -> Result<Vec<Item<'_>>, Corrupt> {
         let tag = item.u8()?;
         let body = item.0;
         let seconds = if tag == TAG_EVENT { item.i64()? } else { 0 };
-        found.push(Item { key, at, origin, tag, seconds, body, whole });
+        found.push(Item { key, rank: 0, at, origin, tag, seconds, body, whole });
     }
     Ok(found)
+}
+
+/// Numbers the keys in their order, so that items can be sorted without comparing texts.
+fn rank(items: &mut [Item<'_>]) {
+    let mut numbers: HashMap<&str, u32, RandomState> = HashMap::default();
+    let mut last = ("", 0);
+    for item in &mut *items {
+        // What is said of a patient mostly comes together.
+        if numbers.is_empty() || item.key != last.0 {
+            let next = numbers.len() as u32;
+            last = (item.key, *numbers.entry(item.key).or_insert(next));
+        }
+        item.rank = last.1;
+    }
+    let mut keys: Vec<(&str, u32)> = numbers.into_iter().collect();
+    keys.sort_unstable();
+    let mut ranks = vec![0; keys.len()];
+    for (rank, (_, number)) in keys.into_iter().enumerate() {
+        ranks[number as usize] = rank as u32;
+    }
+    items.iter_mut().for_each(|item| item.rank = ranks[item.rank as usize]);
 }
 
 fn damaged(path: &Path) -> impl FnOnce(Corrupt) -> RecordsError + '_ {
@@ -272,13 +296,17 @@ impl Part<'_> {
             items.retain(|item| !aliases.contains_key(&(item.key, item.at.file)));
         }
         // Patients first, then events by time, then as the source had them.
-        items.sort_unstable_by(|a, b| a.key.cmp(b.key).then(a.tag.cmp(&b.tag)).then(a.seconds.cmp(&b.seconds)).then(a.at.cmp(&b.at)));
-        for group in items.chunk_by(|a, b| a.key == b.key) {
+        rank(&mut items);
+        items.sort_unstable_by_key(|item| (item.rank, item.tag, item.seconds, item.at));
+        for group in items.chunk_by(|a, b| a.rank == b.rank) {
             let n_definitions = group.iter().take_while(|item| item.tag == TAG_PATIENT).count();
             if n_definitions > 0 {
                 self.patient(group, n_definitions)?;
             } else {
-                self.reject_each(group, "the subject is not among the Patient resources");
+                let of_row = group.iter().any(|item| item.origin == Origin::Row);
+                let reason =
+                    if of_row { "the person is not in the table of persons" } else { "the subject is not among the Patient resources" };
+                self.reject_each(group, reason);
             }
         }
         Ok(())
@@ -310,8 +338,13 @@ impl Part<'_> {
         for item in &group[n_definitions..] {
             match item.tag {
                 TAG_EVENT => {
-                    let mut event = get_event(&mut Cursor(item.body), &mut names)?;
-                    if let Some(key) = event.code.strip_prefix(MEDICATION_PREFIX) {
+                    // Most events stay as they are: only the code is looked at.
+                    let mut head = Cursor(item.body);
+                    head.i64()?;
+                    head.u8()?;
+                    if head.text_bytes()?.starts_with(MEDICATION_PREFIX.as_bytes()) {
+                        let mut event = get_event(&mut Cursor(item.body), &mut names)?;
+                        let key = event.code.strip_prefix(MEDICATION_PREFIX).unwrap_or_default();
                         let Some((code, display)) = self.context.medications.get(key, item.at.file) else {
                             let element = format!("{}.medicationReference", item.origin.name());
                             self.reject(item, &element, "not among the Medication resources");

@@ -3,6 +3,7 @@
 mod csv;
 mod features;
 mod fhir;
+mod formats;
 mod hostile;
 mod labels;
 mod oracle;

@@ -89,6 +89,18 @@ pub(crate) fn settle<'a>(code: Token<'_>, value: f64, unit: &'a str) -> Result<(
     }
 }
 
+/// Why a number of `code` can't be had, in words.
+pub(crate) fn refusal(code: Token<'_>, error: UnitError, unit: &str) -> String {
+    // The unit is shown only if it is one: a field that holds something else may hold a name.
+    let shown = if is_plain_unit(unit) { format!(" (`{unit}`)") } else { String::new() };
+    let expected = canonical_unit(&code.to_string()).unwrap_or_default();
+    match error {
+        UnitError::Implausible => format!("{code}: {error}"),
+        UnitError::NotFinite => error.to_string(),
+        _ => format!("{code}: {error}{shown}; expected one like {expected}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -138,6 +138,7 @@ pub fn audit_run(run: &Path) -> anyhow::Result<Audit> {
         let relative = folder.strip_prefix(run).unwrap_or(&folder);
         let settings = settings(run, relative)?;
         let text = |section: &str, key: &str| settings.get(section)?.get(key)?.as_str().map(str::to_owned);
+        let has = |section: &str, key: &str| settings.get(section).is_some_and(|section| section.get(key).is_some());
         let place = Place {
             name: relative.display().to_string(),
             reader: CohortReader::open(&folder)?,
@@ -146,7 +147,7 @@ pub fn audit_run(run: &Path) -> anyhow::Result<Audit> {
             store: store.as_ref(),
             history_days: text("records", "history").and_then(|span| span.parse::<TimeSpan>().ok()).map(TimeSpan::days),
             group: settings["cohort"]["split"].get("group").and_then(|group| Named::deserialize(group).ok()),
-            timeless: text("records", "format").is_some_and(|format| format == "csv"),
+            timeless: text("records", "format").is_some_and(|format| format == "csv") && !has("records", "columns"),
             folder,
         };
         audit.examples += place.reader.rows().len();

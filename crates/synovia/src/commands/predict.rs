@@ -10,7 +10,7 @@ use synovia_cohort::{Example, ExampleId, PatientId, PatientRecord, Rejected, Rej
 use synovia_evaluation::{ConformalSets, ModalityPattern, label_names};
 use synovia_images::{ImagesError, Login, Places, Preparation, Server, Source};
 use synovia_onnx::{Session, presence_input};
-use synovia_records::{FeaturePlan, Format, FormatConfig, RecordStore};
+use synovia_records::{FeaturePlan, FormatConfig, RecordStore};
 
 use super::Context;
 use crate::cli::PredictArgs;
@@ -136,7 +136,7 @@ fn for_each_example(
         }
         alone.retain(|&k| links.owners[k].is_none());
         let by_patient = links.by_patient();
-        let timeless = exported.records.as_ref().is_some_and(|format| format.format == Format::Csv);
+        let timeless = exported.records.as_ref().is_some_and(FormatConfig::is_timeless);
         for partition in 0..store.n_partitions() {
             for record in store.load(partition)? {
                 let of_patient = by_patient.get(&record.id).map_or(&[][..], Vec::as_slice);

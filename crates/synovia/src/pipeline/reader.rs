@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use synovia_images::{BurnedIn, Login, Selection, Server, Window};
-use synovia_records::Statistic;
+use synovia_records::{Format, LongLayout, Statistic};
 use synovia_training::Balance;
 
 use super::PROVENANCE;
@@ -50,7 +50,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
 
     let images = top.has("images").then(|| read_images(&open(&top, "images", &IMAGES_KEYS)));
     let records = if top.has("records") {
-        let known = ["path", "format", "history", "features", "categories", "id", "image", "time"];
+        let known = ["path", "format", "history", "features", "categories", "id", "image", "time", "columns"];
         Some(read_records(&open(&top, "records", &known)))
     } else {
         let advice = if images.is_some() {
@@ -63,7 +63,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
     };
     let source = match records.as_ref().and_then(|records| records.as_ref()) {
         Some(Records { format: RecordFormat::Csv { features, .. }, path }) => Source::Csv { features, columns: header(path) },
-        Some(Records { format: RecordFormat::Fhir { .. }, .. }) => Source::Fhir,
+        Some(_) => Source::Events,
         None => Source::Unknown,
     };
     let cohort = reader_cohort::read(&open(&top, "cohort", &reader_cohort::KEYS), images.is_some(), &source);
@@ -240,12 +240,15 @@ fn header(path: &Path) -> Option<Vec<String>> {
 
 fn read_records(section: &Section<'_>) -> Option<Records> {
     let path = read_path(section, false);
-    let later = "is not read by this version; formats that are";
-    let csv = section.choice("format", &[("fhir", false), ("csv", true)], &[("meds", later), ("omop", later)]);
+    let formats = [("fhir", Format::Fhir), ("meds", Format::Meds), ("omop", Format::Omop), ("csv", Format::Csv)];
+    let format = section.choice("format", &formats, &[]);
     if !section.has("format") {
-        section.missing("format", "write format = \"fhir\" or format = \"csv\"");
+        section.missing("format", "write format = \"fhir\", \"meds\", \"omop\" or \"csv\"");
     }
-    let format = if csv? { read_csv(section, path.as_deref()) } else { read_fhir(section) };
+    let format = match format? {
+        Format::Csv if !section.has("columns") => read_csv(section, path.as_deref()),
+        format => read_events(section, format, path.as_deref()),
+    };
     Some(Records { path: path?, format: format? })
 }
 
@@ -257,11 +260,17 @@ fn read_history(section: &Section<'_>) -> Option<History> {
     section.span("history").map(History::Last)
 }
 
-fn read_fhir(section: &Section<'_>) -> Option<RecordFormat> {
-    for key in ["id", "image", "time", "categories"] {
-        if section.has(key) {
-            section.wrong(key, format!("{} is for format = \"csv\"; FHIR says itself who, what and when: remove it", section.name(key)));
-        }
+fn read_events(section: &Section<'_>, format: Format, path: Option<&Path>) -> Option<RecordFormat> {
+    for key in ["id", "image", "time", "categories"].into_iter().filter(|key| section.has(key)) {
+        let advice = match format {
+            Format::Fhir => "is for format = \"csv\"; FHIR says itself who, what and when: remove it",
+            Format::Csv => "is for a table with a row a patient, and `columns` for one with a statement a row: remove one of them",
+            Format::Meds | Format::Omop => "is for format = \"csv\": remove it",
+        };
+        section.wrong(key, format!("{} {advice}", section.name(key)));
+    }
+    if format != Format::Csv && section.has("columns") {
+        section.wrong("columns", format!("{} is for format = \"csv\": remove it", section.name("columns")));
     }
     let features = match section.get("features").map(|node| &node.value) {
         None => Features::default(),
@@ -288,7 +297,34 @@ fn read_fhir(section: &Section<'_>) -> Option<RecordFormat> {
         }
     };
     let history = read_history(section).or_else(|| TimeSpan::new(365, TimeUnit::Day).ok().map(History::Last))?;
-    Some(RecordFormat::Fhir { history, features })
+    Some(match format {
+        Format::Fhir => RecordFormat::Fhir { history, features },
+        Format::Meds => RecordFormat::Meds { history, features },
+        Format::Omop => RecordFormat::Omop { history, features },
+        Format::Csv => RecordFormat::Long { columns: read_columns(section, path)?, history, features },
+    })
+}
+
+/// Which columns of a long table say what.
+fn read_columns(section: &Section<'_>, path: Option<&Path>) -> Option<LongLayout> {
+    let (table, place) = section.table("columns")?;
+    let known = ["patient", "time", "code", "system", "name", "kind", "value", "unit", "text"];
+    let inner = Section::new("records.columns", place, Some(table), &known, section.problems);
+    let needed = |key: &str| {
+        if !inner.has(key) {
+            inner.missing(key, "name the column of the table");
+        }
+        inner.word(key)
+    };
+    let header = path.and_then(header);
+    for key in known {
+        if let (Some(header), Some(column)) = (&header, inner.word(key)) {
+            check_column(&inner, key, &column, &header.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+    let (patient, time, code) = (needed("patient"), needed("time"), needed("code"));
+    let [system, name, kind, value, unit, text] = ["system", "name", "kind", "value", "unit", "text"].map(|key| inner.word(key));
+    Some(LongLayout { patient: patient?, time: time?, code: code?, system, name, kind, value, unit, text, delimiter: None })
 }
 
 fn read_statistics(section: &Section<'_>) -> Option<Vec<Statistic>> {
@@ -334,7 +370,7 @@ fn read_csv(section: &Section<'_>, path: Option<&Path>) -> Option<RecordFormat> 
         link
     });
     for key in ["time", "history"].into_iter().filter(|key| section.has(key)) {
-        let advice = "its facts hold at any time: remove it, or bring the data as FHIR";
+        let advice = "its facts hold at any time: remove it, or name the `columns` of a table with a statement a row";
         section.wrong(key, format!("{} is not read of a table by this version; {advice}", section.name(key)));
     }
     let features = section.texts("features");

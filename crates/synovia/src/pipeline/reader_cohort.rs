@@ -56,10 +56,10 @@ fn check_source(section: &Section<'_>, cohort: &Cohort, source: &Source<'_>) {
         Source::Csv { columns, .. } => {
             let timed = ["index", "prediction", "image_within", "gap", "censored", "competing"];
             for key in timed.into_iter().filter(|key| section.has(key)) {
-                section.wrong(key, format!("`{key}` needs times, which a table of format = \"csv\" does not have: remove it"));
+                section.wrong(key, format!("`{key}` needs times, which a table with a row a patient does not have: remove it"));
             }
             if matches!(cohort.split, SplitSettings::Time { .. }) {
-                section.wrong("split", "a split by time needs times, which a table of format = \"csv\" does not have");
+                section.wrong("split", "a split by time needs times, which a table with a row a patient does not have");
             }
             for (key, rules) in [("include", &cohort.include), ("exclude", &cohort.exclude)] {
                 if rules.iter().any(|rule| !matches!(rule.question, Question::Column { .. } | Question::Has { has: Modality::Image })) {
@@ -86,7 +86,7 @@ fn check_source(section: &Section<'_>, cohort: &Cohort, source: &Source<'_>) {
                 cohort.columns().for_each(|name| check_column(section, key_of(name), name, &columns));
             }
         }
-        Source::Fhir => {
+        Source::Events => {
             if let Some(name) = cohort.columns().next() {
                 let advice = "of a chart a rule asks for an event, and a group or site is an `identifier` or an `observation`";
                 section.wrong("include", format!("`column` (\"{name}\") is for format = \"csv\"; {advice}"));

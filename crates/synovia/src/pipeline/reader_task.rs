@@ -9,7 +9,8 @@ use super::tree::Value;
 
 /// What labels can come from.
 pub(super) enum Source<'a> {
-    Fhir,
+    /// Records with times: FHIR, MEDS, OMOP, a long table.
+    Events,
     Csv {
         features: &'a [String],
         /// The table's columns, where its header could be read.
@@ -118,12 +119,15 @@ fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Optio
         return None;
     };
     match (key, source) {
-        ("column", Source::Fhir) => {
-            label.wrong(key, "`column` is for format = \"csv\"; of FHIR a label is a condition or an observation");
+        ("column", Source::Events) => {
+            label.wrong(key, "`column` is for format = \"csv\"; of events a label is a condition or an observation");
             return None;
         }
         ("condition" | "observation", Source::Csv { .. }) => {
-            label.wrong(key, format!("`{key}` is for format = \"fhir\"; of a table a label is a column"));
+            label.wrong(
+                key,
+                format!("`{key}` is for events (FHIR, MEDS, OMOP, `columns`); of a table with a row a patient a label is a column"),
+            );
             return None;
         }
         _ => {}

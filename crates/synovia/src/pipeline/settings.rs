@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Task, TaskKind};
-use synovia_records::Statistic;
+use synovia_records::{LongLayout, Statistic};
 use synovia_training::Balance;
 
 pub use super::settings_cohort::{
@@ -107,6 +107,30 @@ pub enum RecordFormat {
         /// Which of the record becomes features. Default [`Features::default`].
         features: Features,
     },
+    /// MEDS: Parquet shards, a statement a row.
+    Meds {
+        /// As of FHIR.
+        history: History,
+        /// As of FHIR.
+        features: Features,
+    },
+    /// OMOP CDM 5.4: a file a table, CSV or Parquet.
+    Omop {
+        /// As of FHIR.
+        history: History,
+        /// As of FHIR.
+        features: Features,
+    },
+    /// A table with a header, a statement a row: `format = "csv"` with `columns`.
+    #[serde(rename = "csv")]
+    Long {
+        /// Which columns say who, when, what and how much.
+        columns: LongLayout,
+        /// As of FHIR.
+        history: History,
+        /// As of FHIR.
+        features: Features,
+    },
     /// A table with a header, a row a patient. Its facts have no times: that they were known at the prediction time is
     /// what listing them as features says.
     Csv {
@@ -144,14 +168,27 @@ impl Serialize for History {
 impl Records {
     /// How many days before the prediction time count; `None` for no limit.
     pub fn history_days(&self) -> Option<f64> {
-        match self.format {
-            RecordFormat::Fhir { history: History::Last(span), .. } => Some(span.days()),
-            RecordFormat::Fhir { history: History::All, .. } | RecordFormat::Csv { .. } => None,
+        match self.format.events()?.0 {
+            History::Last(span) => Some(span.days()),
+            History::All => None,
         }
     }
 }
 
-/// Which facts of a FHIR record become features.
+impl RecordFormat {
+    /// How far back events count and which become features, where the records are events.
+    pub const fn events(&self) -> Option<(&History, &Features)> {
+        match self {
+            Self::Fhir { history, features }
+            | Self::Meds { history, features }
+            | Self::Omop { history, features }
+            | Self::Long { history, features, .. } => Some((history, features)),
+            Self::Csv { .. } => None,
+        }
+    }
+}
+
+/// Which events of a record become features.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Features {

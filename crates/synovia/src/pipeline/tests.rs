@@ -133,6 +133,24 @@ fn which_images_and_how_they_are_shown() {
     wrong(parse(&views, &[]), "`views` in [images]: only DICOM files tell it");
 }
 
+/// What is written of a pipeline reads as the same pipeline, whatever its records are.
+#[test]
+fn records_in_each_format() {
+    for (format, known) in [
+        ("format = \"meds\"", synovia_records::Format::Meds),
+        ("format = \"omop\"", synovia_records::Format::Omop),
+        ("format = \"csv\"\ncolumns = { patient = \"p\", time = \"t\", code = \"c\", unit = \"u\" }", synovia_records::Format::Csv),
+    ] {
+        let pipeline = parse(&LUNG.replace("format = \"fhir\"", format), &[]).unwrap();
+        let config = pipeline.format_config();
+        assert_eq!((config.format, config.is_timeless()), (known, false));
+        assert_eq!(config.long.as_ref().map(|layout| layout.unit.as_deref()), (known == synovia_records::Format::Csv).then_some(Some("u")));
+        assert_eq!(pipeline.records.history_days(), Some(365.0));
+        assert_eq!(pipeline.feature_config().max_features, 128);
+        assert_eq!(parse(&pipeline.resolved_toml(&[]).unwrap(), &[]).unwrap(), pipeline);
+    }
+}
+
 #[test]
 fn defaults_are_written_out() {
     check(

@@ -52,6 +52,9 @@ impl Pipeline {
     pub fn format_config(&self) -> FormatConfig {
         match &self.records.format {
             RecordFormat::Fhir { .. } => FormatConfig::fhir(),
+            RecordFormat::Meds { .. } => FormatConfig::meds(),
+            RecordFormat::Omop { .. } => FormatConfig::omop(),
+            RecordFormat::Long { columns, .. } => FormatConfig::long(columns.clone()),
             RecordFormat::Csv { id, image, features, categories } => FormatConfig::csv(CsvLayout {
                 id: id.clone(),
                 image: image.as_ref().map(|link| link.column.clone()),
@@ -112,8 +115,9 @@ impl Pipeline {
     /// Which facts and codes become features.
     pub fn feature_config(&self) -> FeatureConfig {
         let none = FeatureConfig { age: false, sex: false, codes: Some(Vec::new()), ..FeatureConfig::default() };
-        match &self.records.format {
-            RecordFormat::Fhir { features: Features::Frequent { cap, min_share, statistics, windows, roll_up }, .. } => FeatureConfig {
+        match (&self.records.format, self.records.format.events()) {
+            (RecordFormat::Csv { features, .. }, _) => FeatureConfig { facts: features.clone(), ..none },
+            (_, Some((_, Features::Frequent { cap, min_share, statistics, windows, roll_up }))) => FeatureConfig {
                 max_features: *cap,
                 min_share: *min_share,
                 statistics: statistics.clone(),
@@ -121,13 +125,13 @@ impl Pipeline {
                 roll_up: *roll_up,
                 ..FeatureConfig::default()
             },
-            RecordFormat::Fhir { features: Features::Listed(listed), .. } => {
+            (_, Some((_, Features::Listed(listed)))) => {
                 let has = |name: &str| listed.iter().any(|listed| listed == name);
                 let codes: Vec<String> = listed.iter().filter(|name| name.contains('|')).cloned().collect();
                 // A code with several coded answers is several features, so that no cap goes with a list.
                 FeatureConfig { age: has("age"), sex: has("sex"), max_features: usize::MAX, codes: Some(codes), ..none }
             }
-            RecordFormat::Csv { features, .. } => FeatureConfig { facts: features.clone(), ..none },
+            (_, None) => none,
         }
     }
 }

@@ -100,18 +100,26 @@ fn table(store: &RecordStore, out: &Path) -> anyhow::Result<(usize, u64, usize)>
         Column::new("sex".into(), rows.iter().map(sex).collect::<Vec<_>>()),
         Column::new("birth".into(), rows.iter().map(|row| row.birth).collect::<Vec<_>>()),
     ];
-    let measured = most_frequent(measured, N_MEASURED);
+    let (measured, codes) = (most_frequent(measured, N_MEASURED), most_frequent(codes, N_CODES));
+    let place = |codes: &[Arc<str>]| codes.iter().enumerate().map(|(k, code)| (code.clone(), k)).collect::<HashMap<_, _>>();
+    let (of_measured, of_codes) = (place(&measured), place(&codes));
+    // A row at a time: it lies together, the same code of all rows does not.
+    let mut values: Vec<Vec<Option<Measured>>> = vec![vec![None; rows.len()]; measured.len()];
+    let mut has: Vec<Vec<f64>> = vec![vec![0.0; rows.len()]; codes.len()];
+    for (k, row) in rows.iter().enumerate() {
+        row.measured.iter().for_each(|(code, m)| of_measured.get(code).into_iter().for_each(|&column| values[column][k] = Some(*m)));
+        row.has.keys().for_each(|code| of_codes.get(code).into_iter().for_each(|&column| has[column][k] = 1.0));
+    }
     let statistics: [(&str, fn(&Measured) -> f64); 3] =
         [("last", |m| m.last), ("mean", |m| m.sum / m.count as f64), ("count", |m| m.count as f64)];
     for (name, of) in statistics {
-        for code in &measured {
-            let values: Vec<Option<f64>> = rows.iter().map(|row| row.measured.get(code).map(of)).collect();
+        for (code, values) in measured.iter().zip(&values) {
+            let values: Vec<Option<f64>> = values.iter().map(|m| m.as_ref().map(of)).collect();
             columns.push(Column::new(format!("{code}_{name}").as_str().into(), values));
         }
     }
-    for code in most_frequent(codes, N_CODES) {
-        let values: Vec<f64> = rows.iter().map(|row| if row.has.contains_key(&code) { 1.0 } else { 0.0 }).collect();
-        columns.push(Column::new(format!("has_{code}").as_str().into(), values));
+    for (code, has) in codes.iter().zip(has) {
+        columns.push(Column::new(format!("has_{code}").as_str().into(), has));
     }
     columns.push(Column::new("age".into(), rows.iter().map(age).collect::<Vec<_>>()));
     // The peer's index, the patient, is no column of it.

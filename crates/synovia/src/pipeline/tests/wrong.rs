@@ -163,8 +163,23 @@ fn words() {
     );
     lung(
         "format = \"fhir\"",
-        "format = \"omop\"",
-        &expect![[r#"p.toml:9: format = "omop" is not read by this version; formats that are: fhir, csv"#]],
+        "format = \"omap\"",
+        &expect![[r#"p.toml:9: `format` in [records] is "omap"; allowed: fhir, meds, omop, csv; did you mean "omop"?"#]],
+    );
+    lung(
+        "format = \"fhir\"",
+        "format = \"meds\"\ncolumns = { patient = \"p\" }\nid = \"p\"",
+        &expect![[r#"
+            p.toml:10: `columns` in [records] is for format = "csv": remove it
+            p.toml:11: `id` in [records] is for format = "csv": remove it"#]],
+    );
+    lung(
+        "format = \"fhir\"",
+        "format = \"csv\"\ncolumns = { patient = \"p\", tme = \"t\" }",
+        &expect![[r#"
+        p.toml:10: unknown key `tme` in records.columns; did you mean `time`?
+        p.toml:10: records.columns has no `time`; name the column of the table
+        p.toml:10: records.columns has no `code`; name the column of the table"#]],
     );
     lung("device = \"cpu\"", "device = \"cuda\"", &expect![[r#"p.toml:27: device = "cuda" is not in this build; devices that are: cpu"#]]);
     lung(
@@ -295,7 +310,7 @@ fn tasks() {
     lung(
         "condition = \"http://snomed.info/sct|363358000\", within = \"180d\"",
         "column = \"CDR\", above = 0",
-        &expect![[r#"p.toml:17: `column` is for format = "csv"; of FHIR a label is a condition or an observation"#]],
+        &expect![[r#"p.toml:17: `column` is for format = "csv"; of events a label is a condition or an observation"#]],
     );
     let no_task: String = OASIS.split("[[task]]").next().unwrap().to_owned();
     check(&no_task, &[], &expect!["p.toml: the pipeline has no `task`; add [[task]] with name, kind and label"]);
@@ -360,8 +375,8 @@ fn tables() {
         "id = \"ID\"",
         "id = \"ID\"\nhistory = \"1y\"\ntime = \"Age\"",
         &expect![[r#"
-            p.toml:9: `history` in [records] is not read of a table by this version; its facts hold at any time: remove it, or bring the data as FHIR
-            p.toml:10: `time` in [records] is not read of a table by this version; its facts hold at any time: remove it, or bring the data as FHIR"#]],
+            p.toml:9: `history` in [records] is not read of a table by this version; its facts hold at any time: remove it, or name the `columns` of a table with a statement a row
+            p.toml:10: `time` in [records] is not read of a table by this version; its facts hold at any time: remove it, or name the `columns` of a table with a statement a row"#]],
     );
     oasis("features = [\"Age\", \"M/F\"]", "features = []", &expect!["p.toml:10: `features` in [records] is empty"]);
     oasis(
@@ -382,7 +397,9 @@ fn tables() {
     oasis(
         "column = \"CDR\", above = 0",
         "condition = \"a|b\", within = \"90d\"",
-        &expect![[r#"p.toml:16: `condition` is for format = "fhir"; of a table a label is a column"#]],
+        &expect![[
+            r#"p.toml:16: `condition` is for events (FHIR, MEDS, OMOP, `columns`); of a table with a row a patient a label is a column"#
+        ]],
     );
     lung(
         "history = \"365d\"",
