@@ -528,6 +528,8 @@ fn descriptors_names_and_identifiers() {
     check(tags::STUDY_DESCRIPTION, "CT head, chest 31/12/61", "`CT chest`");
     check(tags::PROTOCOL_NAME, "Miller", "`REMOVED`");
     check(tags::BODY_PART_EXAMINED, "李 2", "``");
+    // A term of the standard, though the patient is called like it.
+    check(tags::BODY_PART_EXAMINED, "HEAD", "`HEAD`");
     check(tags::DEVICE_UID, "1.2.3", "`1.2.3`");
     let many: Vec<String> = (0..1001).map(|k| format!("ID-{k:05}")).collect();
     let many = Object::new().text(tags::PATIENT_ID, VR::UT, &many.join("\\"));

@@ -228,7 +228,7 @@ fn what_is_wrong_with_a_rule_is_said_where() {
         OASIS,
         "gap = \"7d\"\n[[cohort.include]]\nage = { above = 3 }",
         &expect![[r#"
-        p.toml:12: `gap` needs times, which a table of format = "csv" does not have: remove it
+        p.toml:12: `gap` needs times, which a table with a row a patient does not have: remove it
         p.toml:13: `include`: of a table a rule asks for a `column`, or has = "image""#]],
     );
     wrong(
