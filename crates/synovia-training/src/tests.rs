@@ -262,6 +262,8 @@ fn every_balance_of_two_tasks_learns_and_resumes() {
         assert!(losses[11] < 0.8 * losses[0], "{balance:?}: {losses:?}");
         all.push(undisturbed.weights.into_values().flat_map(|tensor| tensor.values).collect());
     }
+    // Of two tasks PCGrad and UPGrad make the same projections.
+    all.remove(5);
     for (k, weights) in all.iter().enumerate() {
         assert!(all[..k].iter().all(|other| other != weights), "balance {k} is another one");
     }
