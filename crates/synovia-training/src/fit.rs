@@ -14,7 +14,7 @@ use synovia_kernels::release_buffers;
 
 use crate::batch::{HostBatch, TrainingChanges};
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
-use crate::losses::{TaskSums, balanced, relative, task_losses, uninformed_loss};
+use crate::losses::{TaskSums, balanced, forward, relative, uninformed_loss};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::{Average, Presence, Sampling, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
 
@@ -126,7 +126,8 @@ fn run(
 ) -> Result<Trained, TrainingError> {
     let settings = job.settings;
     let presence = Presence::of(job.model);
-    let (train_rows, validation_rows) = (usable(train, presence), usable(validation, presence));
+    // Modalities can learn from each other where nobody knows the answer.
+    let (train_rows, validation_rows) = (usable(train, presence, settings.branches.need_no_labels()), usable(validation, presence, false));
     if train_rows.len() < 2 {
         return Err(TrainingError::EmptySplit("train"));
     }
@@ -195,15 +196,20 @@ fn run(
                 }
                 n_seen += batch.n;
                 let known = batch.known.clone();
-                let (losses, shared) = task_losses(&model, batch, tasks, &device);
-                let values: Vec<f32> = losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
+                let seen = forward(&model, batch, tasks, &device);
+                let values: Vec<f32> = seen.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
                 let loss = relative(values.iter().map(|&value| f64::from(value)), &uninformed) as f32;
                 if !loss.is_finite() {
                     return Err(diverged("the loss", loss.into(), epoch, step));
                 }
                 rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
-                let total = balanced(&model, losses, &shared, &uninformed, settings.balance, &mut state)
+                let joint = balanced(&model, &seen.losses, &seen.shared, &uninformed, settings.balance, &mut state)
                     .ok_or(TrainingError::EmptySplit("train"))?;
+                let total = match settings.branches.loss(&model, &seen, &uninformed) {
+                    Some(between) => joint + between,
+                    None => joint,
+                };
+                drop(seen);
                 let (stepped, norm) = optimizer.step(model, total.backward(), rate);
                 // The step by such a gradient has left no numbers in the model.
                 if !norm.is_finite() {
@@ -262,9 +268,12 @@ fn run(
     Ok(Trained { weights: best, best_epoch, history: state.history })
 }
 
-/// Examples that the model can see anything of and that have a label of some task.
-fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence) -> Vec<&'a ExampleRow> {
-    view.rows().filter(|row| presence.sees(row) && row.labels.iter().any(Option::is_some)).collect()
+/// Examples that the model can see anything of and that have a label of some task, or more than one modality where labels are
+/// not all that it learns from.
+fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence, unlabelled: bool) -> Vec<&'a ExampleRow> {
+    let complete = |row: &ExampleRow| presence.image && row.image_row.is_some() && presence.record && row.record_row.is_some();
+    let teaches = |row: &ExampleRow| row.labels.iter().any(Option::is_some) || (unlabelled && complete(row));
+    view.rows().filter(|row| presence.sees(row) && teaches(row)).collect()
 }
 
 /// What is added to the logits of the first task after balanced sampling, which shows each class equally often: the
@@ -324,7 +333,7 @@ fn validation_losses(
     for rows in rows.chunks(batch) {
         let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, &device);
         let known = batch.known.clone();
-        let (losses, _) = task_losses(model, batch, tasks, &device);
+        let losses = forward(model, batch, tasks, &device).losses;
         sums.add(&losses.into_iter().map(|loss| loss.value.into_scalar::<f32>()).collect::<Vec<_>>(), &known);
     }
     Ok(sums.means())

@@ -13,7 +13,8 @@ use synovia_cohort::{
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 
 use crate::{
-    Augmentation, Balance, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics, predict,
+    Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics,
+    predict,
 };
 
 const SIDE: usize = 16;
@@ -99,6 +100,7 @@ fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
         clip: 1.0,
         ema: 0.99,
         balance: Balance::Fixed,
+        branches: Branches::default(),
         kernels: true,
         patience: epochs,
         sampling,
@@ -267,4 +269,60 @@ fn every_balance_of_two_tasks_learns_and_resumes() {
     for (k, weights) in all.iter().enumerate() {
         assert!(all[..k].iter().all(|other| other != weights), "balance {k} is another one");
     }
+}
+
+/// How far what the model says of the record alone is from what it says of both, in nats a test example.
+fn distance_of_the_record_alone(reader: &CohortReader, model: &JointModelConfig, trained: &Trained) -> f64 {
+    let _alone = alone();
+    let complete = |row: &&ExampleRow| row.split == Split::Test && row.image_row.is_some() && row.record_row.is_some();
+    let rows: Vec<&ExampleRow> = reader.rows().iter().filter(complete).collect();
+    let say = |presence| predict(model, &trained.weights, reader, &rows, presence).unwrap();
+    let (both, record) = (say(Presence { image: true, record: true }), say(Presence { image: false, record: true }));
+    let share = |logit: f32| 1.0 / (1.0 + (-f64::from(logit)).exp());
+    let nats = |p: f64, q: f64| p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
+    both.iter().zip(&record).map(|(both, record)| nats(share(both.logits[1][0]), share(record.logits[1][0]))).sum::<f64>()
+        / rows.len() as f64
+}
+
+#[test]
+fn a_branch_learns_from_the_joint_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort_of_tasks(&dir.path().join("cohort"), 300, 0.5, &["match", "high"]);
+    let head = |task: &str| Head { task: task.into(), n_logits: 1 };
+    let model = JointModelConfig { heads: vec![head("match"), head("high")], ..model(true, true) };
+    let of = |branches: Branches, name: &str| {
+        let settings = TrainingSettings { branches, modality_dropout: 0.0, ..settings(10, Sampling::Plain) };
+        train(&reader, &model, &settings, &dir.path().join(name), &mut |_| ()).unwrap()
+    };
+    let alone = of(Branches::default(), "alone");
+    let taught = of(Branches { joint: 1.0, ..Branches::default() }, "taught");
+    let own = of(Branches { own: 1.0, ..Branches::default() }, "own");
+    let [alone, taught, own] = [&alone, &taught, &own].map(|trained| distance_of_the_record_alone(&reader, &model, trained));
+    assert!(taught < 0.7 * alone, "{taught} of {alone}");
+    assert!(own < 0.7 * alone, "{own} of {alone}");
+}
+
+#[test]
+fn modalities_of_an_example_find_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
+    let all = Branches { own: 0.3, joint: 0.3, pairs: 0.3 };
+    let settings = TrainingSettings { branches: all, ..settings(2, Sampling::Plain) };
+    let checkpoints = dir.path().join("stopped");
+    let stopped = catch_unwind(AssertUnwindSafe(|| {
+        train(&reader, &model(true, true), &settings, &checkpoints, &mut |told| {
+            assert!(!matches!(told, Progress::Epoch(_)), "stopped on purpose");
+        })
+    }));
+    assert!(stopped.is_err());
+    let resumed = train(&reader, &model(true, true), &settings, &checkpoints, &mut |_| ()).unwrap();
+    let undisturbed = train(&reader, &model(true, true), &settings, &dir.path().join("undisturbed"), &mut |_| ()).unwrap();
+    assert!(resumed.weights == undisturbed.weights, "bit for bit");
+    // A model of one modality has nobody to learn from.
+    let plain = TrainingSettings { branches: Branches::default(), ..settings.clone() };
+    let [taught, plain] = [&settings, &plain].map(|settings| {
+        let name = format!("{}", settings.branches.own);
+        train(&reader, &model(true, false), settings, &dir.path().join(name), &mut |_| ()).unwrap().weights
+    });
+    assert!(taught == plain);
 }
