@@ -57,6 +57,15 @@ struct Look {
 }
 
 impl Gather {
+    /// Of a convolution: each pixel of the output sees the taps of the kernel around its place.
+    fn of(shape: UnitShape, images: Images) -> Self {
+        let (k, side, output) = (padded(shape.channels_in), shape.kernel, shape.output(images));
+        let pad = (side / 2) as isize;
+        let taps = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
+        let (grid, step, origin, spread) = (output, shape.stride, [0; 2], 1);
+        Self { input: images, input_stride: k, k, readable: k, taps, step, grid, output, origin, spread }
+    }
+
     /// Places from a pixel of the grid on, without a division each.
     fn places(&self, first: usize) -> impl Iterator<Item = Place> + use<> {
         let Images { height, width, .. } = self.grid;
@@ -236,28 +245,14 @@ pub(crate) fn convolve<F: Finish>(
     out: &mut [f32],
 ) -> Vec<f32> {
     let (k, n_out, side) = (padded(shape.channels_in), padded(shape.channels_out), shape.kernel);
-    let pad = (side / 2) as isize;
-    let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
-    let packed = pack(taps.len(), k, n_out, |tap, inner, outer| {
+    let gather = Gather::of(shape, images);
+    let packed = pack(gather.taps.len(), k, n_out, |tap, inner, outer| {
         if inner < shape.channels_in && outer < shape.channels_out {
             weights[(outer * shape.channels_in + inner) * side * side + tap]
         } else {
             0.0
         }
     });
-    let output = shape.output(images);
-    let gather = Gather {
-        input: images,
-        input_stride: k,
-        k,
-        readable: k,
-        taps,
-        step: shape.stride,
-        grid: output,
-        output,
-        origin: [0; 2],
-        spread: 1,
-    };
     run(&gather, input, &packed, n_out, finish, out)
 }
 
@@ -426,23 +421,10 @@ fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffe
 pub(crate) fn weight_gradient(shape: UnitShape, input: &[f32], images: Images, gradient: &[f32], out: &mut [f32]) {
     let (k, n_out, side) = (padded(shape.channels_in), padded(shape.channels_out), shape.kernel);
     assert_eq!(out.len(), shape.n_weights());
-    let pad = (side / 2) as isize;
-    let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
-    let output = shape.output(images);
-    let gather = Gather {
-        input: images,
-        input_stride: k,
-        k,
-        readable: k,
-        taps,
-        step: shape.stride,
-        grid: output,
-        output,
-        origin: [0; 2],
-        spread: 1,
-    };
-    assert_eq!(gradient.len(), output.pixels() * n_out);
-    let sums = reduce(&gather, input, &panels(gradient, output.pixels(), n_out), n_out);
+    let gather = Gather::of(shape, images);
+    let n_pixels = gather.output.pixels();
+    assert_eq!(gradient.len(), n_pixels * n_out);
+    let sums = reduce(&gather, input, &panels(gradient, n_pixels, n_out), n_out);
     let n_taps = side * side;
     out.par_chunks_mut(shape.channels_in * n_taps).enumerate().for_each(|(outer, out)| {
         for (place, to) in out.iter_mut().enumerate() {
