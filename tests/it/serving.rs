@@ -81,7 +81,7 @@ impl Server {
 
 /// A trained and exported model in `DIR/models/lung/1`, and the data that it was trained on.
 fn exported(dir: &Path) -> (PathBuf, PathBuf) {
-    let data = simulate(dir, 60, "--missing-image 0.1 --missing-record 0.1");
+    let data = simulate(dir, 120, "--missing-image 0.1 --missing-record 0.1");
     let to = dir.join("run");
     succeed(&format!("export {} --set training.epochs=1", small(&data, &to)));
     let models = dir.join("models");
@@ -124,8 +124,8 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
     let mut answers = Vec::new();
     for (arguments, images, records) in [
         (format!("--images {0}/dicom --records {0}/fhir", data.display()), &images[..], &records[..]),
-        (format!("--images {}/dicom", data.display()), &images[..], &[]),
-        (format!("--records {}/fhir", data.display()), &[], &records[..]),
+        (format!("--images {}/dicom", data.display()), &images[..], &records[..0]),
+        (format!("--records {}/fhir", data.display()), &images[..0], &records[..]),
     ] {
         let served = server.predict(images, records);
         let predicted = json_lines(&succeed(&format!("predict --quiet --model {} {arguments}", model.display())));
@@ -135,7 +135,7 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
         answers.push(served);
     }
     let ranged = answers[2]["predictions"].as_array().unwrap().iter().filter(|p| p["out_of_range"] == Value::Array(Vec::new())).count();
-    assert!(ranged > 10, "of 60 patients of the training's own distribution most are in range");
+    assert!(ranged > 10, "of 120 patients of the training's own distribution most are in range");
 
     let python = root().join(".triton/venv/bin/python");
     if python.exists() {
@@ -154,7 +154,7 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
     // Neither the answers nor the log name anybody.
     let patients = std::fs::read_to_string(data.join("fhir/Patient.ndjson")).unwrap();
     let said = std::fs::read_to_string(&log).unwrap();
-    assert!(said.lines().count() > 10 && said.contains("\"route\":\"/v1/models/{model}/predict\""), "{said}");
+    assert!(said.lines().count() > 5 && said.contains("\"route\":\"/v1/models/{model}/predict\""), "{said}");
     let texts: Vec<String> = answers.iter().map(ToString::to_string).chain([said]).collect();
     let mut n_looked_for = 0;
     for patient in json_lines(&patients) {

@@ -10,10 +10,10 @@ use synovia_records::RecordsError;
 #[derive(Debug, thiserror::Error)]
 pub enum PredictionError {
     /// A model of somebody else.
-    #[error("not exported by synovia: its metadata has no `{}`; give a model.onnx that `synovia export` wrote", crate::METADATA)]
+    #[error("not exported by synovia: its metadata has no `synovia`; give a model.onnx that `synovia export` wrote")]
     NotExported,
     /// Metadata of another version.
-    #[error("metadata `{}` can't be read: {0}; export the model again with this version", crate::METADATA)]
+    #[error("metadata `synovia` can't be read: {0}; export the model again with this version")]
     Metadata(#[source] serde_json::Error),
     /// Metadata that lack what images need.
     #[error("the model's metadata do not say what its images are; export it again")]
