@@ -48,6 +48,18 @@ export PIPELINE *ARGS: onnxruntime
 predict *ARGS: onnxruntime
     {{synovia}} predict {{ARGS}}
 
+# A server of the exported model, and of all others in runs
+serve PIPELINE *ARGS: (export PIPELINE)
+    {{synovia}} serve --models runs {{ARGS}}
+
+# Triton's client in an environment of its own, for the tests of serving
+triton-client:
+    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" numpy
+
+# Requests per second of MODELS served here and by PEERS/serve_fastapi.py, in turn; PYTHON has what the peer asks for
+serving-throughput PEERS PYTHON *MODELS: onnxruntime
+    cargo build --release --workspace --examples && {{PYTHON}} tests/peers/serving.py {{PEERS}}/serve_fastapi.py {{MODELS}}
+
 # Speed on made-up data, such as `just bench train --batch 16 --size 224 --width 64 --layers`
 bench *ARGS: build
     {{synovia}} bench {{ARGS}}

@@ -8,6 +8,7 @@ mod disk;
 mod real_data;
 mod records;
 mod runs;
+mod serving;
 mod sources;
 mod standards;
 mod synovia;

@@ -25,6 +25,6 @@ mod tests;
 pub use error::TraceError;
 pub use graph::{Graph, IR_VERSION, OPSET};
 pub use install::{InstallError, RUNTIME_VERSION, install_runtime};
-pub use runtime::{InputArray, InputInfo, OutputArray, RuntimeError, Session, find_runtime};
+pub use runtime::{InputArray, OutputArray, RuntimeError, Session, TensorInfo, find_runtime};
 pub use trace::{Tracer, trace};
 pub use verify::{BATCHES, ModalityInput, OutputDifference, TOLERANCE, Verification, VerifyError, presence_input, verify};

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session as OrtSession, SessionInputValue};
-use ort::value::{DynValue, Tensor, TensorElementType, ValueType};
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType, TensorRef, ValueType};
 
 /// Why a file can't be run.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +75,9 @@ pub type InputArray<'a> = (&'a str, &'a [usize], &'a [f32]);
 /// An output: name, shape, values row by row. Integers and booleans come as floats.
 pub type OutputArray = (String, Vec<usize>, Vec<f32>);
 
-/// What a model's input looks like.
+/// What a model's input or output looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputInfo {
+pub struct TensorInfo {
     /// Name.
     pub name: String,
     /// Sizes; `None` where the size follows the batch.
@@ -85,12 +85,28 @@ pub struct InputInfo {
     element: TensorElementType,
 }
 
+impl TensorInfo {
+    fn of(outlet: &Outlet) -> Result<Self, RuntimeError> {
+        match outlet.dtype() {
+            ValueType::Tensor { ty, shape, .. } => {
+                Ok(Self { name: outlet.name().into(), shape: shape.iter().map(|&size| usize::try_from(size).ok()).collect(), element: *ty })
+            }
+            other => Err(RuntimeError::Element { name: outlet.name().into(), element: format!("{other:?}") }),
+        }
+    }
+
+    /// Whether its elements are 32-bit floats, as they come and go: others are converted.
+    pub fn is_f32(&self) -> bool {
+        self.element == TensorElementType::Float32
+    }
+}
+
 /// A model, loaded.
 #[derive(Debug)]
 pub struct Session {
     loaded: OrtSession,
-    inputs: Vec<InputInfo>,
-    outputs: Vec<String>,
+    inputs: Vec<TensorInfo>,
+    outputs: Vec<TensorInfo>,
 }
 
 /// File names that the library has, by platform.
@@ -138,10 +154,10 @@ fn environment() -> Result<Environment, RuntimeError> {
     Ok(environment.insert(builder.with_telemetry(false).build()?).clone())
 }
 
-fn input_value(info: &InputInfo, shape: &[usize], values: &[f32]) -> Result<SessionInputValue<'static>, RuntimeError> {
+fn input_value<'a>(info: &TensorInfo, shape: &[usize], values: &'a [f32]) -> Result<SessionInputValue<'a>, RuntimeError> {
     let shape = shape.to_vec();
     Ok(match info.element {
-        TensorElementType::Float32 => Tensor::from_array((shape, values.to_vec()))?.into(),
+        TensorElementType::Float32 => TensorRef::from_array_view((shape, values))?.into(),
         // Exact up to 2²⁴.
         TensorElementType::Int64 => Tensor::from_array((shape, values.iter().map(|&value| value as i64).collect::<Vec<_>>()))?.into(),
         TensorElementType::Bool => Tensor::from_array((shape, values.iter().map(|&value| value != 0.0).collect::<Vec<_>>()))?.into(),
@@ -172,33 +188,24 @@ impl Session {
     pub fn from_bytes(bytes: &[u8], threads: Option<usize>) -> Result<Self, RuntimeError> {
         let mut builder =
             OrtSession::builder(&environment()?)?.with_optimization_level(GraphOptimizationLevel::All).map_err(ort::Error::<()>::from)?;
+        // Threads that spin between runs take the cores from whoever prepares the next one.
+        builder = builder.with_intra_op_spinning(false).map_err(ort::Error::<()>::from)?;
         if let Some(threads) = threads {
             builder = builder.with_intra_threads(threads).map_err(ort::Error::<()>::from)?;
         }
         let session = builder.commit_from_memory(bytes)?;
-        let inputs = session
-            .inputs()
-            .iter()
-            .map(|input| match input.dtype() {
-                ValueType::Tensor { ty, shape, .. } => Ok(InputInfo {
-                    name: input.name().into(),
-                    shape: shape.iter().map(|&size| usize::try_from(size).ok()).collect(),
-                    element: *ty,
-                }),
-                other => Err(RuntimeError::Element { name: input.name().into(), element: format!("{other:?}") }),
-            })
-            .collect::<Result<_, _>>()?;
-        let outputs = session.outputs().iter().map(|output| output.name().to_owned()).collect();
+        let inputs = session.inputs().iter().map(TensorInfo::of).collect::<Result<_, _>>()?;
+        let outputs = session.outputs().iter().map(TensorInfo::of).collect::<Result<_, _>>()?;
         Ok(Self { loaded: session, inputs, outputs })
     }
 
     /// The model's inputs, in its order.
-    pub fn inputs(&self) -> &[InputInfo] {
+    pub fn inputs(&self) -> &[TensorInfo] {
         &self.inputs
     }
 
-    /// Names of the model's outputs, in its order.
-    pub fn outputs(&self) -> &[String] {
+    /// The model's outputs, in its order.
+    pub fn outputs(&self) -> &[TensorInfo] {
         &self.outputs
     }
 
@@ -248,9 +255,9 @@ impl Session {
         let outputs = self.loaded.run(values)?;
         self.outputs
             .iter()
-            .map(|name| match outputs.get(name) {
-                Some(value) => output_array(name, value),
-                None => Err(RuntimeError::Element { name: name.clone(), element: "none".into() }),
+            .map(|info| match outputs.get(&info.name) {
+                Some(value) => output_array(&info.name, value),
+                None => Err(RuntimeError::Element { name: info.name.clone(), element: "none".into() }),
             })
             .collect()
     }

@@ -148,7 +148,7 @@ pub fn verify<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     }
     let mut session = Session::from_bytes(bytes, None)?;
     let mut outputs: Vec<OutputDifference> =
-        session.outputs().iter().map(|output| OutputDifference { output: output.clone(), difference: 0.0 }).collect();
+        session.outputs().iter().map(|output| OutputDifference { output: output.name.clone(), difference: 0.0 }).collect();
     let n_patterns = (1 << examples.len()) - 1;
     for present in 1..=n_patterns {
         for size in BATCHES {

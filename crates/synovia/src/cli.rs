@@ -75,6 +75,9 @@ pub enum Command {
     /// Predict with an exported model; a JSON line an example
     #[command(after_help = "Example: synovia predict --model runs/lung/model.onnx --images new/dicom --records new/fhir")]
     Predict(PredictArgs),
+    /// Serve exported models: tensors by the Open Inference Protocol, and DICOM with FHIR as they are
+    #[command(after_help = "Example: synovia serve --models models --address 127.0.0.1:8000 --grpc-address 127.0.0.1:8001")]
+    Serve(ServeArgs),
     /// Write copies of DICOM files that name no patient (PS3.15 Annex E)
     #[command(after_help = "Example: synovia deidentify data/dicom clean --profile basic+dates --key secret.key")]
     Deidentify(DeidentifyArgs),
@@ -192,6 +195,47 @@ pub struct PredictArgs {
     /// Records in the format that the model was trained on: a file, or a folder of them
     #[arg(long, value_name = "PATH")]
     pub records: Option<PathBuf>,
+}
+
+/// `synovia serve`
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Folder with NAME/VERSION/model.onnx, NAME/model.onnx or NAME.onnx
+    #[arg(long, value_name = "DIR")]
+    pub models: PathBuf,
+    /// Where REST listens; port 0 for any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub address: String,
+    /// Where gRPC listens [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub grpc_address: Option<String>,
+    /// File whose first line clients have to show as a bearer token [default: the environment's SYNOVIA_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Listen beyond this machine without a token
+    #[arg(long, conflicts_with = "token_file")]
+    pub without_token: bool,
+    /// Largest body of a request, MiB
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    pub max_body: usize,
+    /// Bodies held at a time, MiB; more are answered 429
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_048_576))]
+    pub max_held: usize,
+    /// Seconds that a request may take
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Requests that may wait for a model; more are answered 429
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub queue: usize,
+    /// Examples that a model is run on at a time [default: 64, or 8 where an example has 16 KiB or more]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    pub max_batch: Option<usize>,
+    /// Microseconds that a batch waits for requests that are being read
+    #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub batch_wait: u64,
+    /// A log line for every request, not only those that failed by the server's fault
+    #[arg(long)]
+    pub access_log: bool,
 }
 
 /// `synovia deidentify`

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod deidentify;
 pub mod predict;
 pub mod receive;
+pub mod serve;
 pub mod simulate;
 pub mod stages;
 

@@ -10,7 +10,6 @@ pub mod evaluate;
 pub mod export;
 pub mod fingerprint;
 pub mod ingest;
-pub mod link;
 pub mod outcome;
 pub mod place;
 pub mod run_folder;

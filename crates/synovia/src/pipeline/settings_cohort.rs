@@ -6,6 +6,9 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Bounds, Criterion, Division, EventKind, EventPattern, Fractions, Index, Modality, Sex, Time, Validating, Which};
 
+use synovia_prediction::Anchor;
+pub use synovia_prediction::Unit;
+
 use super::span::TimeSpan;
 
 /// `[cohort]`
@@ -42,19 +45,6 @@ pub struct Cohort {
     pub folds: Option<usize>,
     /// Who trains, who validates, who is tested on.
     pub split: SplitSettings,
-}
-
-/// What one example is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// An imaging study, at the time of its image.
-    #[default]
-    Study,
-    /// A patient.
-    Patient,
-    /// A contact with care, at its start.
-    Encounter,
 }
 
 /// Kinds of event that a rule or an index may name, with the key that names them.
@@ -465,6 +455,16 @@ impl Cohort {
             (Some(index), _) => Some(Index { event: index.event.0.clone(), which: index.which }),
             (None, Unit::Encounter) => Some(Index { event: any(), which: Which::Every }),
             (None, _) => None,
+        }
+    }
+
+    /// What predictions are made at.
+    pub fn anchor(&self) -> Anchor {
+        Anchor {
+            unit: self.unit,
+            index: self.index(),
+            prediction_days: self.prediction.days(),
+            image_within_days: self.image_within.map(TimeSpan::days),
         }
     }
 

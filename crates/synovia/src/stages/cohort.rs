@@ -19,11 +19,11 @@ use synovia_cohort::{
     Study, Task, Time,
 };
 use synovia_images::StudyIndex;
+use synovia_prediction::{AT_ONCE, Anchor, Links, Moment};
 use synovia_records::{FeaturePlan, LabelSpec, PlanBuilder, RecordStore};
 
 use super::cache::Stage;
 use super::ingest::{self, read_json};
-use super::link::{self, AT_ONCE, Anchor, Links, Moment};
 use super::outcome::Outcomes;
 use super::place::Place;
 use super::run_stage;
@@ -132,7 +132,7 @@ impl<'a> Builder<'a> {
             index,
             labels: work.pipeline.tasks.iter().map(TaskSettings::label_spec).collect(),
             tasks: work.pipeline.tasks.iter().map(TaskSettings::task).collect(),
-            anchor: Anchor::of(cohort),
+            anchor: cohort.anchor(),
             outcomes: Outcomes::of(cohort),
             rules: rules.collect(),
             timeless,
@@ -155,7 +155,7 @@ impl<'a> Builder<'a> {
     }
 
     fn link(&mut self) -> anyhow::Result<()> {
-        self.links = link::link(&self.index.studies, &self.store)?;
+        self.links = synovia_prediction::link(&self.index.studies, &self.store)?;
         self.report.failed_links.clone_from(&self.links.failed);
         for kind in self.links.kinds.iter().flatten() {
             *self.report.links.entry((*kind).to_owned()).or_default() += 1;

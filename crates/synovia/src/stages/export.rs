@@ -6,76 +6,29 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use synovia_cohort::{CohortReader, Geometry, Task};
-use synovia_evaluation::{ConformalSets, Metrics, Variant};
+use synovia_cohort::{CohortReader, Geometry, Split, Task};
+use synovia_evaluation::{Metrics, Variant};
 use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
-use synovia_images::{Preparation, Selection};
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
-use synovia_records::{FeaturePlan, FormatConfig};
+use synovia_prediction::{Exported, METADATA};
+use synovia_records::FeaturePlan;
 use synovia_training::{Weights, encode_weights};
 
 use super::atomic::atomic_file;
 use super::cache::Stage;
 use super::ingest::read_json;
-use super::link::Anchor;
 use super::place::Place;
 use super::train::open_model;
 use super::{StageError, run_stage};
 use crate::commands::Work;
-use crate::pipeline::ImageKind;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 3;
-/// Key of the file's metadata under which [`Exported`] stands.
-pub const METADATA: &str = "synovia";
+const VERSION: u32 = 4;
 /// Examples that the file and the model are compared on.
 const N_CHECKED: usize = 16;
-
-/// What the exported file says of itself: all that prediction needs besides the graph.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Exported {
-    /// The pipeline's name.
-    pub name: String,
-    /// Version of the program that wrote it.
-    pub version: String,
-    /// Commit of the source that trained it, with `-dirty` where it was changed since, or `unknown`.
-    pub commit: String,
-    /// Seed of the training.
-    pub seed: u64,
-    /// SHA-256 of the weights.
-    pub weights: String,
-    /// SHA-256 of the cohort that the model was trained on: its examples, pixels and features.
-    pub cohort: String,
-    /// The tasks, in the order of the outputs.
-    pub tasks: Vec<Task>,
-    /// How an image is prepared; `None` for a model without images.
-    pub preparation: Option<Preparation>,
-    /// What the images are.
-    pub image_kind: Option<ImageKind>,
-    /// Which images are taken at all.
-    #[serde(default)]
-    pub selection: Selection,
-    /// What a prediction is made at.
-    #[serde(flatten)]
-    pub anchor: Anchor,
-    /// How records are read: the format, and the columns of a table less those of the labels.
-    pub records: Option<FormatConfig>,
-    /// How a record becomes features; `None` for a model without records.
-    pub features: Option<FeaturePlan>,
-    /// How far back the record counts, days.
-    pub history_days: Option<f64>,
-    /// Temperatures, a task each; they are in the graph.
-    pub temperatures: Vec<f32>,
-    /// Prediction sets, a task each, fitted on the validation split; `None` where it had no labels.
-    #[serde(default)]
-    pub conformal: Vec<Option<ConformalSets>>,
-    /// Measures on the test split.
-    pub metrics: serde_json::Value,
-    /// What it is for.
-    pub intended_use: String,
-}
+/// Training records that the ranges of features are of, at most; evenly over the cohort.
+const MAX_RANGED: usize = 10_000;
 
 /// SHA-256 over the names and contents of a folder's files, in order of the names.
 fn hash_of_files(folder: &Path) -> anyhow::Result<String> {
@@ -92,6 +45,25 @@ fn hash_of_files(folder: &Path) -> anyhow::Result<String> {
         hash.update(of_file.finalize());
     }
     Ok(hex::encode(hash.finalize()))
+}
+
+/// Where the middle 98 % of the training records lie, a feature each: 1st and 99th percentile, so that no bound is one patient's
+/// where there are more than a hundred.
+fn ranges(reader: &CohortReader, n_features: usize) -> anyhow::Result<Vec<Option<[f32; 2]>>> {
+    let with_record: Vec<_> = reader.rows().iter().filter(|row| row.split == Split::Train && row.record_row.is_some()).collect();
+    let mut columns = vec![Vec::new(); n_features];
+    let mut values = vec![0.0; n_features];
+    for row in with_record.iter().step_by(with_record.len().div_ceil(MAX_RANGED).max(1)) {
+        reader.read_record(row, &mut values)?;
+        columns.iter_mut().zip(&values).filter(|(_, value)| value.is_finite()).for_each(|(column, &value)| column.push(value));
+    }
+    let middle = |mut column: Vec<f32>| {
+        column.sort_unstable_by(f32::total_cmp);
+        let cut = column.len() / 100;
+        let last = column.len().checked_sub(1 + cut)?;
+        Some([column[cut], column[last]])
+    };
+    Ok(columns.into_iter().map(middle).collect())
 }
 
 /// Runs the stage unless it is fresh.
@@ -164,11 +136,12 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         cohort: hash_of_files(&place.path(&work.run, "cohort"))?,
         tasks: tasks.clone(),
         preparation: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(crate::pipeline::Images::preparation),
-        image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind),
+        image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind.into()),
         selection: work.pipeline.images.as_ref().map(|images| images.selection.clone()).unwrap_or_default(),
-        anchor: Anchor::of(&work.pipeline.cohort),
+        anchor: work.pipeline.cohort.anchor(),
         records: n_features.map(|_| work.pipeline.input_format_config()),
         features: n_features.map(|_| features),
+        feature_ranges: n_features.map(|n| ranges(&reader, n)).transpose()?.unwrap_or_default(),
         history_days: work.pipeline.records.history_days(),
         temperatures: temperatures.clone(),
         conformal: tasks.iter().map(sets_of).collect(),

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{ExampleId, Index, PatientId, PatientRecord, Study, Time};
-use synovia_records::RecordStore;
-
-use crate::pipeline::{Cohort, Unit};
+use synovia_records::{RecordStore, RecordsError};
 
 /// How a study was linked, the surest first.
 const BY_UID: &str = "by study UID";
@@ -50,6 +48,19 @@ pub const AT_ONCE: Time = Time::from_seconds(0);
 /// A prediction: what it is named, when it is made, and on which study.
 pub type Moment = (ExampleId, Time, Option<usize>);
 
+/// What one example is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// An imaging study, at the time of its image.
+    #[default]
+    Study,
+    /// A patient.
+    Patient,
+    /// A contact with care, at its start.
+    Encounter,
+}
+
 /// What predictions are made at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Anchor {
@@ -68,16 +79,6 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// Of a pipeline's cohort.
-    pub fn of(cohort: &Cohort) -> Self {
-        Self {
-            unit: cohort.unit,
-            index: cohort.index(),
-            prediction_days: cohort.prediction.days(),
-            image_within_days: cohort.image_within.map(crate::pipeline::TimeSpan::days),
-        }
-    }
-
     /// Whether an example is an imaging study.
     pub fn is_study(&self) -> bool {
         self.index.is_none() && self.unit == Unit::Study
@@ -152,7 +153,7 @@ fn is_same_study(charted: Time, taken: Time) -> bool {
 ///
 /// # Errors
 /// That of reading the store.
-pub fn link(studies: &[Study], store: &RecordStore) -> anyhow::Result<Links> {
+pub fn link(studies: &[Study], store: &RecordStore) -> Result<Links, RecordsError> {
     let by_uid: HashMap<&str, usize> = studies.iter().enumerate().map(|(k, s)| (s.study_instance_uid.as_str(), k)).collect();
     let mut by_patient: HashMap<&str, Vec<usize>> = HashMap::new();
     for (k, study) in studies.iter().enumerate().filter(|(_, study)| !study.patient.is_empty()) {

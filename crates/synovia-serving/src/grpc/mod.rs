@@ -1,0 +1,116 @@
+//! gRPC: `inference.GRPCInferenceService`, its calls of one request and one answer.
+
+mod calls;
+mod proto;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use axum::routing::post;
+use http_body_util::Full;
+use prost::Message;
+use tonic::Status;
+use tonic::server::Grpc;
+use tonic_prost::ProstCodec;
+
+use crate::app::App;
+use crate::body;
+use crate::error::Refusal;
+use crate::model::Model;
+
+/// The routes of gRPC, for HTTP/2.
+pub fn grpc(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/inference.GRPCInferenceService/{call}", post(call))
+        .fallback(|| async { respond(Refusal::NotFound("the server has one service, inference.GRPCInferenceService".to_owned())) })
+        .with_state(app)
+}
+
+fn respond(refusal: Refusal) -> Response {
+    // What the service does not have is unimplemented, as gRPC calls it.
+    let status = match refusal {
+        Refusal::NotFound(text) => Status::unimplemented(text),
+        refusal => refusal.into(),
+    };
+    status.into_http::<tonic::body::Body>().map(Body::new)
+}
+
+/// `grpc-timeout`: a number of up to 8 digits, and its unit.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let n: u64 = number.parse().ok().filter(|_| number.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(n * 3600),
+        "M" => Duration::from_secs(n * 60),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    })
+}
+
+/// What a call is given besides its message.
+#[derive(Clone)]
+struct Call {
+    app: Arc<App>,
+    deadline: Instant,
+    /// Whom it asked, for the log.
+    served: Arc<std::sync::OnceLock<Arc<Model>>>,
+}
+
+async fn call(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
+    let started = Instant::now();
+    let Some(route) = calls::NAMES.into_iter().find(|known| *known == name) else {
+        return respond(Refusal::NotFound("the service has no such call, or not yet".to_owned()));
+    };
+    let (parts, body) = request.into_parts();
+    let deadline = timeout_of(&parts.headers).map_or(app.deadline(), |timeout| app.deadline().min(started + timeout));
+    let call = Call { app: Arc::clone(&app), deadline, served: Arc::default() };
+    let answer = async {
+        if !app.admits(parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes)) {
+            return Err(Refusal::Unauthorized);
+        }
+        if Instant::now() >= deadline {
+            return Err(Refusal::Late);
+        }
+        let (bytes, held) = body::read(&app, &parts.headers, body).await?;
+        let request = axum::http::Request::from_parts(parts, Full::new(bytes));
+        let response = calls::dispatch(route, &call, request).await;
+        drop(held);
+        Ok(response)
+    };
+    let loads = matches!(route, "RepositoryModelLoad");
+    let outcome = if loads { answer.await } else { tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(Refusal::Late)) };
+    let response = outcome.unwrap_or_else(respond);
+    // The status is in the headers only where there is no message.
+    let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    app.metrics.request("grpc", route, code, started.elapsed());
+    app.log.request("grpc", route, call.served.get().map(|model| model.name.as_str()), code, started.elapsed());
+    response
+}
+
+/// One message in, one out.
+async fn unary<Q, A, F, W>(call: &Call, request: axum::http::Request<Full<bytes::Bytes>>, work: F) -> Response
+where
+    Q: Message + Default + Send + 'static,
+    A: Message + Send + 'static,
+    F: Fn(Call, Q) -> W + Send + 'static,
+    W: Future<Output = Result<A, Refusal>> + Send + 'static,
+{
+    let limit = call.app.settings.max_body_bytes;
+    let call = call.clone();
+    let service = tower::service_fn(move |request: tonic::Request<Q>| {
+        let work = work(call.clone(), request.into_inner());
+        async move { work.await.map(tonic::Response::new).map_err(Status::from) }
+    });
+    let mut server = Grpc::new(ProstCodec::<A, Q>::default()).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
+    server.unary(service, request).await.map(Body::new)
+}

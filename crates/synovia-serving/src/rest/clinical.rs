@@ -1,0 +1,268 @@
+//! `POST /v1/models/{model}/predict`: images and records as they are to probabilities, by the way that `synovia predict` goes.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Map, Value, json};
+use synovia_cohort::RejectedLog;
+use synovia_images::ImageKind;
+use synovia_onnx::OutputArray;
+use synovia_prediction::{Exported, Pictures, PredictionError, Prepared, for_each_example, records};
+use synovia_records::{FeaturePlan, Format};
+
+use super::multipart::{Kind, Part, parts};
+use super::{Served, Target};
+use crate::app::App;
+use crate::batch::{Fitting, Output, Values};
+use crate::body;
+use crate::error::Refusal;
+use crate::model::Model;
+
+/// Predictions of one request.
+const MAX_EXAMPLES: usize = 1024;
+/// Rejections that are told; of more only the number.
+const MAX_TOLD: usize = 1000;
+
+/// The model's metadata, where it is one of ours.
+fn exported(model: &Model) -> Result<&Exported, Refusal> {
+    let other = || Refusal::bad("this model was not exported by synovia: only its tensors are served, at /v2/models/…/infer");
+    model.exported.as_ref().ok_or_else(other)
+}
+
+fn who(model: &Model) -> Value {
+    json!({ "name": model.name, "version": model.version.to_string(), "sha256": model.sha256 })
+}
+
+pub(super) async fn describe(Target(model): Target) -> Result<Json<Value>, Refusal> {
+    let exported = exported(&model)?;
+    let features = exported.features.as_ref().map(FeaturePlan::specs);
+    Ok(Json(json!({
+        "model": who(&model), "pipeline": exported.name, "commit": exported.commit, "weights": exported.weights, "cohort": exported.cohort,
+        "tasks": exported.tasks, "image": exported.preparation, "record": features, "intended_use": exported.intended_use,
+    })))
+}
+
+/// What was read of a request.
+struct Readings {
+    examples: Vec<Prepared>,
+    rejected: Vec<Value>,
+    unlinked: Vec<Value>,
+}
+
+/// The lines of a log, in memory.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    /// The rejections, and the number of those that are not told.
+    fn told(&self) -> (Vec<Value>, usize) {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = || bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+        let told: Vec<Value> = lines().take(MAX_TOLD).filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let n_untold = lines().count() - told.len();
+        (told, n_untold)
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The ending by which a file of records is known for what it is: NDJSON has a whole value on its first line, and more behind it.
+fn ending(format: Format, bytes: &[u8]) -> Result<&'static str, Refusal> {
+    match format {
+        Format::Csv => Ok("csv"),
+        Format::Fhir => {
+            let end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
+            let has_more = bytes[end..].iter().any(|b| !b.is_ascii_whitespace());
+            let is_whole = has_more && serde_json::from_slice::<serde::de::IgnoredAny>(&bytes[..end]).is_ok();
+            Ok(if is_whole { "ndjson" } else { "json" })
+        }
+        Format::Meds | Format::Omop => {
+            Err(Refusal::bad("this model was trained on records in MEDS or OMOP, which are not taken by upload"))
+        }
+    }
+}
+
+/// Reads the parts by the way of `synovia predict`, in a folder that is removed afterwards.
+fn prepare(exported: &Exported, parts: &[Part]) -> Result<Readings, Refusal> {
+    let broken = |_: std::io::Error| Refusal::Unavailable("there is no room for what was uploaded; try again later".to_owned());
+    let scratch = tempfile::tempdir().map_err(broken)?;
+    let folder = |kind: Kind| scratch.path().join(if kind == Kind::Image { "images" } else { "documents" });
+    let has = |kind: Kind| parts.iter().any(|part| part.kind == kind);
+    if has(Kind::Image) && exported.preparation.is_none() {
+        return Err(Refusal::bad("this model looks at records only; leave the images out"));
+    }
+    if has(Kind::Image) && exported.image_kind != Some(ImageKind::Dicom) {
+        return Err(Refusal::bad("this model looks at pictures or volumes that are no DICOM; only DICOM is taken by upload"));
+    }
+    if has(Kind::Records) && exported.records.is_none() {
+        return Err(Refusal::bad("this model looks at images only; leave the records out"));
+    }
+    for kind in [Kind::Image, Kind::Records].into_iter().filter(|&kind| has(kind)) {
+        std::fs::create_dir(folder(kind)).map_err(broken)?;
+        for (k, part) in parts.iter().filter(|part| part.kind == kind).enumerate() {
+            let ending = match (kind, exported.records.as_ref()) {
+                (Kind::Records, Some(format)) => ending(format.format, &part.bytes)?,
+                _ => "dcm",
+            };
+            std::fs::write(folder(kind).join(format!("{:04}.{ending}", k + 1)), &part.bytes).map_err(broken)?;
+        }
+    }
+    let lines = Lines::default();
+    let log = RejectedLog::to_writer(Box::new(lines.clone()));
+    let mut readings = Readings { examples: Vec::new(), rejected: Vec::new(), unlinked: Vec::new() };
+    let unlinked = &mut readings.unlinked;
+    let examples = &mut readings.examples;
+    let outcome = predictable(
+        exported,
+        &folder,
+        &has,
+        scratch.path(),
+        &log,
+        &mut |n, reason| {
+            unlinked.push(json!({ "studies": n, "reason": reason }));
+        },
+        &mut |example| {
+            if examples.len() == MAX_EXAMPLES {
+                return Err(Refusal::bad(format!("more than {MAX_EXAMPLES} predictions; ask for fewer at a time")));
+            }
+            examples.push(example);
+            Ok(())
+        },
+    );
+    outcome?;
+    let (told, n_untold) = lines.told();
+    readings.rejected = told;
+    if n_untold > 0 {
+        readings.rejected.push(json!({ "source": "", "position": "", "reason": format!("and {n_untold} more") }));
+    }
+    Ok(readings)
+}
+
+/// What is wrong with all of an upload.
+impl From<PredictionError> for Refusal {
+    fn from(error: PredictionError) -> Self {
+        match error {
+            // Their texts hold paths of the server.
+            PredictionError::Io { .. } | PredictionError::Images(_) | PredictionError::Records(_) => {
+                Self::bad("what was uploaded can't be read as the images and records of this model")
+            }
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+fn predictable(
+    exported: &Exported,
+    folder: &dyn Fn(Kind) -> std::path::PathBuf,
+    has: &dyn Fn(Kind) -> bool,
+    scratch: &Path,
+    log: &RejectedLog,
+    unlinked: &mut dyn FnMut(u64, &str),
+    f: &mut dyn FnMut(Prepared) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let pictures = if has(Kind::Image) { Pictures::find(&folder(Kind::Image), exported, scratch, log)? } else { Pictures::default() };
+    let store = match exported.records.as_ref().filter(|_| has(Kind::Records)) {
+        Some(format) => Some(records(&folder(Kind::Records), format, has(Kind::Image), scratch, log)?),
+        None => None,
+    };
+    for_each_example(&pictures, store.as_ref(), exported, log, unlinked, f)
+}
+
+/// All examples as one request to the model.
+fn rows(model: &Model, exported: &Exported, examples: &[Prepared]) -> Result<Fitting, Refusal> {
+    let differs = || Refusal::Unavailable("the model's inputs are not those that its metadata speak of; export it again".to_owned());
+    let mut values: Vec<Vec<f32>> = vec![Vec::new(); model.inputs.len()];
+    let mut shapes = vec![Vec::new(); model.inputs.len()];
+    for example in examples {
+        let inputs = exported.inputs(example);
+        if !model.is_batchable || inputs.len() != model.inputs.len() {
+            return Err(differs());
+        }
+        for (name, shape, row) in inputs {
+            let k = model.inputs.iter().position(|info| info.name == name).ok_or_else(differs)?;
+            let fits = shape.len() == model.inputs[k].shape.len()
+                && shape[1..].iter().zip(&model.inputs[k].shape[1..]).all(|(got, expected)| expected.is_none_or(|size| size == *got));
+            if !fits {
+                return Err(differs());
+            }
+            shapes[k] = [&[examples.len()], &shape[1..]].concat();
+            values[k].extend(row);
+        }
+    }
+    Ok(Fitting { rows: examples.len(), shapes, values: values.into_iter().map(Values::Floats).collect() })
+}
+
+/// One example's row of each output.
+fn row(model: &Model, outputs: &[Output], k: usize) -> Vec<OutputArray> {
+    let of = |output: &Output| {
+        let mut shape = output.shape.clone();
+        let n = output.values.len() / shape.first().copied().unwrap_or(1).max(1);
+        if let Some(rows) = shape.first_mut() {
+            *rows = 1;
+        }
+        (shape, output.values[k * n..(k + 1) * n].to_vec())
+    };
+    model
+        .outputs
+        .iter()
+        .zip(outputs)
+        .map(|(info, output)| (of(output), info))
+        .map(|((shape, values), info)| (info.name.clone(), shape, values))
+        .collect()
+}
+
+pub(super) async fn predict(
+    State(app): State<Arc<App>>,
+    Target(model): Target,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let deadline = app.deadline();
+    exported(&model)?;
+    let _place = app.uploads.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+    let (parts, held) = parts(&app, &headers, body).await?;
+    let turn = app.preparing.clone().acquire_owned().await.map_err(|_| Refusal::Late)?;
+    let of = Arc::clone(&model);
+    // The turn is over when the work is, whether somebody still waits for it or not.
+    let prepared = body::off_thread(move || {
+        let (_turn, _held) = (turn, held);
+        prepare(exported(&of)?, &parts)
+    });
+    let Readings { examples, rejected, unlinked } = prepared.await?;
+    if examples.is_empty() {
+        let refusal = Refusal::bad("no image and no record of it could be used; `rejected` says why");
+        return Ok(refusal.response(Some(("rejected", json!(rejected)))));
+    }
+    let exported = exported(&model)?;
+    let outputs = model.infer(rows(&model, exported, &examples)?, deadline, None).await?;
+    let answer = |(k, example): (usize, &Prepared)| {
+        let mut answer: Map<String, Value> = exported.answer(example, &row(&model, &outputs, k));
+        if !exported.feature_ranges.is_empty() {
+            answer.insert("out_of_range".to_owned(), json!(exported.out_of_range(example)));
+        }
+        Value::Object(answer)
+    };
+    let predictions: Vec<Value> = examples.iter().enumerate().map(answer).collect();
+    let body = json!({
+        "model": who(&model), "predictions": predictions, "rejected": rejected, "unlinked": unlinked,
+        "intended_use": exported.intended_use,
+    });
+    let mut response = Json(body).into_response();
+    response.extensions_mut().insert(Served(Arc::clone(&model)));
+    Ok(response)
+}

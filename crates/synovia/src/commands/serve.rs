@@ -1,0 +1,65 @@
+//! `synovia serve`: the server of exported models.
+
+use std::net::ToSocketAddrs as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use synovia_serving::Settings;
+
+use super::Context;
+use crate::cli::ServeArgs;
+use crate::failure::{UsageError, print};
+
+/// Environment variable with the token.
+const TOKEN: &str = "SYNOVIA_TOKEN";
+
+/// Serves until it is told to end (SIGTERM, SIGINT). Prints where it listens.
+///
+/// # Errors
+/// When it can't listen, or no model can be loaded.
+pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
+    context.use_threads(None)?;
+    let token = token(args.token_file.as_deref())?;
+    if token.is_none() && !args.without_token {
+        for address in [Some(&args.address), args.grpc_address.as_ref()].into_iter().flatten() {
+            let mut addresses = address.to_socket_addrs().with_context(|| format!("{address}: not an address such as 127.0.0.1:8000"))?;
+            if !addresses.all(|address| address.ip().is_loopback()) {
+                let what = format!("{address} is open to other machines: set {TOKEN} or --token-file, or say --without-token");
+                return Err(UsageError(what).into());
+            }
+        }
+    }
+    let settings = Settings {
+        address: args.address.clone(),
+        grpc_address: args.grpc_address.clone(),
+        token,
+        max_body_bytes: args.max_body << 20,
+        max_held_bytes: args.max_held << 20,
+        timeout: Duration::from_secs(args.timeout),
+        max_queue: args.queue,
+        max_batch: args.max_batch,
+        batch_wait: Duration::from_micros(args.batch_wait),
+        threads: context.global.threads,
+        access_log: args.access_log,
+        quiet: context.global.quiet,
+        ..Settings::new(&args.models)
+    };
+    let listening = |at: synovia_serving::Listening| {
+        let grpc = at.grpc.map(|address| address.to_string());
+        // Nobody who reads it is no reason not to serve.
+        let _ = print(serde_json::json!({ "listening": at.rest.to_string(), "grpc": grpc }));
+    };
+    Ok(synovia_serving::run(settings, listening)?)
+}
+
+/// The token: of the file, else of the environment.
+fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(file) = file else { return Ok(std::env::var(TOKEN).ok().filter(|token| !token.is_empty())) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("{}: the token can't be read", file.display()))?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() {
+        return Err(UsageError(format!("{}: its first line, the token, is empty", file.display())).into());
+    }
+    Ok(Some(line.to_owned()))
+}

@@ -1,0 +1,186 @@
+//! A trained model behind `synovia serve`: what is uploaded gets the answer of `synovia predict`, and Triton's client works
+//! unchanged.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::runs::files;
+use crate::synovia::{command, json_lines, root, run, simulate, skipped, small, succeed};
+
+/// A server, ended with the test however that ends.
+struct Server {
+    child: Child,
+    rest: String,
+    grpc: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Of a folder of models, on ports of its own, when it is ready.
+    fn start(models: &Path, log: &Path) -> Self {
+        let mut command = command();
+        command.args(["serve", "--address", "127.0.0.1:0", "--grpc-address", "127.0.0.1:0", "--access-log", "--models"]).arg(models);
+        command.current_dir(root()).env_remove("SYNOVIA_TOKEN").stdout(Stdio::piped()).stderr(std::fs::File::create(log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(log).unwrap()));
+        let text = |key: &str| said[key].as_str().unwrap().to_owned();
+        let server = Self { child, rest: text("listening"), grpc: text("grpc") };
+        let started = Instant::now();
+        while server.ask("GET", "/v2/health/ready", "", &[]).0 != 200 {
+            assert!(started.elapsed() < Duration::from_secs(30), "{}", std::fs::read_to_string(log).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+        let mut socket = TcpStream::connect(&self.rest).unwrap();
+        let n = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {content_type}\r\ncontent-length: {n}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).unwrap();
+        socket.write_all(body).unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
+    /// Uploads images and records to the model `lung`.
+    #[track_caller]
+    fn predict(&self, images: &[PathBuf], records: &[PathBuf]) -> Value {
+        let mut body = Vec::new();
+        for (field, path) in images.iter().map(|path| ("images", path)).chain(records.iter().map(|path| ("records", path))) {
+            let name = path.file_name().unwrap().to_string_lossy();
+            write!(body, "--frontier\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\n\r\n").unwrap();
+            body.extend(std::fs::read(path).unwrap());
+            body.extend(b"\r\n");
+        }
+        body.extend(b"--frontier--\r\n");
+        let (status, answer) = self.ask("POST", "/v1/models/lung/predict", "multipart/form-data; boundary=frontier", &body);
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+}
+
+/// A trained and exported model in `DIR/models/lung/1`, and the data that it was trained on.
+fn exported(dir: &Path) -> (PathBuf, PathBuf) {
+    let data = simulate(dir, 120, "--missing-image 0.1 --missing-record 0.1");
+    let to = dir.join("run");
+    succeed(&format!("export {} --set training.epochs=1", small(&data, &to)));
+    let models = dir.join("models");
+    std::fs::create_dir_all(models.join("lung/1")).unwrap();
+    std::fs::copy(to.join("model.onnx"), models.join("lung/1/model.onnx")).unwrap();
+    (models, data)
+}
+
+/// What each example is said to have and to be, by its name; the rest must be equal as it is.
+fn by_example(lines: &[Value]) -> BTreeMap<String, Value> {
+    lines.iter().map(|line| (line["example"].as_str().unwrap().to_owned(), line.clone())).collect()
+}
+
+fn the_same(served: &Value, predicted: &[Value]) {
+    let (served, predicted) = (by_example(served["predictions"].as_array().unwrap()), by_example(predicted));
+    assert_eq!(served.keys().collect::<Vec<_>>(), predicted.keys().collect::<Vec<_>>());
+    for (served, predicted) in served.values().zip(predicted.values()) {
+        assert_eq!(served["present"], predicted["present"]);
+        for (task, classes) in predicted["probabilities"].as_object().unwrap() {
+            for (class, p) in classes.as_object().unwrap() {
+                let difference = (served["probabilities"][task][class].as_f64().unwrap() - p.as_f64().unwrap()).abs();
+                assert!(difference < 1e-5, "{task} {class}: {served} {predicted}");
+            }
+            assert_eq!(served["prediction_sets"][task]["calibrated_on"], predicted["prediction_sets"][task]["calibrated_on"]);
+        }
+    }
+}
+
+#[test]
+fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let (models, data) = exported(dir.path());
+    let log = dir.path().join("log");
+    let server = Server::start(&models, &log);
+    let (mut images, mut records) = (Vec::new(), Vec::new());
+    files(&data.join("dicom"), &mut images);
+    files(&data.join("fhir"), &mut records);
+
+    let model = models.join("lung/1/model.onnx");
+    let mut answers = Vec::new();
+    for (arguments, images, records) in [
+        (format!("--images {0}/dicom --records {0}/fhir", data.display()), &images[..], &records[..]),
+        (format!("--images {}/dicom", data.display()), &images[..], &records[..0]),
+        (format!("--records {}/fhir", data.display()), &images[..0], &records[..]),
+    ] {
+        let served = server.predict(images, records);
+        let predicted = json_lines(&succeed(&format!("predict --quiet --model {} {arguments}", model.display())));
+        assert!(predicted.len() >= 40);
+        the_same(&served, &predicted);
+        assert_eq!(served["model"]["sha256"], predicted[0]["model"]);
+        answers.push(served);
+    }
+    let ranged = answers[2]["predictions"].as_array().unwrap().iter().filter(|p| p["out_of_range"] == Value::Array(Vec::new())).count();
+    assert!(ranged > 10, "of 120 patients of the training's own distribution most are in range");
+
+    let python = root().join(".triton/venv/bin/python");
+    if python.exists() {
+        let script = root().join("tests/it/triton_client.py");
+        let output = Command::new(&python).arg(script).args([&server.rest, &server.grpc, "lung"]).output().unwrap();
+        assert!(output.status.success() && output.stdout == b"ok\n", "{}", String::from_utf8_lossy(&output.stderr));
+    } else {
+        skipped("Triton's client is not installed; run `just triton-client`");
+    }
+
+    // It ends well when it is told to.
+    let mut server = server;
+    assert!(Command::new("kill").arg(server.child.id().to_string()).status().unwrap().success());
+    assert!(server.child.wait().unwrap().success(), "{}", std::fs::read_to_string(&log).unwrap());
+
+    // Neither the answers nor the log name anybody.
+    let patients = std::fs::read_to_string(data.join("fhir/Patient.ndjson")).unwrap();
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.lines().count() > 5 && said.contains("\"route\":\"/v1/models/{model}/predict\""), "{said}");
+    let texts: Vec<String> = answers.iter().map(ToString::to_string).chain([said]).collect();
+    let mut n_looked_for = 0;
+    for patient in json_lines(&patients) {
+        let identifiers = patient["identifier"].as_array().into_iter().flatten().filter_map(|i| i["value"].as_str());
+        let families = patient["name"].as_array().into_iter().flatten().filter_map(|name| name["family"].as_str());
+        for name in identifiers.chain(families).chain(patient["id"].as_str()).filter(|name| name.len() > 5) {
+            n_looked_for += 1;
+            assert!(texts.iter().all(|text| !text.contains(name)), "an identifier is said");
+        }
+    }
+    assert!(n_looked_for > 60, "{n_looked_for}");
+}
+
+#[test]
+fn a_server_says_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |arguments: &str, code: i32, words: &[&str]| {
+        let output = run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    };
+    let models = dir.path().display();
+    check(&format!("serve --models {models} --address 127.0.0.1:0"), 1, &["no model could be loaded", "NAME/VERSION/model.onnx"]);
+    check(&format!("serve --models {models} --address 0.0.0.0:0"), 2, &["SYNOVIA_TOKEN", "--without-token"]);
+    check(&format!("serve --models {models} --token-file {models}/none"), 1, &["token"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    check(&format!("serve --models {models} --address {}", taken.local_addr().unwrap()), 1, &["cannot listen there"]);
+}
