@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,16 +80,17 @@ def node_key(path):
 def process(command, environment, log):
     """Runs until the block ends."""
     with open(log, "wb") as out:
-        child = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             yield child
         finally:
             child.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            # What it started itself, in its own group, goes with it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def wait_until_open(port, child, log, seconds=60):
@@ -103,6 +105,8 @@ def wait_until_open(port, child, log, seconds=60):
 
 
 def main():
+    # An end from outside ends everything that was started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sites", required=True, type=Path, help="folder of the sites' run folders")
     parser.add_argument("--out", required=True, type=Path, help="folder for what comes out")
@@ -150,9 +154,11 @@ def main():
         settings = [f'out="{out}"', f"sites={len(sites)}", f"rounds={options.rounds}", f'synovia="{binary}"', *options.set]
         run = [str(BIN / "flwr"), "run", str(APP), "here", "--stream", "--run-config", " ".join(settings)]
         (out / "result.json").unlink(missing_ok=True)
-        subprocess.run(run, env=environment, check=False)
+        with open(out / "run.log", "wb") as log:
+            subprocess.run(run, env=environment, check=False, stdout=log, stderr=subprocess.STDOUT)
         if not (out / "result.json").is_file():
             sys.exit(f"the run did not come to its end; see the logs in {out}")
+        print((out / "result.json").read_text())
 
 
 if __name__ == "__main__":

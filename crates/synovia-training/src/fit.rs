@@ -15,7 +15,7 @@ use synovia_kernels::release_buffers;
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::course::{Course, Moving, diverged, usable, validation_sums};
 use crate::losses::{relative, uninformed_losses};
-use crate::part::label_counts;
+use crate::part::{initial_weights, label_counts};
 use crate::{Average, Sampling, TrainingError, TrainingSettings, Weights};
 
 /// One model to be trained.
@@ -133,8 +133,9 @@ fn run(
     if validation_rows.is_empty() {
         return Err(TrainingError::EmptySplit("validation"));
     }
-    course.device.seed(settings.seed);
-    let mut model = job.model.init(Some(job.statistics), &course.device)?;
+    // All at once: burn makes each number when it is first looked at, between whatever else is drawn in the first step.
+    let start = initial_weights(job.model, job.statistics, settings.seed)?;
+    let mut model = apply_state(job.model.init(None, &course.device)?, &start)?;
     let mut moving = Moving {
         optimizer: course.optimizer(),
         average: Average::new(settings.ema),

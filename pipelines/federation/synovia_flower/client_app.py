@@ -43,7 +43,7 @@ def sent(message, folder):
     plan.write_text(config["plan"])
     # A round is trained from what came out of the one before it, and measured on what came out of itself.
     done = config["server-round"] - (1 if message.metadata.message_type.startswith("train") else 0)
-    program.write(weights, message.content["arrays"], {"plan": config["digest"], "round": done})
+    program.write(weights, message.content["arrays"], json.loads(config["layout"]), {"plan": config["digest"], "round": done})
     return ["--plan", plan, "--weights", weights]
 
 
@@ -54,9 +54,10 @@ def train(message: Message, context: Context) -> Message:
         site = ["--run", setting(context, "run"), "--site", setting(context, "site")]
         out = Path(folder) / "update.safetensors"
         program.run(binary(context), "federate", "fit", *site, *files, "--out", out)
-        arrays, header = program.read(out)
+        arrays, layout, header = program.read(out)
     metrics = MetricRecord({"num-examples": max(header["examples"].values()), "loss": sum(header["losses"]) / len(header["losses"])})
-    content = {"arrays": arrays, "metrics": metrics, "header": ConfigRecord({"header": json.dumps(header)})}
+    how = ConfigRecord({"header": json.dumps(header), "layout": json.dumps(layout)})
+    content = {"arrays": arrays, "metrics": metrics, "how": how}
     return Message(RecordDict(content), reply_to=message)
 
 

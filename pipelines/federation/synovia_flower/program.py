@@ -10,6 +10,8 @@ from safetensors.numpy import save_file
 
 # The one key of the files' metadata: a line of JSON.
 KEY = "synovia"
+# What the names of the moving average's numbers begin with.
+AVERAGE = "average/"
 
 
 class ProgramError(RuntimeError):
@@ -25,14 +27,33 @@ def run(binary, *arguments):
 
 
 def read(path):
-    """A file's arrays and its line of JSON."""
+    """A file's numbers as one long row (`model`), with those of the moving average where it has one (`average`); the names and
+    shapes that the row is made of; and the file's line of JSON.
+
+    Flower carries each array by itself: a hundred small ones would take a hundred requests.
+    """
     with safe_open(path, framework="numpy") as file:
-        arrays = {name: numpy.asarray(file.get_tensor(name)) for name in sorted(file.keys())}
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         header = json.loads(file.metadata()[KEY])
-    return ArrayRecord({name: Array(values) for name, values in arrays.items()}), header
+    layout = [[name, list(values.shape)] for name, values in tensors.items() if not name.startswith(AVERAGE)]
+    rows = {"model": [tensors[name] for name, _ in layout]}
+    if any(name.startswith(AVERAGE) for name in tensors):
+        rows["average"] = [tensors[AVERAGE + name] for name, _ in layout if AVERAGE + name in tensors]
+    arrays = {name: Array(numpy.concatenate([part.ravel() for part in row])) for name, row in rows.items()}
+    return ArrayRecord(arrays), layout, header
 
 
-def write(path, arrays, header):
-    """Arrays and a line of JSON as a file."""
-    tensors = {name: numpy.ascontiguousarray(array.numpy(), dtype=numpy.float32) for name, array in arrays.items()}
+def write(path, arrays, layout, header):
+    """What `read` gave, as a file."""
+    tensors = {}
+    for row, prefix in [("model", ""), ("average", AVERAGE)]:
+        if row not in arrays:
+            continue
+        values, at = arrays[row].numpy().astype(numpy.float32), 0
+        for name, shape in layout:
+            count = int(numpy.prod(shape))
+            tensors[prefix + name] = values[at : at + count].reshape(shape).copy()
+            at += count
+        if at != values.size:
+            raise ProgramError(f"{values.size} numbers where the model has {at}")
     save_file(tensors, path, metadata={KEY: json.dumps(header)})

@@ -34,8 +34,8 @@ class BySite(flower.FedAvg):
             updates = []
             for message in valid:
                 path = Path(folder) / f"node-{message.metadata.src_node_id}.safetensors"
-                content = message.content
-                program.write(path, content["arrays"], json.loads(content["header"]["header"]))
+                how = message.content["how"]
+                program.write(path, message.content["arrays"], json.loads(how["layout"]), json.loads(how["header"]))
                 updates.append(path)
             if not updates:
                 raise program.ProgramError(f"round {server_round}: no site answered")
@@ -46,7 +46,7 @@ class BySite(flower.FedAvg):
             log(WARNING, "round %s: %s", server_round, refusal["reason"])
         log(INFO, "round %s: weights %s, absent: %s", server_round, report["hash"][:16], ", ".join(report["absent"]) or "nobody")
         note(self.out, report)
-        arrays, _ = program.read(weights_path(self.out, server_round))
+        arrays, _, _ = program.read(weights_path(self.out, server_round))
         return arrays, MetricRecord({"bytes": report["bytes"], "sites": len(report["sites"])})
 
 
@@ -110,26 +110,29 @@ def main(grid: Grid, context: Context) -> None:
     if name == "synovia":
         strategy = BySite(binary, out, **settings)
     elif name in OWN:
+        if str(config["keep"]).split():
+            raise program.ProgramError(f"{name} puts whole models together; leave `keep` empty, or take strategy=\"synovia\"")
         more = {"proximal_mu": 0.0} if name == "FedProx" else {}
         strategy = getattr(flower, name)(**settings, **more)
     else:
         raise program.ProgramError(f"no strategy {name}; there are: synovia, {', '.join(OWN)}")
-    arrays, _ = program.read(weights_path(out, 0))
+    arrays, layout, _ = program.read(weights_path(out, 0))
     losses = {}
 
     def keep(server_round, arrays):
         """After each round: its weights, where no one wrote them yet."""
         path = weights_path(out, server_round)
         if not path.exists():
-            program.write(path, arrays, {"plan": digest, "round": server_round})
+            program.write(path, arrays, layout, {"plan": digest, "round": server_round})
 
+    shared = {"plan": plan, "digest": digest, "layout": json.dumps(layout)}
     result = strategy.start(
         grid=grid,
         initial_arrays=arrays,
         num_rounds=int(config["rounds"]),
         timeout=float(config["timeout"]),
-        train_config=ConfigRecord({"plan": plan, "digest": digest}),
-        evaluate_config=ConfigRecord({"plan": plan, "digest": digest}),
+        train_config=ConfigRecord(shared),
+        evaluate_config=ConfigRecord(shared),
         evaluate_fn=keep,
     )
     for server_round, metrics in result.evaluate_metrics_clientapp.items():
