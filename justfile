@@ -116,8 +116,8 @@ flower:
 
 # Three hospitals on this machine: simulated in one process, then through a real SuperLink and SuperNodes with TLS, to the same weights
 federation: build flower
-    rm -rf data/federation
+    rm -rf data/federation runs/federation
     {{synovia}} simulate --out data/federation --patients 1500 --seed 1
     {{synovia}} federate simulate {{federation_settings}} --sites 3 --partition dirichlet:0.5 --rounds 10 --central
     .flower/venv/bin/python pipelines/federation/run_local.py --sites runs/federation/federation/sites --out runs/federation/flower --rounds 10 --tls
-    cmp runs/federation/federation/together/*/best.safetensors runs/federation/flower/best.safetensors && echo "Flower and the simulation made the same weights"
+    cmp runs/federation/federation/together/*/round-00010.safetensors runs/federation/flower/round-00010.safetensors && echo "Flower and the simulation made the same weights"

@@ -159,11 +159,12 @@ pub(crate) fn is_buffer(name: &str) -> bool {
 /// How many of the examples that a training went through trained the number of this name: a tower only those that showed its
 /// modality, a head only those whose label is known; the features' statistics nobody.
 pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig) -> u64 {
-    let name = name.strip_prefix(AVERAGE).unwrap_or(name);
-    let mut parts = name.split('.');
+    let averaged = name.strip_prefix(AVERAGE);
+    let mut parts = averaged.unwrap_or(name).split('.');
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
     match (parts.next(), parts.next()) {
-        (_, Some("standardize")) => 0,
+        // The average of a constant is not one to the last bit.
+        (_, Some("standardize")) => averaged.map_or(0, |_| seen.records),
         (Some("image" | "image_projection"), _) => seen.images,
         (Some("record" | "record_projection"), _) => seen.records,
         (Some("fusion"), Some("gates")) => {

@@ -153,7 +153,7 @@ fn lacks(sites: &[(String, Vec<ExampleRow>)]) -> Option<&'static str> {
 }
 
 /// Patients with the strata that they are divided in: their split, so that each site has its share of each.
-fn strata<'a>(rows: &'a [ExampleRow], label: impl Fn(&ExampleRow) -> i64) -> BTreeMap<(Split, i64), Vec<&'a str>> {
+fn strata(rows: &[ExampleRow], label: impl Fn(&ExampleRow) -> i64) -> BTreeMap<(Split, i64), Vec<&str>> {
     let mut patients: BTreeMap<&str, (Split, i64)> = BTreeMap::new();
     for row in rows {
         let entry = patients.entry(&row.patient).or_insert((row.split, i64::MIN));

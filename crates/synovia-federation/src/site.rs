@@ -21,7 +21,7 @@ pub fn fit_round(
     plan: &Plan,
     site: &str,
     global: &Global,
-    state: Option<Checkpoint>,
+    state: Option<&Checkpoint>,
     reader: &CohortReader,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Update, Checkpoint), FederationError> {
@@ -61,9 +61,9 @@ fn check(plan: &Plan, global: &Global) -> Result<String, FederationError> {
 }
 
 /// The shared weights with what stays at the site, and its optimizer.
-fn at_site(plan: &Plan, global: &Global, state: Option<Checkpoint>, digest: &str) -> Checkpoint {
+fn at_site(plan: &Plan, global: &Global, state: Option<&Checkpoint>, digest: &str) -> Checkpoint {
     let fresh = || Checkpoint { progress: CheckpointProgress { key: digest.to_owned(), ..Default::default() }, ..Default::default() };
-    let mut start = state.filter(|state| state.progress.key == digest).unwrap_or_else(fresh);
+    let mut start = state.filter(|state| state.progress.key == digest).cloned().unwrap_or_else(fresh);
     let (mut model, mut average) = (global.model(), global.average());
     // What stays at sites is not in what is shared after a round by another strategy.
     let norms: BTreeSet<String> = norms(&model).into_iter().chain(norms(&start.model)).collect();
@@ -127,7 +127,7 @@ pub fn validate_round(
     plan: &Plan,
     site: &str,
     global: &Global,
-    state: Option<Checkpoint>,
+    state: Option<&Checkpoint>,
     reader: &CohortReader,
 ) -> Result<Validated, FederationError> {
     let settings = plan.training_of(site)?;

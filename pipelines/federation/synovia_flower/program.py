@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 KEY = "synovia"
 # What the names of the moving average's numbers begin with.
 AVERAGE = "average/"
+ROWS = [("model", ""), ("average", AVERAGE)]
 
 
 class ProgramError(RuntimeError):
@@ -27,30 +28,31 @@ def run(binary, *arguments):
 
 
 def read(path):
-    """A file's numbers as one long row (`model`), with those of the moving average where it has one (`average`); the names and
-    shapes that the row is made of; and the file's line of JSON.
+    """A file's numbers as one long row (`model`), with those of the moving average where it has one (`average`); for each row the
+    names and shapes that it is made of; and the file's line of JSON.
 
     Flower carries each array by itself: a hundred small ones would take a hundred requests.
     """
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         header = json.loads(file.metadata()[KEY])
-    layout = [[name, list(values.shape)] for name, values in tensors.items() if not name.startswith(AVERAGE)]
-    rows = {"model": [tensors[name] for name, _ in layout]}
-    if any(name.startswith(AVERAGE) for name in tensors):
-        rows["average"] = [tensors[AVERAGE + name] for name, _ in layout if AVERAGE + name in tensors]
-    arrays = {name: Array(numpy.concatenate([part.ravel() for part in row])) for name, row in rows.items()}
+    layout, arrays = {}, {}
+    for row, prefix in ROWS:
+        names = [name for name in tensors if name.startswith(AVERAGE) == (prefix == AVERAGE)]
+        if names:
+            layout[row] = [[name.removeprefix(prefix), list(tensors[name].shape)] for name in names]
+            arrays[row] = Array(numpy.concatenate([tensors[name].ravel() for name in names]))
     return ArrayRecord(arrays), layout, header
 
 
 def write(path, arrays, layout, header):
-    """What `read` gave, as a file."""
+    """What `read` gave, as a file. An average whose layout nobody says has that of the model."""
     tensors = {}
-    for row, prefix in [("model", ""), ("average", AVERAGE)]:
+    for row, prefix in ROWS:
         if row not in arrays:
             continue
         values, at = arrays[row].numpy().astype(numpy.float32), 0
-        for name, shape in layout:
+        for name, shape in layout.get(row, layout["model"]):
             count = int(numpy.prod(shape))
             tensors[prefix + name] = values[at : at + count].reshape(shape).copy()
             at += count

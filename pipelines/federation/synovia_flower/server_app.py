@@ -24,9 +24,17 @@ class BySite(flower.FedAvg):
     A site that failed or did not answer is absent from its round.
     """
 
-    def __init__(self, binary, out, **settings):
+    def __init__(self, binary, out, layout, **settings):
         super().__init__(**settings)
-        self.binary, self.out = binary, out
+        self.binary, self.out, self.layout = binary, out, layout
+
+    def configure_train(self, server_round, arrays, config, grid):
+        config["layout"] = json.dumps(self.layout)
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def configure_evaluate(self, server_round, arrays, config, grid):
+        config["layout"] = json.dumps(self.layout)
+        return super().configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_train(self, server_round, replies):
         valid, _ = self._check_and_log_replies(replies, is_train=True, validate=False)
@@ -46,7 +54,7 @@ class BySite(flower.FedAvg):
             log(WARNING, "round %s: %s", server_round, refusal["reason"])
         log(INFO, "round %s: weights %s, absent: %s", server_round, report["hash"][:16], ", ".join(report["absent"]) or "nobody")
         note(self.out, report)
-        arrays, _, _ = program.read(weights_path(self.out, server_round))
+        arrays, self.layout, _ = program.read(weights_path(self.out, server_round))
         return arrays, MetricRecord({"bytes": report["bytes"], "sites": len(report["sites"])})
 
 
@@ -103,12 +111,12 @@ def main(grid: Grid, context: Context) -> None:
     (out / "rounds.jsonl").write_text("")
     binary = str(config["synovia"])
     plan, digest = agree(grid, config, binary, out)
-    count = int(config["sites"])
+    arrays, layout, _ = program.read(weights_path(out, 0))
     # A round goes on with those who are there: a site may be away.
     settings = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
     name = str(config["strategy"])
     if name == "synovia":
-        strategy = BySite(binary, out, **settings)
+        strategy = BySite(binary, out, layout, **settings)
     elif name in OWN:
         if str(config["keep"]).split():
             raise program.ProgramError(f"{name} puts whole models together; leave `keep` empty, or take strategy=\"synovia\"")
@@ -116,7 +124,6 @@ def main(grid: Grid, context: Context) -> None:
         strategy = getattr(flower, name)(**settings, **more)
     else:
         raise program.ProgramError(f"no strategy {name}; there are: synovia, {', '.join(OWN)}")
-    arrays, layout, _ = program.read(weights_path(out, 0))
     losses = {}
 
     def keep(server_round, arrays):
@@ -139,5 +146,5 @@ def main(grid: Grid, context: Context) -> None:
         losses[server_round] = float(metrics["validation-loss"])
     best = min(losses, key=losses.get) if losses else int(config["rounds"])
     (out / "best.safetensors").write_bytes(weights_path(out, best).read_bytes())
-    (out / "result.json").write_text(json.dumps({"plan": digest, "sites": count, "validation_losses": losses, "best_round": best}))
+    (out / "result.json").write_text(json.dumps({"plan": digest, "sites": int(config["sites"]), "validation_losses": losses, "best_round": best}))
     log(INFO, "best round %s of %s; %s", best, config["rounds"], out / "best.safetensors")

@@ -27,7 +27,7 @@ fn statements(sites: &[Site<'_>], ema: f64) -> Vec<Statement> {
 }
 
 fn part(site: &mut Site<'_>, plan: &Plan, global: &Global) -> Update {
-    let (update, kept) = fit_round(plan, site.name, global, site.state.take(), site.reader, &mut |_| ()).unwrap();
+    let (update, kept) = fit_round(plan, site.name, global, site.state.as_ref(), site.reader, &mut |_| ()).unwrap();
     // As a process that ended in between would have it.
     site.state = Checkpoint::decode(&kept.encode().unwrap(), &plan.digest());
     assert!(site.state.is_some());
@@ -208,7 +208,7 @@ fn what_stays_at_a_site_does_not_travel() {
     }
     assert!(updates[0].weights.contains_key("record.first.weight") && updates[0].weights.contains_key("average/record.first.weight"));
     let after = merge(&plan, &first, &updates);
-    let at = |site: &Site<'_>| validate_round(&plan, site.name, &after, site.state.clone(), site.reader).unwrap().weights;
+    let at = |site: &Site<'_>| validate_round(&plan, site.name, &after, site.state.as_ref(), site.reader).unwrap().weights;
     let (at_a, at_b) = (at(&two[0]), at(&two[1]));
     assert!(at_a["heads.0.weight"] != at_b["heads.0.weight"] && at_a["record.first.weight"] == at_b["record.first.weight"]);
     assert!(at_a["record.first_norm.running_mean"] != at_b["record.first_norm.running_mean"]);

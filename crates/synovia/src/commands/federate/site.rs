@@ -80,7 +80,7 @@ impl Site {
         let state = self.state(&digest, global.round)?;
         let bar = progress.start(&format!("{} round {}", self.name, global.round + 1), None, "steps");
         let mut steps = 0;
-        let (update, kept) = fit_round(plan, &self.name, global, state, &self.reader, &mut |told| {
+        let (update, kept) = fit_round(plan, &self.name, global, state.as_ref(), &self.reader, &mut |told| {
             if let Told::Step { epoch, loss, examples_per_s, .. } = told {
                 steps += 1;
                 bar.set(steps);
@@ -101,7 +101,7 @@ impl Site {
 
     /// The shared weights at the site, on its validation split.
     pub fn validate(&self, plan: &Plan, global: &Global) -> anyhow::Result<Validated> {
-        Ok(validate_round(plan, &self.name, global, self.state(&plan.digest(), global.round)?, &self.reader)?)
+        Ok(validate_round(plan, &self.name, global, self.state(&plan.digest(), global.round)?.as_ref(), &self.reader)?)
     }
 
     /// Keeps the weights that it would work with.
