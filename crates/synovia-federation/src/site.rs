@@ -102,9 +102,9 @@ impl ValidationSums {
 
     /// The loss over the validation examples of all sites, in units of that of an uninformed guess; `sites` are in the order of
     /// the plan's.
-    pub fn loss<'a>(plan: &Plan, sites: impl Iterator<Item = &'a Self> + Clone) -> f64 {
+    pub fn loss(plan: &Plan, sites: &[&Self]) -> f64 {
         let mean = |task: usize| {
-            let (sum, n) = sites.clone().map(|sums| sums.get(task)).fold((0.0, 0.0), |(s, n), (more, m)| (s + more, n + m));
+            let (sum, n) = sites.iter().map(|sums| sums.get(task)).fold((0.0, 0.0), |(s, n), (more, m)| (s + more, n + m));
             sum / n.max(1.0)
         };
         relative((0..plan.tasks.len()).map(mean), &plan.uninformed())

@@ -73,7 +73,7 @@ fn one_site_is_central_training_bit_for_bit() {
             .iter()
             .map(|global| {
                 let validated = validate_round(&plan, "only", global, None, &reader).unwrap();
-                ValidationSums::loss(&plan, std::iter::once(&validated.sums))
+                ValidationSums::loss(&plan, &[&validated.sums])
             })
             .collect();
         assert_eq!(validated, losses, "ema {ema}: the losses after each round");

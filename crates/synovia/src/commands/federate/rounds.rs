@@ -77,7 +77,7 @@ pub fn run(sites: &[&Site], statements: Vec<Statement>, terms: &Terms, parent: &
         }
         let (next, report) = aggregate(&plan, &global, &updates, &mut server)?;
         let validated = sites.iter().map(|site| Ok((site, site.validate(&plan, &next)?))).collect::<anyhow::Result<Vec<_>>>()?;
-        let validation_loss = ValidationSums::loss(&plan, validated.iter().map(|(_, validated)| &validated.sums));
+        let validation_loss = ValidationSums::loss(&plan, &validated.iter().map(|(_, validated)| &validated.sums).collect::<Vec<_>>());
         if rounds.iter().all(|before| validation_loss < before.validation_loss) {
             write(&folder.join("best.safetensors"), &next.encode()?)?;
             for (site, validated) in &validated {

@@ -181,7 +181,7 @@ pub fn evaluate(args: &EvaluateArgs, context: &Context) -> anyhow::Result<()> {
     let (_run, site, plan, global) = open(&args.site, context)?;
     let Validated { weights, sums } = site.validate(&plan, &global)?;
     let scored = Scored::of(&plan, &weights, &site.reader)?;
-    let validation_loss = ValidationSums::loss(&plan, std::iter::once(&sums));
+    let validation_loss = ValidationSums::loss(&plan, &[&sums]);
     if !validation_loss.is_finite() {
         return Err(FederationError::Damaged { what: "the shared weights", why: "their loss is not finite".to_owned() }.into());
     }
