@@ -70,7 +70,7 @@ fn the_same_bits_for_any_threads_and_after_a_kill() {
         let folders = std::fs::read_dir(&together).ok()?;
         folders.flatten().find(|folder| folder.path().join("rounds.json").exists())
     };
-    let until = Instant::now() + Duration::from_secs(300);
+    let until = Instant::now() + Duration::from_mins(5);
     while first_round().is_none() {
         assert!(child.try_wait().unwrap().is_none() && Instant::now() < until, "it ended before it could be killed");
         std::thread::sleep(Duration::from_millis(2));
