@@ -69,6 +69,30 @@ fn every_step_is_counted_and_every_rule_is_kept() {
 }
 
 #[test]
+fn labels_left_out_are_those_of_training_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulate(dir.path(), 200, "");
+    let known = |name: &str, more: &str| {
+        let to = dir.path().join(name);
+        succeed(&format!("cohort {}{more}", small(&data, &to)));
+        let table = ParquetReader::new(std::fs::File::open(to.join("cohort/examples.parquet")).unwrap()).finish().unwrap();
+        let split: Vec<String> = table.column("split").unwrap().str().unwrap().iter().map(|text| text.unwrap().to_owned()).collect();
+        let known = table.column("malignant").unwrap().is_not_null();
+        let mut counts = BTreeMap::new();
+        split
+            .into_iter()
+            .zip(known.iter())
+            .for_each(|(split, known)| *counts.entry(split).or_insert(0) += usize::from(known == Some(true)));
+        (counts, report(&to)["unknown_labels"]["malignant"]["left out by `labelled`"].as_u64())
+    };
+    let (all, none) = known("all", "");
+    let (few, left_out) = known("few", " --set task.malignant.labelled=0.3");
+    assert_eq!((none, left_out), (None, Some((all["train"] - few["train"]) as u64)));
+    assert!(few["train"] < all["train"] / 2);
+    assert_eq!((few["validation"], few["test"]), (all["validation"], all["test"]));
+}
+
+#[test]
 fn predictions_at_encounters_and_splits_by_time() {
     let dir = tempfile::tempdir().unwrap();
     let data = simulate(dir.path(), 150, "");

@@ -67,13 +67,13 @@ def main():
         with_images = [line for line in history if line.get("variant") in ("joint", "image")]
         steps = round(len(with_images) * n_train / batch)
         of = [str(x) for x in (batch, size, width)]
-        probe = json.loads(timed([sys.executable, f"{a.peers}/train_torch.py", "--batch", of[0], "--size", of[1], "--width", of[2], "--steps", "12", "--threads", str(a.threads)])[1])
+        probe = json.loads(timed([sys.executable, f"{a.peers}/train_torch.py", "--batch", of[0], "--size", of[1], "--width", of[2], "--steps", "30", "--threads", str(a.threads)])[1])
         images, _ = timed([sys.executable, f"{a.peers}/ingest_pydicom.py", f"{data}/dicom", f"{folder}/images.npy", "--jobs", str(a.threads), "--size", str(size)])
         records, _ = timed([sys.executable, f"{a.peers}/records_python.py", f"{data}/fhir", f"{folder}/records.parquet", "--jobs", str(a.threads)])
         torch, parts = timed([sys.executable, "-c", CHAIN, f"{a.peers}/train_torch.py", *of, str(steps), str(a.threads), probe["best"]["layout"], onnx])
         theirs = images + records + torch
         ratios.append(theirs / ours)
-        print(json.dumps({"files": files, "steps": steps, "batch": batch, "size": size, "width": width, "synovia_s": round(ours, 1), "peers_s": round(theirs, 1), "images_s": round(images, 1), "records_s": round(records, 1), "training_and_export_s": round(torch, 1), **json.loads(parts), "ratio": round(theirs / ours, 2)}), flush=True)
+        print(json.dumps({"files": files, "steps": steps, "batch": batch, "size": size, "width": width, "layout": probe["best"]["layout"], "synovia_s": round(ours, 1), "peers_s": round(theirs, 1), "images_s": round(images, 1), "records_s": round(records, 1), "training_and_export_s": round(torch, 1), **json.loads(parts), "ratio": round(theirs / ours, 2)}), flush=True)
     print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
     shutil.rmtree(folder)
 

@@ -23,7 +23,7 @@ pub use example::{Example, ExampleError, Refused};
 pub use flow::{FlowCounts, LeftOut};
 pub use identity::{ExampleId, PatientId, name_digest};
 pub use rejected::{Rejected, RejectedLog};
-pub use split::{Fractions, Split, SplitError, assign, assign_folds};
+pub use split::{Fractions, Split, SplitError, assign, assign_folds, is_labelled};
 pub use store::{
     CohortReader, CohortWriter, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, SplitKind, StoreError, Test, Train,
     Validation, View,

@@ -87,8 +87,12 @@ impl Fractions {
 }
 
 fn keyed_hash(patient: &PatientId, seed: u64) -> [u8; 32] {
+    keyed_hash_for(b"synovia/split", patient, seed)
+}
+
+fn keyed_hash_for(purpose: &[u8], patient: &PatientId, seed: u64) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(b"synovia/split");
+    hash.update(purpose);
     hash.update(seed.to_le_bytes());
     hash.update(patient.reveal().as_bytes());
     hash.finalize().into()
@@ -96,9 +100,18 @@ fn keyed_hash(patient: &PatientId, seed: u64) -> [u8; 32] {
 
 /// A place in [0, 1) that follows from the seed and the identifier alone.
 pub(crate) fn position(patient: &PatientId, seed: u64) -> f64 {
-    let hash = keyed_hash(patient, seed);
+    unit(keyed_hash(patient, seed))
+}
+
+fn unit(hash: [u8; 32]) -> f64 {
     let word = u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
     (word >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Whether a patient is of the `share` whose labels may be used: by a keyed hash that has nothing to do with the splits', so
+/// that a larger share holds a smaller one.
+pub fn is_labelled(patient: &PatientId, seed: u64, share: f64) -> bool {
+    unit(keyed_hash_for(b"synovia/labels", patient, seed)) < share
 }
 
 /// Divides patients: each goes to exactly one split, all its examples with it.
@@ -157,6 +170,18 @@ fn ordered_strata(patients: &BTreeMap<PatientId, String>, seed: u64) -> BTreeMap
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_larger_share_of_labels_holds_a_smaller_one() {
+        let patients: Vec<PatientId> = (0..2000).map(|k| PatientId::new(&format!("p{k}"))).collect();
+        let of = |seed, share| patients.iter().filter(|patient| is_labelled(patient, seed, share)).cloned().collect::<Vec<_>>();
+        let (few, more) = (of(1, 0.1), of(1, 0.3));
+        assert!(few.iter().all(|patient| more.contains(patient)));
+        // Four standard deviations of the number.
+        assert!((few.len() as f64 - 200.0).abs() < 54.0 && (more.len() as f64 - 600.0).abs() < 82.0, "{} {}", few.len(), more.len());
+        assert_eq!(of(1, 1.0).len(), 2000);
+        assert_ne!(of(2, 0.1), few);
+    }
+
     use proptest::prelude::*;
 
     use super::*;

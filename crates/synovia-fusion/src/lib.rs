@@ -8,6 +8,6 @@ mod model;
 mod state;
 
 pub use fuse::{Fusion, FusionKind};
-pub use loss::{binary_loss, multiclass_loss};
+pub use loss::{binary_loss, contrast, divergence, multiclass_loss};
 pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordTower};
 pub use state::{NamedTensor, StateError, apply_state, collect_state, visit_state};

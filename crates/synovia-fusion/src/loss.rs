@@ -32,6 +32,45 @@ pub fn multiclass_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>)
     masked_mean(losses, weight)
 }
 
+/// Probabilities of classes: of `[batch, 1]` logits those of no and yes, else by softmax. `[batch, n_classes]`
+fn log_probabilities(logits: Tensor<2>) -> Tensor<2> {
+    let logits = if logits.dims()[1] == 1 { Tensor::cat(vec![logits.clone() * 0.0, logits], 1) } else { logits };
+    activation::log_softmax(logits, 1)
+}
+
+/// Kullback-Leibler divergence in nats of a student's probabilities from a teacher's: `Σ p ln(p / q)`, the mean over the
+/// examples that count (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", at temperature 1). No gradient
+/// reaches the teacher.
+///
+/// # Shapes
+/// - teacher, student: logits `[batch, n_logits]`
+/// - weight: `[batch, 1]`, 0 for an example that does not count
+/// - returns `[1]`
+pub fn divergence(teacher: Tensor<2>, student: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    let (log_p, log_q) = (log_probabilities(teacher.detach()), log_probabilities(student));
+    masked_mean((log_p.clone().exp() * (log_p - log_q)).sum_dim(1), weight)
+}
+
+/// Subtracted from the similarity to an example that does not count: its share is 0 in single precision.
+const NOT_THERE: f32 = 1e4;
+
+/// Symmetric cross-entropy of a matrix of similarities whose pairs lie on the diagonal, in nats: InfoNCE (van den Oord et al.
+/// 2018) in both directions (Radford et al. 2021, "CLIP").
+///
+/// # Shapes
+/// - similarities: `[batch, batch]`, divided by the temperature
+/// - weight: `[batch, 1]`, 0 for a pair that is not complete: neither it nor its parts count
+/// - returns `[1]`, 0 with less than two pairs
+pub fn contrast(similarities: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    let batch = similarities.dims()[0];
+    let away = (weight.clone() - 1.0) * NOT_THERE;
+    let similarities = similarities + away.clone() + away.transpose();
+    let diagonal = Tensor::<2>::eye(batch, &similarities.device());
+    let one_way = |similarities: Tensor<2>| (activation::log_softmax(similarities, 1) * diagonal.clone()).sum_dim(1).neg();
+    let losses = (one_way(similarities.clone()) + one_way(similarities.transpose())) * 0.5;
+    masked_mean(losses, weight)
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -59,5 +98,30 @@ mod tests {
         let one_hot = Tensor::<2>::from_floats([[0.0, 1.0, 0.0, 0.0]], &device);
         let loss = multiclass_loss(Tensor::zeros([1, 4], &device), one_hot, column(&[1.0])).into_scalar::<f32>();
         assert!((loss - 4f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_student_is_as_far_from_its_teacher_as_worked_by_hand() {
+        let device = Device::flex();
+        let logits = |shares: [f32; 3]| Tensor::<2>::from_floats([shares.map(f32::ln)], &device);
+        let of = |p, q| divergence(logits(p), logits(q), column(&[1.0])).into_scalar::<f32>();
+        // .7 ln(.7 / .5) + .2 ln(.2 / .3) + .1 ln(.1 / .2)
+        assert!((of([0.7, 0.2, 0.1], [0.5, 0.3, 0.2]) - 0.085_122_83).abs() < 1e-6);
+        // One logit is two classes: .8 ln(.8 / .5) + .2 ln(.2 / .5)
+        let binary = divergence(column(&[4f32.ln(), 9.0]), column(&[0.0, -9.0]), column(&[1.0, 0.0])).into_scalar::<f32>();
+        assert!((binary - 0.192_745_24).abs() < 1e-6, "{binary}");
+    }
+
+    #[test]
+    fn contrast_of_pairs_worked_by_hand() {
+        let device = Device::flex();
+        // Rows: ln(1 + e⁻²), ln(1 + e⁻²); columns: ln(1 + e⁻¹), ln(1 + e⁻³).
+        let loss = contrast(Tensor::from_floats([[2.0, 0.0], [1.0, 3.0]], &device), column(&[1.0, 1.0])).into_scalar::<f32>();
+        assert!((loss - 0.153_926).abs() < 1e-6, "{loss}");
+        let rows = [[2.0, 50.0, 0.0], [-7.0, 80.0, 3.0], [1.0, -20.0, 3.0]];
+        let with_another = contrast(Tensor::from_floats(rows, &device), column(&[1.0, 0.0, 1.0])).into_scalar::<f32>();
+        assert!((with_another - loss).abs() < 1e-6, "a pair that is not complete does not count: {with_another}");
+        let alone = contrast(Tensor::from_floats(rows, &device), column(&[0.0, 0.0, 1.0])).into_scalar::<f32>();
+        assert_eq!(alone, 0.0);
     }
 }

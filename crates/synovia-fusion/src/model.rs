@@ -106,6 +106,9 @@ pub struct Outputs {
     pub embedding: Tensor<2>,
     /// The same after dropout: what the heads see.
     pub dropped: Tensor<2>,
+    /// Before fusion: for each modality that the model has a tower for, the image first, its embedding `[batch, embedding]`
+    /// and its presence `[batch, 1]`.
+    pub modalities: Vec<(Tensor<2>, Tensor<2>)>,
 }
 
 /// The joint model.
@@ -194,9 +197,24 @@ impl JointModel {
                 None => absent(),
             });
         }
-        let embedding = self.fusion.forward(modalities);
+        let embedding = self.fusion.forward(modalities.clone());
         let dropped = self.dropout.forward(embedding.clone());
-        Outputs { logits: self.heads.iter().map(|head| head.forward(dropped.clone())).collect(), embedding, dropped }
+        Outputs { logits: self.heads.iter().map(|head| head.forward(dropped.clone())).collect(), embedding, dropped, modalities }
+    }
+
+    /// What the model says of a batch, a tensor a task, when some of its [`Outputs::modalities`] are hidden: those where
+    /// `shown` is false. The towers are not run again.
+    ///
+    /// # Shapes
+    /// - shown: a modality each
+    /// - returns `[batch, n_logits]` a task
+    pub fn shown(&self, modalities: &[(Tensor<2>, Tensor<2>)], shown: &[bool]) -> Vec<Tensor<2>> {
+        let seen = modalities.iter().zip(shown).map(|((embedding, present), &shown)| {
+            let present = if shown { present.clone() } else { present.zeros_like() };
+            (embedding.clone(), present)
+        });
+        let dropped = self.dropout.forward(self.fusion.forward(seen.collect()));
+        self.heads.iter().map(|head| head.forward(dropped.clone())).collect()
     }
 
     /// What one task's head says of a joint embedding, such as [`Outputs::dropped`].
@@ -262,7 +280,7 @@ mod tests {
         let device = Device::flex();
         let random = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, &device);
         let table = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Default, &device);
-        for kind in [FusionKind::Concat, FusionKind::Gated] {
+        for kind in FusionKind::ALL {
             let model = config(kind).init(None, &device).unwrap();
             let (image, record) = (random([2, 1, 32, 32]), table([2, 3]));
             let both = logits(&model, image.clone(), record.clone(), [1.0, 1.0]);
@@ -271,6 +289,25 @@ mod tests {
             assert_ne!(both, without, "{kind:?}");
             assert_eq!(without, logits(&model, random([2, 1, 32, 32]), record.clone(), [0.0, 1.0]), "{kind:?}");
             assert_eq!(logits(&model, image.clone(), record, [1.0, 0.0]), logits(&model, image, table([2, 3]), [1.0, 0.0]), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn to_hide_a_modality_is_not_to_have_it() {
+        let device = Device::flex();
+        for kind in FusionKind::ALL {
+            let model = config(kind).init(None, &device).unwrap();
+            let image = Tensor::<4>::random([2, 1, 32, 32], Distribution::Default, &device);
+            let record = Tensor::<2>::random([2, 3], Distribution::Default, &device);
+            let present = Tensor::<2>::from_floats([[1.0], [0.0]], &device);
+            let inputs = Inputs {
+                image: Some(Modality { values: image.clone(), present: present.clone(), rows: None }),
+                record: Some(Modality { values: record.clone(), present: Tensor::ones([2, 1], &device), rows: None }),
+            };
+            let modalities = model.forward(inputs, 2, &device).modalities;
+            let hidden = |shown| Tensor::cat(model.shown(&modalities, shown), 1).into_data().try_to_vec::<f32>().unwrap();
+            assert_eq!(hidden(&[false, true]), logits(&model, image.clone(), record.clone(), [0.0, 1.0]), "{kind:?}");
+            assert_eq!(hidden(&[true, false])[..5], logits(&model, image, record, [1.0, 0.0])[..5], "{kind:?}");
         }
     }
 

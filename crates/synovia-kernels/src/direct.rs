@@ -26,6 +26,8 @@ struct Gather {
     input_stride: usize,
     /// Numbers that a tap reads.
     k: usize,
+    /// Numbers that can be read from there.
+    readable: usize,
     taps: Vec<Tap>,
     /// Input rows and columns from a pixel of the grid to the next.
     step: usize,
@@ -37,25 +39,66 @@ struct Gather {
     spread: usize,
 }
 
+/// Where a pixel of the grid is.
+#[derive(Clone, Copy)]
+struct Place {
+    image: usize,
+    y: usize,
+    x: usize,
+}
+
+/// Where a pixel of the grid looks, before a tap.
+#[derive(Clone, Copy)]
+struct Look {
+    y: isize,
+    x: isize,
+    /// The input's pixel.
+    pixel: isize,
+}
+
 impl Gather {
-    /// Address of a tap's numbers for a pixel of the grid, or of zeros.
-    fn source(&self, base: Source, zeros: Source, image: usize, y: usize, x: usize, tap: Tap) -> Source {
-        let (y, x) = ((y * self.step) as isize + tap.dy, (x * self.step) as isize + tap.dx);
-        if y < 0 || x < 0 || y >= self.input.height as isize || x >= self.input.width as isize {
-            return zeros;
-        }
-        let pixel = (image * self.input.height + y as usize) * self.input.width + x as usize;
-        // `wrapping_add`: the address is used only where the caller has checked the input's length.
-        base.wrapping_add(pixel * self.input_stride)
+    /// Of a convolution: each pixel of the output sees the taps of the kernel around its place.
+    fn of(shape: UnitShape, images: Images) -> Self {
+        let (k, side, output) = (padded(shape.channels_in), shape.kernel, shape.output(images));
+        let pad = (side / 2) as isize;
+        let taps = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
+        let (grid, step, origin, spread) = (output, shape.stride, [0; 2], 1);
+        Self { input: images, input_stride: k, k, readable: k, taps, step, grid, output, origin, spread }
     }
 
-    fn place(&self, pixel: usize) -> (usize, usize, usize) {
+    /// Places from a pixel of the grid on, without a division each.
+    fn places(&self, first: usize) -> impl Iterator<Item = Place> + use<> {
         let Images { height, width, .. } = self.grid;
-        (pixel / (height * width), pixel / width % height, pixel % width)
+        let mut at = Place { image: first / (height * width), y: first / width % height, x: first % width };
+        std::iter::repeat_with(move || {
+            let now = at;
+            at.x += 1;
+            if at.x == width {
+                (at.x, at.y) = (0, at.y + 1);
+                if at.y == height {
+                    (at.y, at.image) = (0, at.image + 1);
+                }
+            }
+            now
+        })
     }
 
-    fn output_pixel(&self, pixel: usize) -> usize {
-        let (image, y, x) = self.place(pixel);
+    fn look(&self, Place { image, y, x }: Place) -> Look {
+        let (y, x) = (y * self.step, x * self.step);
+        Look { y: y as isize, x: x as isize, pixel: ((image * self.input.height + y) * self.input.width + x) as isize }
+    }
+
+    /// Address of a tap's numbers, or of zeros.
+    #[inline(always)]
+    fn source(&self, base: Source, zeros: Source, look: Look, tap: Tap) -> Source {
+        // As unsigned numbers, those below 0 are too large as well.
+        let inside = ((look.y + tap.dy) as usize) < self.input.height && ((look.x + tap.dx) as usize) < self.input.width;
+        let pixel = look.pixel + tap.dy * self.input.width as isize + tap.dx;
+        // `wrapping_offset`: the address is used only where the caller has checked the input's length.
+        if inside { base.wrapping_offset(pixel * self.input_stride as isize) } else { zeros }
+    }
+
+    fn output_pixel(&self, Place { image, y, x }: Place) -> usize {
         (image * self.output.height + self.origin[0] + y * self.spread) * self.output.width + self.origin[1] + x * self.spread
     }
 }
@@ -120,10 +163,10 @@ impl<F: Finish> Kernel for Block<'_, F> {
         assert!(self.results.len() >= n_pixels * n_out && self.weights.len() >= n_taps * k * n_out);
         let groups = n_pixels.div_ceil(ROWS);
         let mut sources = vec![[ZEROS.as_ptr(); ROWS]; groups * n_taps];
-        for p in 0..n_pixels {
-            let (image, y, x) = gather.place(self.first + p);
-            for (tap, &place) in gather.taps.iter().enumerate() {
-                sources[p / ROWS * n_taps + tap][p % ROWS] = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), image, y, x, place);
+        for (p, place) in gather.places(self.first).take(n_pixels).enumerate() {
+            let look = gather.look(place);
+            for (to, &tap) in sources[p / ROWS * n_taps..][..n_taps].iter_mut().zip(&gather.taps) {
+                to[p % ROWS] = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), look, tap);
             }
         }
         let at_once = taps_at_once(n_taps, k);
@@ -144,8 +187,8 @@ impl<F: Finish> Kernel for Block<'_, F> {
                     }
                 }
             }
-            for p in 0..n_pixels {
-                let pixel = gather.output_pixel(self.first + p) * n_out;
+            for (p, place) in gather.places(self.first).take(n_pixels).enumerate() {
+                let pixel = gather.output_pixel(place) * n_out;
                 for c in (0..n_out).step_by(8) {
                     let value = V::load(results.add(p * n_out + c));
                     let mut sums = [V::splat(0.0); 2];
@@ -202,17 +245,14 @@ pub(crate) fn convolve<F: Finish>(
     out: &mut [f32],
 ) -> Vec<f32> {
     let (k, n_out, side) = (padded(shape.channels_in), padded(shape.channels_out), shape.kernel);
-    let pad = (side / 2) as isize;
-    let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
-    let packed = pack(taps.len(), k, n_out, |tap, inner, outer| {
+    let gather = Gather::of(shape, images);
+    let packed = pack(gather.taps.len(), k, n_out, |tap, inner, outer| {
         if inner < shape.channels_in && outer < shape.channels_out {
             weights[(outer * shape.channels_in + inner) * side * side + tap]
         } else {
             0.0
         }
     });
-    let output = shape.output(images);
-    let gather = Gather { input: images, input_stride: k, k, taps, step: shape.stride, grid: output, output, origin: [0; 2], spread: 1 };
     run(&gather, input, &packed, n_out, finish, out)
 }
 
@@ -256,7 +296,8 @@ pub(crate) fn data_gradient<F: Finish>(
         });
         let count = |n: usize, p: usize| (n - p).div_ceil(stride);
         let grid = Images { batch: images.batch, height: count(images.height, py), width: count(images.width, px) };
-        let gather = Gather { input, input_stride: k, k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
+        let gather =
+            Gather { input, input_stride: k, k, readable: k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
         sums.extend(run(&gather, gradient, &packed, n_out, finish, out));
     }
     sums
@@ -304,21 +345,22 @@ impl Kernel for Reduce<'_> {
     unsafe fn run<V: Lanes>(self) {
         let (gather, n_out, n_pixels) = (self.gather, self.n_out, self.gather.grid.pixels());
         assert!(self.panels.len() == n_pixels * n_out && self.rows.end <= gather.k && self.pixels.end <= n_pixels);
+        let mut looks = [Look { y: 0, x: 0, pixel: 0 }; REDUCED];
         let mut sources = [ZEROS.as_ptr(); REDUCED];
         let mut packed = [0.0f32; REDUCED * PACKED];
         let at_once = balanced_rows(self.rows.len());
         for first in self.pixels.clone().step_by(REDUCED) {
             let count = REDUCED.min(self.pixels.end - first);
+            looks[..count].iter_mut().zip(gather.places(first)).for_each(|(look, place)| *look = gather.look(place));
             for tap in self.taps.clone() {
-                for (p, source) in sources[..count].iter_mut().enumerate() {
-                    let (image, y, x) = gather.place(first + p);
-                    *source = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), image, y, x, gather.taps[tap]);
+                for (source, &look) in sources[..count].iter_mut().zip(&looks) {
+                    *source = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), look, gather.taps[tap]);
                 }
                 for i in self.rows.clone().step_by(at_once) {
                     let rows = at_once.min(self.rows.end - i);
-                    // SAFETY: sources have `k` numbers each (`reduce` checks it), panels were asserted, and `out` is this task's own.
+                    // SAFETY: sources have `readable` numbers each (`reduce` checks it), panels were asserted, and `out` is this task's own.
                     unsafe {
-                        pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.k, packed.as_mut_ptr());
+                        pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.readable, packed.as_mut_ptr());
                         for panel in 0..n_out / COLUMNS {
                             let b = self.panels.as_ptr().add((panel * n_pixels + first) * COLUMNS);
                             let c = self.out.get().add((tap * gather.k + i) * n_out + panel * COLUMNS);
@@ -337,7 +379,8 @@ const SMALL: usize = 100_000;
 /// `[tap, k, padded(channels_out)]`: sums over all pixels of the grid of input times gradient, the latter by [`panels`].
 fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffer {
     let (n_taps, k, n_pixels) = (gather.taps.len(), gather.k, gather.grid.pixels());
-    assert!(k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride && panels.len() == n_pixels * n_out);
+    assert!(gather.readable <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride + gather.readable - k);
+    assert!(panels.len() == n_pixels * n_out);
     let size = n_taps * k * n_out;
     let taps_at_once = if size <= SMALL { n_taps } else { 1 };
     let tap_blocks = n_taps.div_ceil(taps_at_once);
@@ -378,12 +421,10 @@ fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffe
 pub(crate) fn weight_gradient(shape: UnitShape, input: &[f32], images: Images, gradient: &[f32], out: &mut [f32]) {
     let (k, n_out, side) = (padded(shape.channels_in), padded(shape.channels_out), shape.kernel);
     assert_eq!(out.len(), shape.n_weights());
-    let pad = (side / 2) as isize;
-    let taps: Vec<Tap> = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
-    let output = shape.output(images);
-    let gather = Gather { input: images, input_stride: k, k, taps, step: shape.stride, grid: output, output, origin: [0; 2], spread: 1 };
-    assert_eq!(gradient.len(), output.pixels() * n_out);
-    let sums = reduce(&gather, input, &panels(gradient, output.pixels(), n_out), n_out);
+    let gather = Gather::of(shape, images);
+    let n_pixels = gather.output.pixels();
+    assert_eq!(gradient.len(), n_pixels * n_out);
+    let sums = reduce(&gather, input, &panels(gradient, n_pixels, n_out), n_out);
     let n_taps = side * side;
     out.par_chunks_mut(shape.channels_in * n_taps).enumerate().for_each(|(outer, out)| {
         for (place, to) in out.iter_mut().enumerate() {
@@ -392,6 +433,9 @@ pub(crate) fn weight_gradient(shape: UnitShape, input: &[f32], images: Images, g
         }
     });
 }
+
+/// Numbers behind a bordered image, so that whole vectors can be read of its last row.
+const SLACK: usize = 2 * PACKED;
 
 /// The first convolution of a tower, whose input has a few channels: a row of the kernel is one tap, since its pixels lie side
 /// by side. The input is kept with its border of zeros.
@@ -409,8 +453,8 @@ impl Stem {
         let Images { batch, height, width } = images;
         let (channels, pad) = (shape.channels_in, shape.kernel / 2);
         let input = Images { batch, height: height + 2 * pad, width: width + 2 * pad };
-        let mut bordered = Buffer::zeros(input.pixels() * channels);
-        bordered.par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
+        let mut bordered = Buffer::zeros(input.pixels() * channels + SLACK);
+        bordered[..input.pixels() * channels].par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
             for c in 0..channels {
                 for y in 0..height {
                     let from = &image[((n * channels + c) * height + y) * width..][..width];
@@ -431,6 +475,7 @@ impl Stem {
             input: self.input,
             input_stride: channels_in,
             k: kernel * channels_in,
+            readable: kernel * channels_in + SLACK,
             taps: (0..kernel).map(|dy| Tap { dy: dy as isize, dx: 0 }).collect(),
             step: stride,
             grid: self.output,

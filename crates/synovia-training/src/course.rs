@@ -10,7 +10,7 @@ use synovia_fusion::{JointModel, JointModelConfig, Modality};
 use crate::batch::{HostBatch, TrainingChanges};
 use crate::checkpoint::CheckpointProgress;
 use crate::fit::Progress;
-use crate::losses::{TaskSums, balanced, relative, task_losses};
+use crate::losses::{TaskSums, balanced, forward, relative};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::{Average, Presence, TrainingError, TrainingSettings, epoch_order, learning_rate};
 
@@ -72,7 +72,8 @@ impl<'a, 'v> Course<'a, 'v> {
         train: &'a View<'v, Train>,
     ) -> Result<Self, TrainingError> {
         let presence = Presence::of(model);
-        let rows = usable(train, presence);
+        // Modalities can learn from each other where nobody knows the answer.
+        let rows = usable(train, presence, settings.branches.need_no_labels());
         if rows.len() < 2 {
             return Err(TrainingError::EmptySplit("train"));
         }
@@ -136,15 +137,20 @@ impl<'a, 'v> Course<'a, 'v> {
                 seen.examples += batch.n as u64;
                 let known = batch.known.clone();
                 seen.labels.iter_mut().zip(&known).for_each(|(sum, n)| *sum += *n as u64);
-                let (losses, shared) = task_losses(&model, batch, tasks, device);
-                let values: Vec<f32> = losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
+                let forwarded = forward(&model, batch, tasks, device);
+                let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
                 let loss = relative(values.iter().map(|&value| f64::from(value)), uninformed) as f32;
                 if !loss.is_finite() {
                     return Err(diverged("the loss", loss.into(), epoch, step));
                 }
                 rate = learning_rate(settings.learning_rate, epoch * steps + step, n_steps, n_warmup);
-                let total = balanced(&model, losses, &shared, uninformed, settings.balance, &mut moving.state)
+                let joint = balanced(&model, &forwarded.losses, &forwarded.shared, uninformed, settings.balance, &mut moving.state)
                     .ok_or(TrainingError::EmptySplit("train"))?;
+                let total = match settings.branches.loss(&model, &forwarded, uninformed) {
+                    Some(between) => joint + between,
+                    None => joint,
+                };
+                drop(forwarded);
                 let (stepped, norm) = moving.optimizer.step(model, total.backward(), rate);
                 // The step by such a gradient has left no numbers in the model.
                 if !norm.is_finite() {
@@ -165,9 +171,12 @@ impl<'a, 'v> Course<'a, 'v> {
     }
 }
 
-/// Examples that the model can see anything of and that have a label of some task.
-pub(crate) fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence) -> Vec<&'a ExampleRow> {
-    view.rows().filter(|row| presence.sees(row) && row.labels.iter().any(Option::is_some)).collect()
+/// Examples that the model can see anything of and that have a label of some task, or more than one modality where labels are
+/// not all that it learns from.
+pub(crate) fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence, unlabelled: bool) -> Vec<&'a ExampleRow> {
+    let complete = |row: &ExampleRow| presence.image && row.image_row.is_some() && presence.record && row.record_row.is_some();
+    let teaches = |row: &ExampleRow| row.labels.iter().any(Option::is_some) || (unlabelled && complete(row));
+    view.rows().filter(|row| presence.sees(row) && teaches(row)).collect()
 }
 
 /// Losses by task over the validation examples whose label is known.
@@ -184,7 +193,7 @@ pub(crate) fn validation_sums(
     for rows in rows.chunks(batch) {
         let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, &device);
         let known = batch.known.clone();
-        let (losses, _) = task_losses(model, batch, tasks, &device);
+        let losses = forward(model, batch, tasks, &device).losses;
         sums.add(&losses.into_iter().map(|loss| loss.value.into_scalar::<f32>()).collect::<Vec<_>>(), &known);
     }
     Ok(sums)

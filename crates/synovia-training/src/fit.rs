@@ -129,7 +129,7 @@ fn run(
     let tasks = &train.manifest().tasks;
     let uninformed = uninformed_losses(tasks, &label_counts(job.model, train));
     let course = Course::new(job.model, settings, uninformed, train)?;
-    let validation_rows = usable(validation, course.presence);
+    let validation_rows = usable(validation, course.presence, false);
     if validation_rows.is_empty() {
         return Err(TrainingError::EmptySplit("validation"));
     }

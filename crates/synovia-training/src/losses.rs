@@ -10,16 +10,27 @@ use crate::batch::Batch;
 use crate::checkpoint::CheckpointProgress;
 use crate::fit::EpochReport;
 
-/// A task's loss, and what it takes to make it again from another embedding.
+/// A task's loss, and what it takes to make it again from other logits.
 pub(crate) struct TaskLoss {
     pub(crate) value: Tensor<1>,
-    kind: TaskKind,
-    target: Tensor<2>,
-    weight: Tensor<2>,
+    pub(crate) kind: TaskKind,
+    pub(crate) target: Tensor<2>,
+    pub(crate) weight: Tensor<2>,
+}
+
+/// What a forward pass leaves for the step.
+pub(crate) struct Forwarded {
+    pub(crate) losses: Vec<TaskLoss>,
+    /// A tensor a task.
+    pub(crate) logits: Vec<Tensor<2>>,
+    /// The embedding that the heads saw.
+    pub(crate) shared: Tensor<2>,
+    /// Each modality's embedding and presence.
+    pub(crate) modalities: Vec<(Tensor<2>, Tensor<2>)>,
 }
 
 impl TaskLoss {
-    fn of(kind: TaskKind, logits: Tensor<2>, target: &Tensor<2>, weight: &Tensor<2>) -> Tensor<1> {
+    pub(crate) fn of(kind: TaskKind, logits: Tensor<2>, target: &Tensor<2>, weight: &Tensor<2>) -> Tensor<1> {
         match kind {
             TaskKind::Binary => binary_loss(logits, target.clone(), weight.clone()),
             TaskKind::Multiclass => multiclass_loss(logits, target.clone(), weight.clone()),
@@ -27,14 +38,14 @@ impl TaskLoss {
     }
 }
 
-/// The tasks' losses, and the embedding that their heads saw.
-pub(crate) fn task_losses(model: &JointModel, batch: Batch, tasks: &[Task], device: &Device) -> (Vec<TaskLoss>, Tensor<2>) {
+/// The tasks' losses and what they came from.
+pub(crate) fn forward(model: &JointModel, batch: Batch, tasks: &[Task], device: &Device) -> Forwarded {
     let outputs = model.forward(batch.inputs, batch.n, device);
-    let losses = outputs.logits.into_iter().zip(batch.targets).zip(tasks).map(|((logits, (target, weight)), task)| {
+    let losses = outputs.logits.iter().cloned().zip(batch.targets).zip(tasks).map(|((logits, (target, weight)), task)| {
         let value = TaskLoss::of(task.kind, logits, &target, &weight);
         TaskLoss { value, kind: task.kind, target, weight }
     });
-    (losses.collect(), outputs.dropped)
+    Forwarded { losses: losses.collect(), logits: outputs.logits, shared: outputs.dropped, modalities: outputs.modalities }
 }
 
 /// What a step descends on: the tasks' losses, in units of that of an uninformed guess, by the weights of `balance`. `None`
@@ -44,7 +55,7 @@ pub(crate) fn task_losses(model: &JointModel, batch: Batch, tasks: &[Task], devi
 /// towers: its gradient there is that task's alone. The towers are given the combination, the heads their own loss each.
 pub(crate) fn balanced(
     model: &JointModel,
-    losses: Vec<TaskLoss>,
+    losses: &[TaskLoss],
     shared: &Tensor<2>,
     uninformed: &[f64],
     balance: Balance,
@@ -56,7 +67,7 @@ pub(crate) fn balanced(
     let epochs: Vec<Vec<f64>> = state.history.iter().rev().take(2).rev().map(by_epoch).collect();
     if !balance.wants_gradients() {
         let weights = balance.weights(&values, &epochs, &[], &mut state.balance);
-        let parts = losses.into_iter().zip(uninformed).zip(weights).map(|((loss, base), weight)| loss.value.div_scalar(base / weight));
+        let parts = losses.iter().zip(uninformed).zip(weights).map(|((loss, base), weight)| loss.value.clone().div_scalar(base / weight));
         return parts.reduce(|a, b| a + b);
     }
     let cut = shared.clone().detach();

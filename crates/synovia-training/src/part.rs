@@ -104,7 +104,7 @@ pub fn initial_weights(model: &JointModelConfig, statistics: &FeatureStatistics,
 
 /// For each task the labels of each class among the examples that train such a model.
 pub fn label_counts(model: &JointModelConfig, train: &View<'_, Train>) -> Vec<Vec<u64>> {
-    let rows = usable(train, Presence::of(model));
+    let rows = usable(train, Presence::of(model), false);
     let of_task = |(k, task): (usize, &synovia_cohort::Task)| {
         let mut counts = vec![0; if task.kind == TaskKind::Binary { 2 } else { task.classes.len() }];
         rows.iter().filter_map(|row| row.labels[k]).for_each(|label| counts[label as usize] += 1);
@@ -115,7 +115,7 @@ pub fn label_counts(model: &JointModelConfig, train: &View<'_, Train>) -> Vec<Ve
 
 /// Number of examples that train such a model.
 pub fn n_usable(model: &JointModelConfig, train: &View<'_, Train>) -> usize {
-    usable(train, Presence::of(model)).len()
+    usable(train, Presence::of(model), false).len()
 }
 
 /// For each task the sum of the losses over the validation examples whose label is known, and the number of these: sums of
@@ -132,7 +132,7 @@ pub fn validate(
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let presence = Presence::of(model);
     // The batches of a whole training, for sums to the same bits.
-    let batch = settings.batch.clamp(2, usable(&train, presence).len().max(2));
+    let batch = settings.batch.clamp(2, usable(&train, presence, settings.branches.need_no_labels()).len().max(2));
     let candidate = apply_state(model.init(None, &Device::flex())?, weights)?.valid();
-    Ok(validation_sums(&candidate, &validation, &usable(&validation, presence), presence, batch)?.sums().to_vec())
+    Ok(validation_sums(&candidate, &validation, &usable(&validation, presence, false), presence, batch)?.sums().to_vec())
 }

@@ -33,26 +33,52 @@ pub fn predict(
     rows: &[&ExampleRow],
     presence: Presence,
 ) -> Result<Vec<Predicted>, TrainingError> {
+    Ok(predict_each(config, weights, reader, rows, &[presence])?.swap_remove(0))
+}
+
+/// As [`predict`], for several restrictions at once; the towers run once for all of them.
+///
+/// # Errors
+/// As [`predict`].
+pub fn predict_each(
+    config: &JointModelConfig,
+    weights: &Weights,
+    reader: &CohortReader,
+    rows: &[&ExampleRow],
+    presences: &[Presence],
+) -> Result<Vec<Vec<Predicted>>, TrainingError> {
     let device = Device::flex();
     let model = apply_state(config.init(None, &device)?, weights)?.valid();
     let tasks = &reader.manifest().tasks;
     let own = Presence::of(config);
-    let presence = Presence { image: own.image && presence.image, record: own.record && presence.record };
+    let presences = presences.iter().map(|p| Presence { image: own.image && p.image, record: own.record && p.record });
+    let presences: Vec<Presence> = presences.collect();
+    let any = |of: fn(&Presence) -> bool| presences.iter().any(of);
+    let presence = Presence { image: any(|p| p.image), record: any(|p| p.record) };
     let seen: Vec<usize> = (0..rows.len()).filter(|&k| presence.sees(rows[k])).collect();
-    let mut out = Vec::with_capacity(seen.len());
+    let mut out = vec![Vec::with_capacity(seen.len()); presences.len()];
     let pixels = reader.manifest().geometry.filter(|_| presence.image).map_or(1, |geometry| geometry.height * geometry.width);
     for places in seen.chunks((BATCH_PIXELS / pixels.max(1)).clamp(1, BATCH)) {
         let batch: Vec<&ExampleRow> = places.iter().map(|&k| rows[k]).collect();
         let batch = HostBatch::read(reader, &batch, presence, None)?.into_tensors(tasks, &device);
         let outputs = model.forward(batch.inputs, batch.n, &device);
-        let logits: Vec<Vec<f32>> =
-            outputs.logits.into_iter().map(|t| t.into_data().convert::<f32>().try_to_vec().unwrap_or_default()).collect();
-        for (i, &row) in places.iter().enumerate() {
-            let of_task = |values: &Vec<f32>| {
-                let width = values.len() / places.len();
-                values[i * width..(i + 1) * width].to_vec()
+        for (shown, out) in presences.iter().zip(&mut out) {
+            let logits = if *shown == presence {
+                outputs.logits.clone()
+            } else {
+                let towers = [(own.image, shown.image), (own.record, shown.record)];
+                let shown: Vec<bool> = towers.into_iter().filter(|(own, _)| *own).map(|(_, shown)| shown).collect();
+                model.shown(&outputs.modalities, &shown)
             };
-            out.push(Predicted { row, logits: logits.iter().map(of_task).collect() });
+            let logits: Vec<Vec<f32>> =
+                logits.into_iter().map(|t| t.into_data().convert::<f32>().try_to_vec().unwrap_or_default()).collect();
+            for (i, &row) in places.iter().enumerate().filter(|(_, row)| shown.sees(rows[**row])) {
+                let of_task = |values: &Vec<f32>| {
+                    let width = values.len() / places.len();
+                    values[i * width..(i + 1) * width].to_vec()
+                };
+                out.push(Predicted { row, logits: logits.iter().map(of_task).collect() });
+            }
         }
     }
     Ok(out)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Augmentation, Balance};
+use crate::{Augmentation, Balance, Branches};
 
 /// How an epoch's examples are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct TrainingSettings {
     pub augmentation: Augmentation,
     /// What each task counts for.
     pub balance: Balance,
+    /// What the modalities learn from each other beside the joint loss.
+    pub branches: Branches,
     /// Whether image towers go through `synovia-kernels`; else through burn's own operations, several times slower, to hold the
     /// kernels against.
     pub kernels: bool,

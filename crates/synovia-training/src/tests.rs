@@ -13,7 +13,8 @@ use synovia_cohort::{
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 
 use crate::{
-    Augmentation, Balance, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics, predict,
+    Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics,
+    predict, predict_each,
 };
 
 const SIDE: usize = 16;
@@ -29,11 +30,11 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// A cohort in which image and record each say nothing, and both together all: the label is whether a bright picture goes
 /// with a high value. One example in ten lacks its image, another one its record, another one its label.
 fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
-    cohort_of_tasks(dir, n, share_positive, &["match"])
+    cohort_of_tasks(dir, n, share_positive, &["match"], 1)
 }
 
-/// As [`cohort`], with more tasks: whether the record's value is high, which one example in four says.
-fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str]) -> CohortReader {
+/// As [`cohort`], with more tasks: whether the record's value is high, which one example in `every` says.
+fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str], every: usize) -> CohortReader {
     let geometry = Geometry { channels: 1, height: SIDE, width: SIDE };
     let spec = |name: &str| FeatureSpec { name: name.into(), kind: FeatureKind::Number, code: String::new(), unit: String::new() };
     let task = |name: &&str| Task { name: (*name).to_owned(), kind: TaskKind::Binary, classes: vec![(*name).to_owned()] };
@@ -69,7 +70,7 @@ fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str]) ->
             image_row: (k % 10 != 1).then_some(k as u32),
             record_row: (k % 10 != 2).then_some(k as u32),
             labels: (0..tasks.len())
-                .map(|task| if task == 0 { (k % 10 != 5, label) } else { (k % 4 == 0, high) })
+                .map(|task| if task == 0 { (k % 10 != 5, label) } else { (k % every == 0, high) })
                 .map(|(known, label)| known.then_some(f32::from(u8::from(label))))
                 .collect(),
         });
@@ -99,6 +100,7 @@ fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
         clip: 1.0,
         ema: 0.99,
         balance: Balance::Fixed,
+        branches: Branches::default(),
         kernels: true,
         patience: epochs,
         sampling,
@@ -194,7 +196,7 @@ fn probabilities_after_balanced_sampling_are_those_of_the_cohort() {
 #[test]
 fn a_task_of_few_labels_is_measured_by_those() {
     let dir = tempfile::tempdir().unwrap();
-    let reader = cohort_of_tasks(&dir.path().join("cohort"), 400, 0.5, &["match", "high"]);
+    let reader = cohort_of_tasks(&dir.path().join("cohort"), 400, 0.5, &["match", "high"], 20);
     let head = |task: &str| Head { task: task.into(), n_logits: 1 };
     let model = JointModelConfig { heads: vec![head("match"), head("high")], ..model(false, true) };
     // Weights as they are drawn: a guess, which costs ln 2 or a little more an example.
@@ -241,12 +243,13 @@ fn surgery_on_one_task_changes_nothing() {
 #[test]
 fn every_balance_of_two_tasks_learns_and_resumes() {
     let dir = tempfile::tempdir().unwrap();
-    let reader = cohort_of_tasks(&dir.path().join("cohort"), 300, 0.5, &["match", "high"]);
+    let reader = cohort_of_tasks(&dir.path().join("cohort"), 300, 0.5, &["match", "high"], 4);
     let head = |task: &str| Head { task: task.into(), n_logits: 1 };
     let model = JointModelConfig { heads: vec![head("match"), head("high")], ..model(true, true) };
-    let mut all = vec![weights_by(&reader, &model, Balance::Fixed, &dir.path().join("fixed"))];
-    let others = [Balance::Uncertainty, Balance::GradNorm, Balance::PcGrad, Balance::CaGrad, Balance::UpGrad, Balance::Mgda, Balance::Dwa];
-    for balance in others {
+    let mut all: Vec<(Balance, Vec<f32>)> = Vec::new();
+    let mut balances = vec![Balance::Fixed, Balance::Uncertainty, Balance::Dwa, Balance::GradNorm];
+    balances.extend([Balance::PcGrad, Balance::CaGrad, Balance::UpGrad, Balance::Mgda]);
+    for balance in balances {
         let settings = TrainingSettings { balance, ..settings(12, Sampling::Plain) };
         let undisturbed = train(&reader, &model, &settings, &dir.path().join(format!("{balance:?}")), &mut |_| ()).unwrap();
         let checkpoints = dir.path().join(format!("{balance:?} stopped"));
@@ -260,11 +263,72 @@ fn every_balance_of_two_tasks_learns_and_resumes() {
         assert!(resumed.weights == undisturbed.weights, "{balance:?} resumes to the same bits");
         let losses: Vec<f64> = undisturbed.history.iter().map(|line| line.tasks[1].train).collect();
         assert!(losses[11] < 0.8 * losses[0], "{balance:?}: {losses:?}");
-        all.push(undisturbed.weights.into_values().flat_map(|tensor| tensor.values).collect());
+        all.push((balance, undisturbed.weights.into_values().flat_map(|tensor| tensor.values).collect()));
     }
     // Of two tasks PCGrad and UPGrad make the same projections.
-    all.remove(5);
-    for (k, weights) in all.iter().enumerate() {
-        assert!(all[..k].iter().all(|other| other != weights), "balance {k} is another one");
+    all.retain(|(balance, _)| *balance != Balance::UpGrad);
+    for (k, (balance, weights)) in all.iter().enumerate() {
+        assert!(all[..k].iter().all(|(_, other)| other != weights), "{balance:?} is another one");
     }
+}
+
+/// How far what the model says of the record alone is from what it says of both, in nats a test example.
+fn distance_of_the_record_alone(reader: &CohortReader, model: &JointModelConfig, trained: &Trained) -> f64 {
+    let _alone = alone();
+    let complete = |row: &&ExampleRow| row.split == Split::Test && row.image_row.is_some() && row.record_row.is_some();
+    let rows: Vec<&ExampleRow> = reader.rows().iter().filter(complete).collect();
+    let shown = [Presence { image: true, record: true }, Presence { image: false, record: true }];
+    let [both, record] = predict_each(model, &trained.weights, reader, &rows, &shown).unwrap().try_into().unwrap();
+    // Hidden after the towers or not read at all: the same.
+    let alone = predict(model, &trained.weights, reader, &rows, shown[1]).unwrap();
+    for (hidden, alone) in record.iter().zip(&alone) {
+        assert!(hidden.row == alone.row && (hidden.logits[1][0] - alone.logits[1][0]).abs() < 1e-5, "{hidden:?} and {alone:?}");
+    }
+    let share = |logit: f32| 1.0 / (1.0 + (-f64::from(logit)).exp());
+    let nats = |p: f64, q: f64| p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
+    both.iter().zip(&record).map(|(both, record)| nats(share(both.logits[1][0]), share(record.logits[1][0]))).sum::<f64>()
+        / rows.len() as f64
+}
+
+#[test]
+fn a_branch_learns_from_the_joint_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort_of_tasks(&dir.path().join("cohort"), 300, 0.5, &["match", "high"], 4);
+    let head = |task: &str| Head { task: task.into(), n_logits: 1 };
+    let model = JointModelConfig { heads: vec![head("match"), head("high")], ..model(true, true) };
+    let of = |branches: Branches, name: &str| {
+        let settings = TrainingSettings { branches, modality_dropout: 0.0, ..settings(10, Sampling::Plain) };
+        train(&reader, &model, &settings, &dir.path().join(name), &mut |_| ()).unwrap()
+    };
+    let alone = of(Branches::default(), "alone");
+    let taught = of(Branches { joint: 1.0, ..Branches::default() }, "taught");
+    let own = of(Branches { own: 1.0, ..Branches::default() }, "own");
+    let [alone, taught, own] = [&alone, &taught, &own].map(|trained| distance_of_the_record_alone(&reader, &model, trained));
+    assert!(taught < 0.7 * alone, "{taught} of {alone}");
+    assert!(own < 0.7 * alone, "{own} of {alone}");
+}
+
+#[test]
+fn modalities_of_an_example_find_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
+    let all = Branches { own: 0.3, joint: 0.3, pairs: 0.3 };
+    let settings = TrainingSettings { branches: all, ..settings(2, Sampling::Plain) };
+    let checkpoints = dir.path().join("stopped");
+    let stopped = catch_unwind(AssertUnwindSafe(|| {
+        train(&reader, &model(true, true), &settings, &checkpoints, &mut |told| {
+            assert!(!matches!(told, Progress::Epoch(_)), "stopped on purpose");
+        })
+    }));
+    assert!(stopped.is_err());
+    let resumed = train(&reader, &model(true, true), &settings, &checkpoints, &mut |_| ()).unwrap();
+    let undisturbed = train(&reader, &model(true, true), &settings, &dir.path().join("undisturbed"), &mut |_| ()).unwrap();
+    assert!(resumed.weights == undisturbed.weights, "bit for bit");
+    // A model of one modality has nobody to learn from.
+    let plain = TrainingSettings { branches: Branches::default(), ..settings.clone() };
+    let [taught, plain] = [&settings, &plain].map(|settings| {
+        let name = format!("{}", settings.branches.own);
+        train(&reader, &model(true, false), settings, &dir.path().join(name), &mut |_| ()).unwrap().weights
+    });
+    assert!(taught == plain);
 }

@@ -21,7 +21,7 @@ use std::path::Path;
 
 pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
-    Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, Fusion, History, ImageEncoder, ImageKind,
+    Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, History, ImageEncoder, ImageKind,
     ImageLink, Images, IndexEvent, Label, Model, Named, Offset, Pipeline, Question, RecordEncoder, RecordFormat, Records, Rule, Sampling,
     SplitSettings, TaskSettings, Training, Unheard, Unit,
 };

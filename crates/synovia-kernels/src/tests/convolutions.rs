@@ -191,7 +191,8 @@ fn many_channels_make_the_same_bits_for_any_number_of_threads() {
 #[should_panic(expected = "fits")]
 fn scales_of_other_channels_are_refused() {
     let images = Images { batch: 1, height: 2, width: 2 };
-    let (x, weights) = (tensor(images, 16, 1), vec![0.0; 36 * 16 * 16]);
+    let (x, values) = (tensor(images, 16, 1), vec![0.0; 9 * 16 * 16]);
+    let weights = transform_weights(Tile::Four, Weights { values: &values, channels_in: 16, channels_out: 16, adjoint: false });
     let input = Activated { z: &x, scale: &[1.0; 8], shift: &[0.0; 16] };
     winograd::convolve(Tile::Four, input, AsIs, images, [16, 16], &weights, &mut vec![0.0; x.len()]);
 }

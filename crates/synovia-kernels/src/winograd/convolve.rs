@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::transforms::output_1d;
-use super::{Place, Tile, point_stride, transform_input};
+use super::{Place, Tile, point_stride, transform_input, weights_stride};
 use crate::finish::{Finish, Input};
 use crate::gemm::{COLUMNS, ROWS, rows_times_panel};
 use crate::images::Images;
@@ -56,9 +56,10 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
         let (n_in, n_out, n_tiles) = (self.channels_in, self.channels_out, self.n_tiles);
         let (in_stride, out_stride) = (point_stride(n_tiles, n_in), point_stride(n_tiles, n_out));
         let (transformed, products) = (self.transformed.get(), self.products.get());
+        let weights_stride = weights_stride(n_in, n_out);
         assert!(self.tiles.end <= n_tiles && self.points.end <= N * N && self.panels.end * COLUMNS <= n_out);
         // SAFETY: the buffers hold N² points of `n_tiles` tiles, of which each task of a step has its own part, and each step
-        // is over before the next begins. Weights hold N² · n_in · n_out numbers. Pixels are those of tiles inside the images,
+        // is over before the next begins. Weights hold N² points. Pixels are those of tiles inside the images,
         // which input, finish and output fit (`convolve` checks all), and different tiles share none.
         unsafe {
             if matches!(self.steps, Steps::All | Steps::Inputs) {
@@ -71,7 +72,7 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
                 for point in self.points.clone() {
                     let (from, to) = (transformed.add(point * in_stride), products.add(point * out_stride));
                     for panel in self.panels.clone() {
-                        let weights: Source = self.weights.as_ptr().add((point * n_out + panel * COLUMNS) * n_in);
+                        let weights: Source = self.weights.as_ptr().add(point * weights_stride + panel * COLUMNS * n_in);
                         for t in self.tiles.clone().step_by(ROWS) {
                             let rows = ROWS.min(self.tiles.end - t);
                             let a: [Source; ROWS] = std::array::from_fn(|r| from.add((t + r.min(rows - 1)) * n_in).cast_const());
@@ -153,7 +154,7 @@ pub(crate) fn convolve<I: Input, F: Finish>(
     weights: &[f32],
     out: &mut [f32],
 ) -> Vec<f32> {
-    assert_eq!(weights.len(), tile.points() * channels_in * channels_out);
+    assert_eq!(weights.len(), tile.points() * weights_stride(channels_in, channels_out));
     assert_eq!(out.len(), images.pixels() * channels_out);
     assert!(input.fits(images.pixels() * channels_in, channels_in) && finish.fits(out.len(), channels_out));
     let n_tiles = tile.count(images);

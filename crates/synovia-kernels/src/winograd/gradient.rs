@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::transforms::{output_gradient_1d, weight_gradient_1d};
-use super::{Place, Tile, point_stride, transform_input};
+use super::{Place, Tile, point_stride, transform_input, weights_stride};
 use crate::finish::{Input, padded};
 use crate::gemm::{COLUMNS, PACKED, balanced_rows, columns_times_panel, pack_rows};
 use crate::images::Images;
@@ -132,10 +132,10 @@ impl<const N: usize> Kernel for WeightsBack<'_, N> {
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let point = self.channels_in * self.channels_out;
+        let point = weights_stride(self.channels_in, self.channels_out);
         for inner in 0..self.real_in {
             let mut values = [[0.0f32; 8]; 9];
-            // SAFETY: there are N² points of channels_in · channels_out numbers; `values` holds eight a tap.
+            // SAFETY: there are N² points; `values` holds eight a tap.
             unsafe {
                 let from = self.transformed.as_ptr().add(inner * self.channels_out + self.first);
                 let mut half = [[V::splat(0.0); N]; 3];
@@ -189,7 +189,7 @@ pub(crate) fn weight_gradient<I: Input>(
     let in_group = (GROUP / (points * (channels_in + channels_out))).clamp(64, all.max(64)).min(all);
     let mut inputs = Buffer::new(points * point_stride(in_group, channels_in));
     let mut gradients = Buffer::new(points * point_stride(in_group, channels_out));
-    let mut transformed = Buffer::zeros(points * channels_in * channels_out);
+    let mut transformed = Buffer::zeros(points * weights_stride(channels_in, channels_out));
     for first in (0..all).step_by(in_group) {
         let n_tiles = in_group.min(all - first);
         let (to_inputs, to_gradients) = (Shared::new(&mut inputs), Shared::new(&mut gradients));
@@ -227,7 +227,7 @@ pub(crate) fn weight_gradient<I: Input>(
         (0..points * row_blocks).into_par_iter().for_each(|k| {
             let (point, start) = (k / row_blocks, k % row_blocks * rows_at_once);
             // SAFETY: the begin of the point's part of the buffer; each task adds to its own rows there.
-            let of_point = unsafe { shared.from(point * channels_in * channels_out) };
+            let of_point = unsafe { shared.from(point * weights_stride(channels_in, channels_out)) };
             vectorized(Accumulate {
                 inputs: &inputs[point * stride_in..],
                 gradients: &gradients[point * stride_out..],

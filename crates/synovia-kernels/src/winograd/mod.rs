@@ -82,19 +82,18 @@ unsafe fn transform_input<V: Lanes, I: Input, const M: usize, const N: usize>(
     point_stride: usize,
 ) {
     let Images { height, width, .. } = images;
-    let mut pixels = [[usize::MAX; N]; N];
-    let mut inside = true;
-    for (i, row) in pixels.iter_mut().enumerate() {
-        for (j, pixel) in row.iter_mut().enumerate() {
-            // One row and column of padding on each side: output (y, x) sees inputs from (y − 1, x − 1).
-            let (y, x) = (place.y + i, place.x + j);
-            if y >= 1 && y <= height && x >= 1 && x <= width {
-                *pixel = ((place.image * height + y - 1) * width + x - 1) * channels;
-            } else {
-                inside = false;
-            }
-        }
-    }
+    // One row and column of padding on each side: output (y, x) sees inputs from (y − 1, x − 1).
+    let rows: [Option<usize>; N] = std::array::from_fn(|i| {
+        let y = place.y + i;
+        (y >= 1 && y <= height).then(|| (place.image * height + y - 1) * width * channels)
+    });
+    let columns: [Option<usize>; N] = std::array::from_fn(|j| {
+        let x = place.x + j;
+        (x >= 1 && x <= width).then(|| (x - 1) * channels)
+    });
+    let pixels: [[usize; N]; N] =
+        rows.map(|row| columns.map(|column| if let (Some(row), Some(column)) = (row, column) { row + column } else { usize::MAX }));
+    let inside = rows.iter().chain(&columns).all(Option::is_some);
     // SAFETY: every pixel that is loaded was found inside the image; the caller vouches for the rest.
     unsafe {
         for c in (0..channels).step_by(8) {
@@ -117,6 +116,11 @@ unsafe fn transform_input<V: Lanes, I: Input, const M: usize, const N: usize>(
             }
         }
     }
+}
+
+/// As [`point_stride`], of weights or their gradient.
+const fn weights_stride(channels_in: usize, channels_out: usize) -> usize {
+    channels_in * channels_out + COLUMNS
 }
 
 /// Distance of two points' numbers in scratch space. An odd number of cache lines: points at a power of two apart would

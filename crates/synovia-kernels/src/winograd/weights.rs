@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::Tile;
 use super::transforms::weight_1d;
+use super::{Tile, weights_stride};
 use crate::finish::padded;
 use crate::gemm::COLUMNS;
 use crate::lanes::{Kernel, Lanes, vectorized};
@@ -20,7 +20,7 @@ pub(crate) struct Weights<'a> {
     pub adjoint: bool,
 }
 
-/// Transformed weights: `[point, panel of 16 channels out, channel in, 16]`.
+/// Transformed weights: `[point, panel of 16 channels out, channel in, 16]`, points [`weights_stride`] apart.
 struct TransformWeights<'a, const N: usize> {
     weights: Weights<'a>,
     panel: usize,
@@ -36,6 +36,7 @@ impl<const N: usize> Kernel for TransformWeights<'_, N> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let w = self.weights;
+        let stride = weights_stride(self.n_in, self.n_panels * COLUMNS);
         let (real_out, real_in) = if w.adjoint { (w.channels_in, w.channels_out) } else { (w.channels_out, w.channels_in) };
         let (stride_out, stride_in) = if w.adjoint { (9, 9 * w.channels_in) } else { (9 * w.channels_in, 9) };
         for inner in 0..self.n_in {
@@ -51,7 +52,7 @@ impl<const N: usize> Kernel for TransformWeights<'_, N> {
                     }
                 }
                 // SAFETY: `gathered` has eight numbers a tap. Each task writes its own panel of `out`, which has
-                // N² · n_panels · n_in · 16 numbers.
+                // N² points.
                 unsafe {
                     let mut rows = [[V::splat(0.0); 3]; N];
                     for j in 0..3 {
@@ -62,8 +63,8 @@ impl<const N: usize> Kernel for TransformWeights<'_, N> {
                     }
                     for (i, row) in rows.into_iter().enumerate() {
                         for (j, value) in weight_1d::<V, N>(row).into_iter().enumerate() {
-                            let place = ((i * N + j) * self.n_panels + self.panel) * self.n_in + inner;
-                            value.store(self.out.get().add(place * COLUMNS + half * 8));
+                            let place = (i * N + j) * stride + (self.panel * self.n_in + inner) * COLUMNS + half * 8;
+                            value.store(self.out.get().add(place));
                         }
                     }
                 }
@@ -76,7 +77,7 @@ impl<const N: usize> Kernel for TransformWeights<'_, N> {
 pub(crate) fn transform_weights(tile: Tile, weights: Weights<'_>) -> Buffer {
     let (n_in, n_out) = (padded(weights.channels_in), padded(weights.channels_out));
     let (n_in, n_out) = if weights.adjoint { (n_out, n_in) } else { (n_in, n_out) };
-    let mut out = Buffer::new(tile.points() * n_in * n_out);
+    let mut out = Buffer::new(tile.points() * weights_stride(n_in, n_out));
     let n_panels = n_out / COLUMNS;
     let shared = Shared::new(&mut out);
     (0..n_panels).into_par_iter().for_each(|panel| match tile {

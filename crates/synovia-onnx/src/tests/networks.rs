@@ -54,7 +54,7 @@ fn config(fusion: FusionKind) -> JointModelConfig {
         image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
         record: Some(RecordTower::Table { n_features: N_FEATURES, width: 8, dropout: 0.1 }),
         fusion,
-        embedding: 6,
+        embedding: 8,
         dropout: 0.1,
         heads: vec![Head { task: "malignant".into(), n_logits: 1 }, Head { task: "stage".into(), n_logits: 4 }],
     }
@@ -142,7 +142,7 @@ fn examples() -> [ModalityInput; 2] {
 
 #[test]
 fn the_joint_model_over_all_patterns() {
-    for fusion in [FusionKind::Gated, FusionKind::Concat] {
+    for fusion in FusionKind::ALL {
         let model = trained(fusion);
         let before = collect_state(&model);
         let bytes = export(&model, fusion);

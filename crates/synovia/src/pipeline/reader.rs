@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use synovia_fusion::FusionKind;
 use synovia_images::{BurnedIn, Login, Selection, Server, Window};
 use synovia_records::{Format, LongLayout, Statistic};
-use synovia_training::Balance;
+use synovia_training::{Balance, Branches};
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
@@ -14,7 +15,7 @@ use super::reader_cohort;
 use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
-    Access, Augmentation, Device, Features, Fusion, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
+    Access, Augmentation, Device, Features, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
     RecordFormat, Records, Sampling, Training,
 };
 use super::span::{TimeSpan, TimeUnit};
@@ -87,6 +88,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "device",
             "threads",
             "balance",
+            "branches",
             "kernels",
         ],
     ));
@@ -433,12 +435,23 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
         image,
         width: section.count("width", 4..=128).unwrap_or(16),
         record,
-        fusion: section.choice("fusion", &[("gated", Fusion::Gated), ("concat", Fusion::Concat)], &[]).unwrap_or(Fusion::Gated),
+        fusion: section.choice("fusion", &FUSIONS, &[]).unwrap_or(FusionKind::Gated),
         embedding: section.count("embedding", 4..=2048).unwrap_or(128),
         dropout: section.number("dropout", 0.0..1.0).unwrap_or(0.1),
         modality_dropout: section.number("modality_dropout", 0.0..1.0).unwrap_or(0.2),
     }
 }
+
+const FUSIONS: [(&str, FusionKind); 8] = [
+    ("gated", FusionKind::Gated),
+    ("concat", FusionKind::Concat),
+    ("late", FusionKind::Late),
+    ("late-weighted", FusionKind::LateWeighted),
+    ("film", FusionKind::Film),
+    ("low-rank", FusionKind::LowRank),
+    ("attention", FusionKind::Attention),
+    ("experts", FusionKind::Experts),
+];
 
 const BALANCES: [(&str, Balance); 8] = [
     ("fixed", Balance::Fixed),
@@ -475,9 +488,17 @@ fn read_training(section: &Section<'_>) -> Training {
         device: section.choice("device", &[("cpu", Device::Cpu)], &[("cuda", no_device), ("wgpu", no_device)]).unwrap_or(Device::Cpu),
         threads: section.count("threads", 1..=1024),
         balance: section.choice("balance", &BALANCES, &[]).unwrap_or_default(),
+        branches: read_branches(section),
         kernels: section.flag("kernels").unwrap_or(true),
         augmentation: read_augmentation(section),
     }
+}
+
+fn read_branches(training: &Section<'_>) -> Branches {
+    let Some((table, place)) = training.table("branches") else { return Branches::default() };
+    let section = Section::new("training.branches", place, Some(table), &["own", "joint", "pairs"], training.problems);
+    let weight = |key| section.number(key, 0.0..=10.0).unwrap_or(0.0);
+    Branches { own: weight("own"), joint: weight("joint"), pairs: weight("pairs") }
 }
 
 fn read_augmentation(training: &Section<'_>) -> Augmentation {

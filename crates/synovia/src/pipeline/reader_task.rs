@@ -1,5 +1,7 @@
 //! `[[task]]`: what is predicted, and where its label comes from.
 
+use std::ops::Bound;
+
 use synovia_cohort::TaskKind;
 
 use super::reader::{check_column, is_token};
@@ -58,7 +60,7 @@ pub(super) fn read_tasks(top: &Section<'_>, source: &Source<'_>) -> Option<Vec<T
             top.problems.push(&item.place, "each `task` must be a table: write [[task]]");
             continue;
         };
-        let section = Section::new("[[task]]", item.place.clone(), Some(table), &["name", "kind", "label"], top.problems);
+        let section = Section::new("[[task]]", item.place.clone(), Some(table), &["name", "kind", "label", "labelled"], top.problems);
         if let Some(task) = read_task(&section, source) {
             if tasks.iter().any(|other| other.name == task.name) {
                 section.wrong("name", format!("two tasks are named \"{}\"; give each its own name", task.name));
@@ -81,11 +83,12 @@ fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<TaskSettings>
         section.missing("label", "write label = { condition = \"system|code\", within = \"180d\" }");
         return None;
     }
+    let labelled = section.number("labelled", (Bound::Excluded(0.0), Bound::Included(1.0)));
     let (table, place) = section.table("label")?;
     let known = ["condition", "observation", "column", "within", "classes", "names", "above", "equals"];
     let label = Section::new("label", place, Some(table), &known, section.problems);
     let label = read_label(&label, kind?, source);
-    Some(TaskSettings { name: name?, kind: kind?, label: label? })
+    Some(TaskSettings { name: name?, kind: kind?, label: label?, labelled })
 }
 
 fn read_name(section: &Section<'_>) -> Option<String> {

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Task, TaskKind};
+use synovia_fusion::FusionKind;
 use synovia_records::{LongLayout, Statistic};
-use synovia_training::Balance;
+use synovia_training::{Balance, Branches};
 
 pub use super::settings_cohort::{
     Cohort, Competing, Date, EVENT_KEYS, Events, IndexEvent, Named, Offset, Question, Rule, SplitSettings, Unheard, Unit,
@@ -271,6 +272,9 @@ pub struct TaskSettings {
     pub kind: TaskKind,
     /// Where its label comes from.
     pub label: Label,
+    /// Share of the training patients whose labels are used, above 0 to 1: to learn what labels are worth. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labelled: Option<f64>,
 }
 
 /// Where a label comes from.
@@ -366,8 +370,9 @@ pub struct Model {
     pub width: usize,
     /// Encoder of the records. Default `table`.
     pub record: RecordEncoder,
-    /// How the two embeddings become one. Default `gated`.
-    pub fusion: Fusion,
+    /// How the embeddings become one: `gated`, `concat`, `late`, `late-weighted`, `film`, `low-rank`, `attention` or `experts`.
+    /// Default `gated`.
+    pub fusion: FusionKind,
     /// Width of each embedding: 4 to 2048. Default 128.
     pub embedding: usize,
     /// Share of activations dropped in training before the heads, in [0, 1). Default 0.1.
@@ -394,16 +399,6 @@ pub enum RecordEncoder {
     Table,
     /// Records give labels, but are no input.
     None,
-}
-
-/// How embeddings of modalities become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fusion {
-    /// A learnt gate for each modality, closed where it is absent.
-    Gated,
-    /// Side by side.
-    Concat,
 }
 
 impl Pipeline {
@@ -450,6 +445,9 @@ pub struct Training {
     /// What each task counts for, where there are several: `fixed`, `uncertainty`, `dwa`, `gradnorm`, `pcgrad`, `cagrad`,
     /// `upgrad` or `mgda`. Default `fixed`: each the same, in units of an uninformed guess's loss.
     pub balance: Balance,
+    /// What the modalities learn from each other beside the joint loss. Default nothing.
+    #[serde(skip_serializing_if = "Branches::is_none")]
+    pub branches: Branches,
     /// Whether image towers are trained by the fused kernels; else by burn's own operations, several times slower, to hold the
     /// kernels against. Default true.
     pub kernels: bool,

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
+use synovia_fusion::FusionKind;
+use synovia_training::Branches;
 
 use super::*;
 
@@ -339,10 +341,12 @@ fn overrides() {
         ]],
     );
     set(
-        &["model.fusion=sum", "model.width=2"],
+        &["model.fusion=sum", "model.width=2", "training.branches={ won = 1 }", "task.0.labelled=0"],
         &expect![[r#"
-        --set model.fusion: `fusion` in [model] is "sum"; allowed: gated, concat
-        --set model.width: `width` in [model] is 2, which is out of range; allowed: 4 to 128"#]],
+        --set model.fusion: `fusion` in [model] is "sum"; allowed: gated, concat, late, late-weighted, film, low-rank, attention, experts
+        --set model.width: `width` in [model] is 2, which is out of range; allowed: 4 to 128
+        --set task.0.labelled: `labelled` in [[task]] is 0, which is out of range; allowed: more than 0 and at most 1
+        --set training.branches: unknown key `won` in training.branches; did you mean `own`?"#]],
     );
 }
 
@@ -357,6 +361,8 @@ fn overrides_take_effect() {
         "records.features={ cap = 9 }",
         "name=2024",
         "model.fusion = \"concat\"",
+        "training.branches={ own = 0.25, joint = 1 }",
+        "task.0.labelled=0.5",
     ];
     let pipeline = parse(LUNG, &overrides).unwrap();
     assert_eq!(pipeline.training.epochs, 3);
@@ -366,7 +372,9 @@ fn overrides_take_effect() {
     assert!(matches!(&pipeline.tasks[1].label, Label::Observation { within, .. } if within.days() == 730.5));
     assert!(matches!(&pipeline.records.format, RecordFormat::Fhir { features: Features::Frequent { cap: 9, .. }, .. }));
     assert_eq!(pipeline.name, "2024");
-    assert_eq!(pipeline.model.fusion, Fusion::Concat);
+    assert_eq!(pipeline.model.fusion, FusionKind::Concat);
+    assert_eq!(pipeline.training.branches, Branches { own: 0.25, joint: 1.0, pairs: 0.0 });
+    assert_eq!([pipeline.tasks[0].labelled, pipeline.tasks[1].labelled], [Some(0.5), None]);
     // A text is what was typed, whatever TOML would take it for.
     let typed = |toml: &str, setting: &str| parse(toml, &[setting]).unwrap();
     for name in ["0x10", "1_000", "0.50", "true", "2024-01-01"] {

@@ -10,7 +10,7 @@ use synovia_evaluation::{
     Attribute, Curve, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report, SplitSummary, TemperatureRow,
     Variant, add_subgroups, evaluate, model_card, pool_folds, probabilities, report_html,
 };
-use synovia_training::{Presence, predict};
+use synovia_training::{Presence, predict_each};
 
 use super::atomic::atomic_file;
 use super::attributes::add_attributes;
@@ -108,14 +108,10 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
             shown.push((Variant::JointImage, Presence { image: true, record: false }));
             shown.push((Variant::JointRecord, Presence { image: false, record: true }));
         }
-        for (variant, presence) in shown {
-            for predicted in predict(
-                &of_variant.model,
-                &weights[&if own.image && own.record { Variant::Joint } else { variant }],
-                &reader,
-                &rows,
-                presence,
-            )? {
+        let presences: Vec<Presence> = shown.iter().map(|(_, presence)| *presence).collect();
+        let of_shown = predict_each(&of_variant.model, &weights[variant], &reader, &rows, &presences)?;
+        for ((variant, _), predicted) in shown.into_iter().zip(of_shown) {
+            for predicted in predicted {
                 let row = rows[predicted.row];
                 for (k, task) in tasks.iter().enumerate() {
                     let p = probabilities(&predicted.logits[k], of_variant.temperatures[k].value, task);

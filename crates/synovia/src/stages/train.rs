@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train, Validation};
 use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{Temperature, Variant, fit_temperature};
-use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
+use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
     Augmentation, EpochReport, Fit, Presence, Progress as Told, Sampling, TrainingSettings, Weights, decode_weights, encode_weights, fit,
     fit_statistics, predict,
@@ -76,10 +76,7 @@ pub fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelC
     let config = |image, record| JointModelConfig {
         image,
         record,
-        fusion: match model.fusion {
-            pipeline::Fusion::Gated => FusionKind::Gated,
-            pipeline::Fusion::Concat => FusionKind::Concat,
-        },
+        fusion: model.fusion,
         embedding: model.embedding,
         dropout: model.dropout,
         heads: manifest.tasks.iter().map(|t| Head { task: t.name.clone(), n_logits: t.n_logits() }).collect(),
@@ -120,6 +117,7 @@ pub fn training_settings(work: &Work) -> TrainingSettings {
             flip: a.flip,
         },
         balance: t.balance,
+        branches: t.branches,
         kernels: t.kernels,
         seed: work.pipeline.seed,
     }

@@ -154,7 +154,9 @@ fn words() {
     lung(
         "fusion = \"gated\"",
         "fusion = \"gate\"",
-        &expect![[r#"p.toml:24: `fusion` in [model] is "gate"; allowed: gated, concat; did you mean "gated"?"#]],
+        &expect![[
+            r#"p.toml:24: `fusion` in [model] is "gate"; allowed: gated, concat, late, late-weighted, film, low-rank, attention, experts; did you mean "gated"?"#
+        ]],
     );
     lung(
         "kind = \"dicom\"",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
-use synovia_cohort::{Candidate, Division, FlowCounts, PatientId, Split};
+use synovia_cohort::{Candidate, Division, FlowCounts, PatientId, Split, is_labelled};
 
 use super::{Builder, Draft, Place};
 
@@ -55,7 +55,22 @@ impl Builder<'_> {
                 FlowCounts { name: split.as_str().to_owned(), patients, examples: Some(of().count() as u64), left_out: None }
             })
             .collect();
+        self.leave_out_labels(drafts);
         self.check_splits(drafts, &division)
+    }
+
+    /// Hides the labels of training patients that `labelled` leaves out.
+    fn leave_out_labels(&mut self, drafts: &mut [Draft]) {
+        let (settings, seed) = (&self.work.pipeline.tasks, self.work.pipeline.seed);
+        for (k, task) in settings.iter().enumerate() {
+            let Some(share) = task.labelled else { continue };
+            let left_out = drafts.iter_mut().filter(|d| d.row.split == Split::Train && !is_labelled(&d.patient, seed, share));
+            let n = left_out.filter_map(|draft| draft.row.labels[k].take()).count() as u64;
+            if n > 0 {
+                let reasons = self.report.unknown_labels.entry(task.name.clone()).or_default();
+                *reasons.entry("left out by `labelled`".to_owned()).or_default() += n;
+            }
+        }
     }
 
     /// That there is something to train on and, where that is not for shares to give, something to measure on.
