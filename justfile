@@ -7,6 +7,8 @@ synovia := "target/release/synovia"
 kernels_alone := "cargo test --release -p synovia-kernels --no-default-features --lib"
 demo_settings := "--set name=demo --set images.path=data/demo/dicom --set records.path=data/demo/fhir --set training.epochs=20"
 
+federation_settings := "pipelines/lung.toml --run runs/federation --set name=federation --set images.path=data/federation/dicom --set records.path=data/federation/fhir --set images.size=64"
+
 # The program
 build:
     cargo build --release --workspace --locked
@@ -119,3 +121,15 @@ evaluation-coverage *ARGS:
 # Ray in an environment of its own, for the test of shards on it (`pipelines/scale/ray_cohort.py`)
 ray:
     python3 -m venv .ray/venv && .ray/venv/bin/pip install --quiet ray==2.60.0
+
+# Flower in an environment of its own, for `just federation` and the test of the app on it (`pipelines/federation`)
+flower:
+    python3 -m venv .flower/venv && .flower/venv/bin/pip install --quiet flwr==1.41.0 safetensors==0.6.2
+
+# Three hospitals on this machine: simulated in one process, then through a real SuperLink and SuperNodes with TLS, to the same weights
+federation: build flower
+    rm -rf data/federation runs/federation
+    {{synovia}} simulate --out data/federation --patients 1500 --seed 1
+    {{synovia}} federate simulate {{federation_settings}} --sites 3 --partition dirichlet:0.5 --rounds 10 --central
+    .flower/venv/bin/python pipelines/federation/run_local.py --sites runs/federation/federation/sites --out runs/federation/flower --rounds 10 --tls
+    cmp runs/federation/federation/together/*/round-00010.safetensors runs/federation/flower/round-00010.safetensors && echo "Flower and the simulation made the same weights"

@@ -5,6 +5,7 @@ mod audit;
 mod cohorts;
 mod deidentify;
 mod disk;
+mod federation;
 mod real_data;
 mod records;
 mod runs;

@@ -11,7 +11,8 @@ use crate::EncoderError;
 pub struct FeatureStatistics {
     /// 1 where the logarithm is standardised instead of the value itself (positive, right-skewed features), else 0.
     pub log: Vec<f32>,
-    /// Smallest value whose logarithm is taken: half the smallest one seen in training.
+    /// Smallest value whose logarithm is taken: a power of two, at most half the smallest value seen in training and more than a
+    /// quarter of it.
     pub floor: Vec<f32>,
     /// Mean, after the logarithm where it is taken. It is also what a missing value is replaced by.
     pub mean: Vec<f32>,

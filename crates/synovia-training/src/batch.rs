@@ -103,6 +103,10 @@ impl HostModality {
         Some(&mut self.values[start..])
     }
 
+    fn n_shown(&self) -> u64 {
+        self.present.iter().filter(|present| **present > 0.0).count() as u64
+    }
+
     fn tensors<const D: usize>(self, device: &Device) -> Option<Modality<D>> {
         let n = self.present.len();
         if self.n_rows == 0 {
@@ -162,6 +166,16 @@ impl HostBatch {
             }
         }
         Ok(Self { n: rows.len(), image, record, labels: rows.iter().map(|r| r.labels.clone()).collect() })
+    }
+
+    /// Examples whose image the model may see.
+    pub(crate) fn n_images_shown(&self) -> u64 {
+        self.image.as_ref().map_or(0, HostModality::n_shown)
+    }
+
+    /// Examples whose record the model may see.
+    pub(crate) fn n_records_shown(&self) -> u64 {
+        self.record.as_ref().map_or(0, HostModality::n_shown)
     }
 
     /// The batch as tensors on `device`.

@@ -109,12 +109,17 @@ fn file(dir: &Path) -> PathBuf {
 }
 
 impl Checkpoint {
-    /// Writes it over the last one: a kill at any moment leaves the one or the other, whole.
-    pub fn save(&self, dir: &Path) -> Result<(), TrainingError> {
+    /// It as one safetensors file.
+    pub fn encode(&self) -> Result<Vec<u8>, TrainingError> {
         let parts = [("model", &self.model), ("average", &self.average), ("best", &self.best), ("moments", &self.moments)];
         let named = parts.iter().flat_map(|(part, weights)| weights.iter().map(move |(name, tensor)| (format!("{part}/{name}"), tensor)));
         let metadata = serde_json::to_string(&self.progress).map_err(|e| TrainingError::Weights(e.to_string()))?;
-        let bytes = encode(named, &metadata)?;
+        encode(named, &metadata)
+    }
+
+    /// Writes it over the last one: a kill at any moment leaves the one or the other, whole.
+    pub fn save(&self, dir: &Path) -> Result<(), TrainingError> {
+        let bytes = self.encode()?;
         let (path, partial) = (file(dir), dir.join("checkpoint.partial"));
         let written = File::create(&partial).and_then(|mut out| out.write_all(&bytes).and_then(|()| out.sync_all()));
         if let Err(source) = written.and_then(|()| std::fs::rename(&partial, &path)) {
@@ -127,7 +132,12 @@ impl Checkpoint {
 
     /// The checkpoint in `dir`, if there is one of this very run; one that is damaged is as good as none.
     pub fn load(dir: &Path, key: &str) -> Option<Self> {
-        let (weights, metadata) = decode_weights(&std::fs::read(file(dir)).ok()?).ok()?;
+        Self::decode(&std::fs::read(file(dir)).ok()?, key)
+    }
+
+    /// What [`Checkpoint::encode`] made, if it is of this very run and whole.
+    pub fn decode(bytes: &[u8], key: &str) -> Option<Self> {
+        let (weights, metadata) = decode_weights(bytes).ok()?;
         let progress: CheckpointProgress = serde_json::from_str(&metadata).ok()?;
         if progress.key != key {
             return None;

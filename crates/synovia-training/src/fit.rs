@@ -7,16 +7,16 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use synovia_cohort::{ExampleRow, SplitKind, Task, Train, Validation, View};
+use synovia_cohort::{Task, Train, Validation, View};
 use synovia_encoders::FeatureStatistics;
-use synovia_fusion::{JointModel, JointModelConfig, Modality, apply_state, collect_state};
+use synovia_fusion::{JointModelConfig, apply_state, collect_state};
 use synovia_kernels::release_buffers;
 
-use crate::batch::{HostBatch, TrainingChanges};
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
-use crate::losses::{TaskSums, balanced, forward, relative, uninformed_loss};
-use crate::optimizer::{AdamW, AdamWSettings};
-use crate::{Average, Presence, Sampling, TrainingError, TrainingSettings, Weights, epoch_order, learning_rate};
+use crate::course::{Course, Moving, diverged, usable, validation_sums};
+use crate::losses::{relative, uninformed_losses};
+use crate::part::{initial_weights, label_counts};
+use crate::{Average, Sampling, TrainingError, TrainingSettings, Weights};
 
 /// One model to be trained.
 pub struct Fit<'a> {
@@ -125,109 +125,40 @@ fn run(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Trained, TrainingError> {
     let settings = job.settings;
-    let presence = Presence::of(job.model);
-    // Modalities can learn from each other where nobody knows the answer.
-    let (train_rows, validation_rows) = (usable(train, presence, settings.branches.need_no_labels()), usable(validation, presence, false));
-    if train_rows.len() < 2 {
-        return Err(TrainingError::EmptySplit("train"));
-    }
+    // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
+    let tasks = &train.manifest().tasks;
+    let uninformed = uninformed_losses(tasks, &label_counts(job.model, train));
+    let course = Course::new(job.model, settings, uninformed, train)?;
+    let validation_rows = usable(validation, course.presence, false);
     if validation_rows.is_empty() {
         return Err(TrainingError::EmptySplit("validation"));
     }
-    let tasks = &train.manifest().tasks;
-    let device = Device::flex().autodiff();
-    device.seed(settings.seed);
-    let mut model = job.model.init(Some(job.statistics), &device)?;
-    let mut optimizer =
-        AdamW::new(AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: settings.weight_decay, clip: settings.clip });
-
-    let batch = settings.batch.clamp(2, train_rows.len());
-    // A last batch of less than half the size would give batch statistics of a handful of examples.
-    let steps = (train_rows.len() + batch / 2) / batch;
-    let (n_steps, n_warmup) = (steps * settings.epochs, (settings.warmup_epochs * steps as f64).round() as usize);
-    let mut state = CheckpointProgress { key: key(job), ..Default::default() };
-    let mut average = Average::new(settings.ema);
+    // All at once: burn makes each number when it is first looked at, between whatever else is drawn in the first step.
+    let start = initial_weights(job.model, job.statistics, settings.seed)?;
+    let mut model = apply_state(job.model.init(None, &course.device)?, &start)?;
+    let mut moving = Moving {
+        optimizer: course.optimizer(),
+        average: Average::new(settings.ema),
+        state: CheckpointProgress { key: key(job), ..Default::default() },
+    };
     let mut best = Weights::new();
     std::fs::create_dir_all(job.checkpoints).map_err(|source| TrainingError::Io { path: job.checkpoints.to_owned(), source })?;
-    if let Some(checkpoint) = Checkpoint::load(job.checkpoints, &state.key) {
+    if let Some(checkpoint) = Checkpoint::load(job.checkpoints, &moving.state.key) {
         model = apply_state(model, &checkpoint.model)?;
-        optimizer = optimizer.with_state(checkpoint.progress.steps, &checkpoint.moments, &Device::flex());
-        average = average.with_weights(&checkpoint.average, &Device::flex());
-        state = checkpoint.progress;
+        moving.optimizer = moving.optimizer.with_state(checkpoint.progress.steps, &checkpoint.moments, &Device::flex());
+        moving.average = moving.average.with_weights(&checkpoint.average, &Device::flex());
+        moving.state = checkpoint.progress;
         best = checkpoint.best;
     }
-    progress(Progress::Start { done: state.epochs, epochs: settings.epochs, steps });
+    progress(Progress::Start { done: moving.state.epochs, epochs: settings.epochs, steps: course.steps });
 
-    // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
-    let uninformed: Vec<f64> =
-        (0..tasks.len()).map(|k| uninformed_loss(train_rows.iter().filter_map(|row| row.labels[k]), &tasks[k])).collect();
-    let labels: Vec<Option<f32>> = train_rows.iter().map(|r| r.labels.first().copied().flatten()).collect();
-    let prior = prior_logits(&labels, settings.sampling, &tasks[0]);
-    while state.epochs < settings.epochs && !patience_is_over(&state, settings.patience) {
-        let epoch = state.epochs;
-        // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
-        device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
+    let prior = prior_logits(&course.labels, settings.sampling, &tasks[0]);
+    while moving.state.epochs < settings.epochs && !patience_is_over(&moving.state, settings.patience) {
+        let epoch = moving.state.epochs;
         let started = Instant::now();
-        let order = epoch_order(&labels, settings.sampling, settings.seed, epoch);
-        let batches: Vec<&[usize]> = (0..steps).map(|k| &order[k * batch..((k + 1) * batch).min(order.len())]).collect();
-        let read = |step: usize| {
-            let rows: Vec<&ExampleRow> = batches[step].iter().map(|&k| train_rows[k]).collect();
-            let changes = TrainingChanges {
-                augmentation: &settings.augmentation,
-                modality_dropout: settings.modality_dropout,
-                seed: settings.seed,
-                epoch,
-                first: step * batch,
-            };
-            HostBatch::read(train.reader(), &rows, presence, Some(&changes))
-        };
-        let mut sums = TaskSums::new(tasks.len());
-        let (mut n_seen, mut norms, mut rate) = (0, 0.0, 0.0);
-        // The model goes in and comes out again: with one owner, the optimizer writes in place.
-        let stepped = std::thread::scope(|scope| {
-            let mut model = model;
-            let (sender, receiver) = crossbeam_channel::bounded(3);
-            scope.spawn(move || (0..steps).try_for_each(|step| sender.send(read(step)).map_err(|_| ())));
-            for (step, host) in receiver.iter().enumerate() {
-                let mut batch = host?.into_tensors(tasks, &device);
-                if !settings.kernels {
-                    // The kernels do not compute the image's own gradient, and leave it to burn where one is wanted.
-                    batch.inputs.image = batch.inputs.image.map(|image| Modality { values: image.values.require_grad(), ..image });
-                }
-                n_seen += batch.n;
-                let known = batch.known.clone();
-                let seen = forward(&model, batch, tasks, &device);
-                let values: Vec<f32> = seen.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
-                let loss = relative(values.iter().map(|&value| f64::from(value)), &uninformed) as f32;
-                if !loss.is_finite() {
-                    return Err(diverged("the loss", loss.into(), epoch, step));
-                }
-                rate = learning_rate(settings.learning_rate, state.steps as usize, n_steps, n_warmup);
-                let joint = balanced(&model, &seen.losses, &seen.shared, &uninformed, settings.balance, &mut state)
-                    .ok_or(TrainingError::EmptySplit("train"))?;
-                let total = match settings.branches.loss(&model, &seen, &uninformed) {
-                    Some(between) => joint + between,
-                    None => joint,
-                };
-                drop(seen);
-                let (stepped, norm) = optimizer.step(model, total.backward(), rate);
-                // The step by such a gradient has left no numbers in the model.
-                if !norm.is_finite() {
-                    return Err(diverged("the gradient's norm", norm, epoch, step));
-                }
-                model = stepped;
-                state.steps += 1;
-                average.add(&model, state.steps);
-                sums.add(&values, &known);
-                norms += norm;
-                let examples_per_s = n_seen as f64 / started.elapsed().as_secs_f64();
-                progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
-            }
-            Ok(model)
-        });
-        model = stepped?;
-        let examples_per_s = n_seen as f64 / started.elapsed().as_secs_f64();
-        let trained = sums.means();
+        let (stepped, sums) = course.epoch(epoch, model, &mut moving, progress)?;
+        model = stepped;
+        let Moving { optimizer, average, state } = &mut moving;
         let mut averaged = average.weights();
         if let Some(prior) = &prior
             && let Some(bias) = averaged.get_mut("heads.0.bias")
@@ -235,23 +166,26 @@ fn run(
             bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
         }
         let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();
-        let validated = validation_losses(&candidate, validation, &validation_rows, presence, batch)?;
-        let validation_loss = relative(validated.iter().copied(), &uninformed);
+        let validated = validation_sums(&candidate, validation, &validation_rows, course.presence, course.batch)?.means();
+        let validation_loss = relative(validated.iter().copied(), &course.uninformed);
         if !validation_loss.is_finite() {
-            return Err(diverged("the validation loss", validation_loss, epoch, steps - 1));
+            return Err(diverged("the validation loss", validation_loss, epoch, course.steps - 1));
         }
         state.epochs += 1;
-        let task_lines =
-            tasks.iter().enumerate().map(|(k, task)| TaskLosses { task: task.name.clone(), train: trained[k], validation: validated[k] });
+        let task_lines = tasks.iter().zip(sums.losses.iter().zip(&validated)).map(|(task, (&train, &validation))| TaskLosses {
+            task: task.name.clone(),
+            train,
+            validation,
+        });
         state.history.push(EpochReport {
             epoch: state.epochs,
-            train_loss: relative(trained.iter().copied(), &uninformed),
+            train_loss: relative(sums.losses.iter().copied(), &course.uninformed),
             validation_loss,
             tasks: task_lines.collect(),
-            learning_rate: rate,
-            gradient_norm: norms / steps as f64,
+            learning_rate: sums.rate,
+            gradient_norm: sums.gradient_norm,
             seconds: started.elapsed().as_secs_f64(),
-            examples_per_s,
+            examples_per_s: sums.examples_per_s,
         });
         if state.best.is_none_or(|(loss, _)| validation_loss < loss) {
             state.best = Some((validation_loss, state.epochs));
@@ -264,16 +198,9 @@ fn run(
         best = checkpoint.best;
         progress(Progress::Epoch(&state.history));
     }
+    let state = moving.state;
     let best_epoch = state.best.map_or(0, |(_, epoch)| epoch);
     Ok(Trained { weights: best, best_epoch, history: state.history })
-}
-
-/// Examples that the model can see anything of and that have a label of some task, or more than one modality where labels are
-/// not all that it learns from.
-fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence, unlabelled: bool) -> Vec<&'a ExampleRow> {
-    let complete = |row: &ExampleRow| presence.image && row.image_row.is_some() && presence.record && row.record_row.is_some();
-    let teaches = |row: &ExampleRow| row.labels.iter().any(Option::is_some) || (unlabelled && complete(row));
-    view.rows().filter(|row| presence.sees(row) && teaches(row)).collect()
 }
 
 /// What is added to the logits of the first task after balanced sampling, which shows each class equally often: the
@@ -317,29 +244,4 @@ fn key(job: &Fit<'_>) -> String {
         hash.update(part);
     }
     hex::encode(hash.finalize())
-}
-
-/// Mean loss by task over the validation examples whose label is known.
-fn validation_losses(
-    model: &JointModel,
-    validation: &View<'_, Validation>,
-    rows: &[&ExampleRow],
-    presence: Presence,
-    batch: usize,
-) -> Result<Vec<f64>, TrainingError> {
-    let device = Device::flex();
-    let tasks = &validation.manifest().tasks;
-    let mut sums = TaskSums::new(tasks.len());
-    for rows in rows.chunks(batch) {
-        let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, &device);
-        let known = batch.known.clone();
-        let losses = forward(model, batch, tasks, &device).losses;
-        sums.add(&losses.into_iter().map(|loss| loss.value.into_scalar::<f32>()).collect::<Vec<_>>(), &known);
-    }
-    Ok(sums.means())
-}
-
-/// `epoch` and `step` count from 0.
-fn diverged(what: &'static str, value: f64, epoch: usize, step: usize) -> TrainingError {
-    TrainingError::Diverged { what, epoch: epoch + 1, step: step + 1, value }
 }

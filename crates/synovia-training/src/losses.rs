@@ -1,7 +1,5 @@
 //! The tasks' losses in a step, and the one that is descended on.
 
-use std::collections::BTreeMap;
-
 use burn::tensor::{Device, Tensor};
 use synovia_cohort::{Task, TaskKind};
 use synovia_fusion::{JointModel, binary_loss, multiclass_loss};
@@ -98,17 +96,22 @@ pub(crate) fn balanced(
 /// otherwise outweigh all others.
 const LEAST_UNINFORMED: f64 = 0.3;
 
-/// Cross-entropy, in nats, of guessing each class by its share of these labels.
-pub(crate) fn uninformed_loss(labels: impl Iterator<Item = f32>, task: &Task) -> f64 {
-    let mut counts: BTreeMap<i64, f64> = BTreeMap::new();
-    labels.for_each(|label| *counts.entry(label as i64).or_default() += 1.0);
-    let n: f64 = counts.values().sum();
-    let nats: f64 = counts.values().map(|count| -count / n * (count / n).ln()).sum();
-    nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
+/// For each task the cross-entropy, in nats, of guessing each class by its share of the labels.
+///
+/// # Shapes
+/// - counts: for each task the labels of each class
+pub fn uninformed_losses(tasks: &[Task], counts: &[Vec<u64>]) -> Vec<f64> {
+    let of_task = |(task, counts): (&Task, &Vec<u64>)| {
+        let n = counts.iter().sum::<u64>() as f64;
+        let present = counts.iter().filter(|count| **count > 0).map(|&count| count as f64);
+        let nats: f64 = present.map(|count| -count / n * (count / n).ln()).sum();
+        nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
+    };
+    tasks.iter().zip(counts).map(of_task).collect()
 }
 
 /// Mean over the tasks of their loss in units of that of an uninformed guess.
-pub(crate) fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
+pub fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
     losses.zip(uninformed).map(|(loss, base)| loss / base).sum::<f64>() / uninformed.len() as f64
 }
 
@@ -126,6 +129,11 @@ impl TaskSums {
             *sum += f64::from(*loss) * known;
             *n += known;
         }
+    }
+
+    /// For each task the sum over the known labels, and their number.
+    pub(crate) fn sums(&self) -> &[(f64, f64)] {
+        &self.0
     }
 
     /// Means over all known labels; 0 for a task without any.

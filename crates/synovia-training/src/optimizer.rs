@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use synovia_fusion::NamedTensor;
 use synovia_kernels::{AdamWStep, adamw, sum_of_squares};
 
@@ -32,11 +32,19 @@ pub struct AdamW {
     settings: AdamWSettings,
     step: u64,
     moments: BTreeMap<String, (Tensor<1>, Tensor<1>)>,
+    proximal: Option<Proximal>,
+}
+
+/// What holds the weights near others: `μ/2 · |w − anchor|²` is added to the loss (Li et al. 2020, `FedProx`).
+struct Proximal {
+    mu: f64,
+    anchor: BTreeMap<String, Tensor<1>>,
 }
 
 struct Collect<'a> {
     path: Vec<String>,
     grads: &'a mut Gradients,
+    proximal: Option<&'a Proximal>,
     out: BTreeMap<String, Tensor<1>>,
 }
 
@@ -53,9 +61,14 @@ impl ModuleVisitor for Collect<'_> {
         if !param.is_require_grad() {
             return;
         }
-        if let Some(grad) = param.val().grad_remove(self.grads) {
+        let value = param.val();
+        if let Some(grad) = value.grad_remove(self.grads) {
             let n = grad.shape().num_elements();
-            self.out.insert(self.path.join("."), grad.reshape([n]));
+            let (name, mut grad) = (self.path.join("."), grad.reshape([n]));
+            if let Some((mu, anchor)) = self.proximal.and_then(|proximal| Some((proximal.mu, proximal.anchor.get(&name)?))) {
+                grad = grad + (value.inner().reshape([n]) - anchor.clone()).mul_scalar(mu);
+            }
+            self.out.insert(name, grad);
         }
     }
 }
@@ -95,12 +108,20 @@ impl ModuleMapper for Update<'_> {
 impl AdamW {
     /// Without any history.
     pub fn new(settings: AdamWSettings) -> Self {
-        Self { settings, step: 0, moments: BTreeMap::new() }
+        Self { settings, step: 0, moments: BTreeMap::new(), proximal: None }
+    }
+
+    /// With a pull of strength `mu` towards `anchor`; the limit on the gradient's norm is that of both together.
+    pub fn with_proximal(mut self, mu: f64, anchor: &Weights, device: &Device) -> Self {
+        let tensor = |t: &NamedTensor| Tensor::<1>::from_data(TensorData::new(t.values.clone(), [t.values.len()]), device);
+        let anchor = anchor.iter().map(|(name, values)| (name.clone(), tensor(values))).collect();
+        self.proximal = (mu > 0.0).then_some(Proximal { mu, anchor });
+        self
     }
 
     /// One step at learning rate `rate`; returns the module and the gradient's norm before clipping.
     pub fn step<M: Module>(&mut self, module: M, mut grads: Gradients, rate: f64) -> (M, f64) {
-        let mut collect = Collect { path: Vec::new(), grads: &mut grads, out: BTreeMap::new() };
+        let mut collect = Collect { path: Vec::new(), grads: &mut grads, proximal: self.proximal.as_ref(), out: BTreeMap::new() };
         module.visit(&mut collect);
         let grads = collect.out;
         // In order of the names, in double precision: the same for any number of threads.
@@ -138,7 +159,7 @@ impl AdamW {
     }
 
     /// The optimizer with that history.
-    pub fn with_state(mut self, step: u64, state: &Weights, device: &burn::tensor::Device) -> Self {
+    pub fn with_state(mut self, step: u64, state: &Weights, device: &Device) -> Self {
         self.step = step;
         for (key, mean) in state {
             if let Some(name) = key.strip_prefix("mean.")
@@ -155,7 +176,6 @@ impl AdamW {
 #[cfg(test)]
 mod tests {
     use burn::nn::{Linear, LinearConfig};
-    use burn::tensor::Device;
     use synovia_fusion::{apply_state, collect_state};
 
     use super::*;
@@ -193,6 +213,28 @@ mod tests {
         };
         for (got, expected) in run(view).concat().into_iter().zip(run(row([0.5, -2.0, 7.0])).concat()) {
             assert!((got - expected).abs() <= 1e-5 * expected.abs(), "{got} instead of {expected}");
+        }
+    }
+
+    /// One step of y = w·x is at the gradient x + μ(w − anchor); with β₁ = β₂ = 0 and a large ε it is nearly plain descent.
+    #[test]
+    fn a_proximal_term_pulls_towards_its_anchor() {
+        let _alone = crate::tests::alone();
+        let device = Device::flex().autodiff();
+        let settings = AdamWSettings { beta_1: 0.0, beta_2: 0.0, epsilon: 1e6, weight_decay: 0.0, clip: 1e9 };
+        let weight = |value: f32| Weights::from([("weight".to_owned(), NamedTensor { shape: vec![1, 1], values: vec![value] })]);
+        let stepped = |mu: f64| {
+            let module: Linear = LinearConfig::new(1, 1).with_bias(false).init(&device);
+            let module = apply_state(module, &weight(3.0)).unwrap();
+            let loss = module.forward(Tensor::<2>::from_floats([[2.0]], &device)).sum();
+            let mut optimizer = AdamW::new(settings).with_proximal(mu, &weight(1.0), &Device::flex());
+            let (module, norm) = optimizer.step(module, loss.backward(), 1e5);
+            (collect_state(&module)["weight"].values[0], norm)
+        };
+        // 3 − 0.1 · (2 + μ · (3 − 1))
+        for (mu, expected, slope) in [(0.0, 2.8, 2.0), (0.5, 2.7, 3.0), (4.0, 2.0, 10.0)] {
+            let (value, norm) = stepped(mu);
+            assert!((value - expected).abs() < 1e-4 && (norm - slope).abs() < 1e-5, "μ = {mu}: {value}, {norm}");
         }
     }
 

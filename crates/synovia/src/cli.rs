@@ -1,5 +1,7 @@
 //! What a user types.
 
+pub mod federate;
+
 use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
@@ -87,6 +89,9 @@ pub enum Command {
     /// Fetch the ONNX Runtime library that export and predict need, checked by its hash
     #[command(after_help = "Example: synovia install-onnxruntime --to .onnxruntime")]
     InstallOnnxruntime(InstallOnnxruntimeArgs),
+    /// Hospitals that learn together and keep their data: a site's part, the coordinator's, or a simulation of all
+    #[command(after_help = "Example: synovia federate simulate pipelines/lung.toml --sites 3 --partition dirichlet:0.3")]
+    Federate(federate::FederateArgs),
     /// Measure speed; one JSON line
     #[command(after_help = "Example: synovia bench train --batch 16 --size 224 --width 64 --steps 12 --threads 2")]
     Bench(BenchArgs),
@@ -356,15 +361,22 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[test]
-    fn every_command_has_an_example_that_parses() {
-        for command in Cli::command().get_subcommands() {
+    #[track_caller]
+    fn has_examples(command: &clap::Command, path: &str) {
+        for command in command.get_subcommands() {
+            let path = format!("{path} {}", command.get_name());
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = help.strip_prefix("Example: ").unwrap_or_else(|| panic!("{} has no example", command.get_name()));
-            assert!(example.starts_with(&format!("synovia {}", command.get_name())), "{example}");
+            let example = help.strip_prefix("Example: ").unwrap_or_else(|| panic!("{path} has no example"));
+            assert!(example.starts_with(&path), "{example}");
             Cli::try_parse_from(example.split_whitespace()).unwrap();
             assert!(command.get_about().is_some());
+            has_examples(command, &path);
         }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_parses() {
+        has_examples(&Cli::command(), "synovia");
     }
 
     /// What a line parses to, or the first line of the error and the exit code.

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod bench;
 pub mod compare;
 pub mod deidentify;
+pub mod federate;
 pub mod predict;
 pub mod receive;
 pub mod serve;

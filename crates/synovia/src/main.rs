@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use synovia::cli::{Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, bench, compare, deidentify, predict, receive, serve, simulate, stages};
+use synovia::commands::{Context, audit, bench, compare, deidentify, federate, predict, receive, serve, simulate, stages};
 use synovia::failure::{Failure, print};
 
 /// The system's allocator keeps an arena a thread and gives little of it back: ingest grew from 26 MB at 1,000 patients
@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Run(args) | Command::Export(args) => stages::run(args, &context, Until::Export)?,
         Command::Predict(args) => predict::predict(args, &context)?,
         Command::Serve(args) => serve::serve(args, &context)?,
+        Command::Federate(args) => federate::federate(args, &context)?,
         Command::Bench(args) => bench::bench(args, &context)?,
         Command::Deidentify(args) => deidentify::deidentify_folder(args, &context)?,
         Command::Receive(args) => receive::receive(args, &context)?,

@@ -88,7 +88,7 @@ pub(super) fn is_partial(name: &OsString) -> bool {
 }
 
 /// Removes a file or a folder with all in it; nothing there is no error.
-pub(super) fn remove(path: &Path) -> Result<(), StageError> {
+pub fn remove(path: &Path) -> Result<(), StageError> {
     let removed = match path.symlink_metadata() {
         Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),

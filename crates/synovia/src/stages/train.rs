@@ -22,7 +22,7 @@ use crate::commands::Work;
 use crate::pipeline;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> 
 }
 
 /// The models that the pipeline has towers for, the joint one first.
-fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelConfig)> {
+pub fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelConfig)> {
     let model = &work.pipeline.model;
     let manifest = reader.manifest();
     let image = manifest.geometry.map(|g| ImageTower::ResNet18 { channels: g.channels, width: model.width });
@@ -90,7 +90,8 @@ fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelConfi
     }
 }
 
-fn training_settings(work: &Work) -> TrainingSettings {
+/// How the pipeline's models are trained.
+pub fn training_settings(work: &Work) -> TrainingSettings {
     let t = &work.pipeline.training;
     let a = &t.augmentation;
     TrainingSettings {

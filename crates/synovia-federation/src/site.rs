@@ -1,0 +1,140 @@
+//! A site's part of a round.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use synovia_cohort::{CohortReader, Train};
+use synovia_training::{Checkpoint, CheckpointProgress, Part, Progress, TrainingError, Weights, relative, train_part, validate};
+
+use crate::message::{AVERAGE, examples_of, norms};
+use crate::{FederationError, Global, Plan, Update};
+
+/// Trains the site's part of the round after `global`. `state` is what the site kept from its last round, by this function;
+/// without it the optimizer has no history, and what would stay at the site begins as what is shared.
+///
+/// Returns what the site gives and what it keeps. The same inputs give the same bits, so that a round that was cut off can be
+/// done again.
+///
+/// # Errors
+/// [`FederationError`] for weights of another plan or model, a round after the last, or a training that fails.
+pub fn fit_round(
+    plan: &Plan,
+    site: &str,
+    global: &Global,
+    state: Option<&Checkpoint>,
+    reader: &CohortReader,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(Update, Checkpoint), FederationError> {
+    let settings = plan.training_of(site)?;
+    let of_site = |source: TrainingError| FederationError::Site { site: site.to_owned(), source };
+    let digest = check(plan, global)?;
+    if global.round >= plan.rounds {
+        return Err(FederationError::Finished(plan.rounds));
+    }
+    let start = at_site(plan, global, state, &digest);
+    let part = Part {
+        model: &plan.model,
+        settings: &settings,
+        uninformed: &plan.uninformed(),
+        epochs: global.round * plan.local_epochs..(global.round + 1) * plan.local_epochs,
+        proximal: plan.method.proximal(),
+    };
+    let trained = train_part(&part, start, &reader.view::<Train>(), progress).map_err(of_site)?;
+    let checkpoint = trained.checkpoint;
+    let norms = norms(&checkpoint.model);
+    let shared = |(name, tensor): (&String, _)| (!plan.keeps(name, norms.contains(name))).then(|| (name.clone(), tensor));
+    let mut weights: Weights = checkpoint.model.iter().filter_map(shared).map(|(name, t)| (name, t.clone())).collect();
+    if settings.ema > 0.0 {
+        weights.extend(checkpoint.average.iter().filter_map(shared).map(|(name, t)| (format!("{AVERAGE}{name}"), t.clone())));
+    }
+    let examples = weights.keys().map(|name| (name.clone(), examples_of(name, &trained.seen, &plan.model))).collect();
+    let update = Update { plan: digest, round: global.round + 1, site: site.to_owned(), examples, losses: trained.losses, weights };
+    Ok((update, checkpoint))
+}
+
+fn check(plan: &Plan, global: &Global) -> Result<String, FederationError> {
+    let digest = plan.digest();
+    if global.plan != digest {
+        return Err(FederationError::OtherPlan { got: global.plan.clone(), expected: digest });
+    }
+    Ok(digest)
+}
+
+/// The shared weights with what stays at the site, and its optimizer.
+fn at_site(plan: &Plan, global: &Global, state: Option<&Checkpoint>, digest: &str) -> Checkpoint {
+    let fresh = || Checkpoint { progress: CheckpointProgress { key: digest.to_owned(), ..Default::default() }, ..Default::default() };
+    let mut start = state.filter(|state| state.progress.key == digest).cloned().unwrap_or_else(fresh);
+    let (mut model, mut average) = (global.model(), global.average());
+    // What stays at sites is not in what is shared after a round by another strategy.
+    let norms: BTreeSet<String> = norms(&model).into_iter().chain(norms(&start.model)).collect();
+    for (shared, own) in [(&mut model, &start.model), (&mut average, &start.average)] {
+        for (name, tensor) in own.iter().filter(|(name, _)| plan.keeps(name, norms.contains(*name))) {
+            shared.insert(name.clone(), tensor.clone());
+        }
+    }
+    if !average.is_empty() {
+        // A site without what it kept has no average of it either.
+        for (name, tensor) in &model {
+            average.entry(name.clone()).or_insert_with(|| tensor.clone());
+        }
+    }
+    start.model = model;
+    start.average = average;
+    start
+}
+
+/// Losses over validation examples.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ValidationSums(
+    /// For each task the sum and the number of known labels. Texts: numbers of JSON would not always come back to the last bit.
+    Vec<[String; 2]>,
+);
+
+impl ValidationSums {
+    fn new(sums: &[(f64, f64)]) -> Self {
+        Self(sums.iter().map(|(sum, n)| [format!("{sum:?}"), format!("{n:?}")]).collect())
+    }
+
+    fn get(&self, task: usize) -> (f64, f64) {
+        let number = |k: usize| self.0.get(task).and_then(|pair| pair[k].parse().ok()).unwrap_or_default();
+        (number(0), number(1))
+    }
+
+    /// The loss over the validation examples of all sites, in units of that of an uninformed guess; `sites` are in the order of
+    /// the plan's.
+    pub fn loss(plan: &Plan, sites: &[&Self]) -> f64 {
+        let mean = |task: usize| {
+            let (sum, n) = sites.iter().map(|sums| sums.get(task)).fold((0.0, 0.0), |(s, n), (more, m)| (s + more, n + m));
+            sum / n.max(1.0)
+        };
+        relative((0..plan.tasks.len()).map(mean), &plan.uninformed())
+    }
+}
+
+/// What a site says of the shared weights.
+pub struct Validated {
+    /// The weights at the site: with what stays there.
+    pub weights: Weights,
+    /// Its losses.
+    pub sums: ValidationSums,
+}
+
+/// Measures the shared weights on the site's validation split.
+///
+/// # Errors
+/// [`FederationError`] for weights of another plan or model, or a cohort that can't be read.
+pub fn validate_round(
+    plan: &Plan,
+    site: &str,
+    global: &Global,
+    state: Option<&Checkpoint>,
+    reader: &CohortReader,
+) -> Result<Validated, FederationError> {
+    let settings = plan.training_of(site)?;
+    let digest = check(plan, global)?;
+    let here = at_site(plan, global, state, &digest);
+    let weights = if here.average.is_empty() { here.model } else { here.average };
+    let sums =
+        validate(&plan.model, &weights, &settings, reader).map_err(|source| FederationError::Site { site: site.to_owned(), source })?;
+    Ok(Validated { weights, sums: ValidationSums::new(&sums) })
+}

@@ -1,0 +1,205 @@
+//! An epoch of training: what a whole training and a part of one have in common.
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use synovia_cohort::{ExampleRow, SplitKind, Task, Train, Validation, View};
+use synovia_fusion::{JointModel, JointModelConfig, Modality};
+
+use crate::batch::{HostBatch, TrainingChanges};
+use crate::checkpoint::CheckpointProgress;
+use crate::fit::Progress;
+use crate::losses::{TaskSums, balanced, forward, relative};
+use crate::optimizer::{AdamW, AdamWSettings};
+use crate::{Average, Presence, TrainingError, TrainingSettings, epoch_order, learning_rate};
+
+/// Examples that a training went through, each as often as it did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// All.
+    pub examples: u64,
+    /// Those that showed an image.
+    pub images: u64,
+    /// Those that showed a record.
+    pub records: u64,
+    /// For each task those whose label is known.
+    pub labels: Vec<u64>,
+}
+
+/// What changes from step to step besides the model.
+pub(crate) struct Moving {
+    pub optimizer: AdamW,
+    pub average: Average,
+    pub state: CheckpointProgress,
+}
+
+/// What came out of an epoch.
+pub(crate) struct EpochSums {
+    /// Mean loss a task over the known labels.
+    pub losses: Vec<f64>,
+    /// Learning rate of the last step.
+    pub rate: f64,
+    /// Mean norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    pub examples_per_s: f64,
+    pub seen: Seen,
+}
+
+/// The fixed part of a training: which examples, in which batches, by which schedule.
+pub(crate) struct Course<'a, 'v> {
+    train: &'a View<'v, Train>,
+    settings: &'a TrainingSettings,
+    pub tasks: &'v [Task],
+    pub presence: Presence,
+    rows: Vec<&'v ExampleRow>,
+    /// Labels of the first task.
+    pub labels: Vec<Option<f32>>,
+    /// For each task what an uninformed guess costs.
+    pub uninformed: Vec<f64>,
+    pub device: Device,
+    /// Examples in a batch.
+    pub batch: usize,
+    /// Steps in an epoch.
+    pub steps: usize,
+}
+
+impl<'a, 'v> Course<'a, 'v> {
+    pub fn new(
+        model: &JointModelConfig,
+        settings: &'a TrainingSettings,
+        uninformed: Vec<f64>,
+        train: &'a View<'v, Train>,
+    ) -> Result<Self, TrainingError> {
+        let presence = Presence::of(model);
+        // Modalities can learn from each other where nobody knows the answer.
+        let rows = usable(train, presence, settings.branches.need_no_labels());
+        if rows.len() < 2 {
+            return Err(TrainingError::EmptySplit("train"));
+        }
+        let batch = settings.batch.clamp(2, rows.len());
+        // A last batch of less than half the size would give batch statistics of a handful of examples.
+        let steps = (rows.len() + batch / 2) / batch;
+        let labels = rows.iter().map(|row| row.labels.first().copied().flatten()).collect();
+        let tasks = &train.manifest().tasks;
+        Ok(Self { train, settings, tasks, presence, rows, labels, uninformed, device: Device::flex().autodiff(), batch, steps })
+    }
+
+    /// An optimizer without any history.
+    pub fn optimizer(&self) -> AdamW {
+        let TrainingSettings { weight_decay, clip, .. } = *self.settings;
+        AdamW::new(AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay, clip })
+    }
+
+    /// Trains through all examples once; `epoch` counts from 0.
+    pub fn epoch(
+        &self,
+        epoch: usize,
+        model: JointModel,
+        moving: &mut Moving,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(JointModel, EpochSums), TrainingError> {
+        let Self { settings, tasks, presence, batch, steps, device, uninformed, .. } = self;
+        let (n_steps, n_warmup) = (steps * settings.epochs, (settings.warmup_epochs * *steps as f64).round() as usize);
+        // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
+        device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
+        let started = Instant::now();
+        let order = epoch_order(&self.labels, settings.sampling, settings.seed, epoch);
+        let batches: Vec<&[usize]> = (0..*steps).map(|k| &order[k * batch..((k + 1) * batch).min(order.len())]).collect();
+        let read = |step: usize| {
+            let rows: Vec<&ExampleRow> = batches[step].iter().map(|&k| self.rows[k]).collect();
+            let changes = TrainingChanges {
+                augmentation: &settings.augmentation,
+                modality_dropout: settings.modality_dropout,
+                seed: settings.seed,
+                epoch,
+                first: step * batch,
+            };
+            HostBatch::read(self.train.reader(), &rows, *presence, Some(&changes))
+        };
+        let mut sums = TaskSums::new(tasks.len());
+        let mut seen = Seen { labels: vec![0; tasks.len()], ..Seen::default() };
+        let (mut norms, mut rate) = (0.0, 0.0);
+        // The model goes in and comes out again: with one owner, the optimizer writes in place.
+        let model = std::thread::scope(|scope| {
+            let mut model = model;
+            let (sender, receiver) = crossbeam_channel::bounded(3);
+            scope.spawn(move || (0..*steps).try_for_each(|step| sender.send(read(step)).map_err(|_| ())));
+            for (step, host) in receiver.iter().enumerate() {
+                let host = host?;
+                seen.images += host.n_images_shown();
+                seen.records += host.n_records_shown();
+                let mut batch = host.into_tensors(tasks, device);
+                if !settings.kernels {
+                    // The kernels do not compute the image's own gradient, and leave it to burn where one is wanted.
+                    batch.inputs.image = batch.inputs.image.map(|image| Modality { values: image.values.require_grad(), ..image });
+                }
+                seen.examples += batch.n as u64;
+                let known = batch.known.clone();
+                seen.labels.iter_mut().zip(&known).for_each(|(sum, n)| *sum += *n as u64);
+                let forwarded = forward(&model, batch, tasks, device);
+                let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
+                let loss = relative(values.iter().map(|&value| f64::from(value)), uninformed) as f32;
+                if !loss.is_finite() {
+                    return Err(diverged("the loss", loss.into(), epoch, step));
+                }
+                rate = learning_rate(settings.learning_rate, epoch * steps + step, n_steps, n_warmup);
+                let joint = balanced(&model, &forwarded.losses, &forwarded.shared, uninformed, settings.balance, &mut moving.state)
+                    .ok_or(TrainingError::EmptySplit("train"))?;
+                let total = match settings.branches.loss(&model, &forwarded, uninformed) {
+                    Some(between) => joint + between,
+                    None => joint,
+                };
+                drop(forwarded);
+                let (stepped, norm) = moving.optimizer.step(model, total.backward(), rate);
+                // The step by such a gradient has left no numbers in the model.
+                if !norm.is_finite() {
+                    return Err(diverged("the gradient's norm", norm, epoch, step));
+                }
+                model = stepped;
+                moving.state.steps += 1;
+                moving.average.add(&model, moving.state.steps);
+                sums.add(&values, &known);
+                norms += norm;
+                let examples_per_s = seen.examples as f64 / started.elapsed().as_secs_f64();
+                progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
+            }
+            Ok(model)
+        })?;
+        let examples_per_s = seen.examples as f64 / started.elapsed().as_secs_f64();
+        Ok((model, EpochSums { losses: sums.means(), rate, gradient_norm: norms / *steps as f64, examples_per_s, seen }))
+    }
+}
+
+/// Examples that the model can see anything of and that have a label of some task, or more than one modality where labels are
+/// not all that it learns from.
+pub(crate) fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence, unlabelled: bool) -> Vec<&'a ExampleRow> {
+    let complete = |row: &ExampleRow| presence.image && row.image_row.is_some() && presence.record && row.record_row.is_some();
+    let teaches = |row: &ExampleRow| row.labels.iter().any(Option::is_some) || (unlabelled && complete(row));
+    view.rows().filter(|row| presence.sees(row) && teaches(row)).collect()
+}
+
+/// Losses by task over the validation examples whose label is known.
+pub(crate) fn validation_sums(
+    model: &JointModel,
+    validation: &View<'_, Validation>,
+    rows: &[&ExampleRow],
+    presence: Presence,
+    batch: usize,
+) -> Result<TaskSums, TrainingError> {
+    let device = Device::flex();
+    let tasks = &validation.manifest().tasks;
+    let mut sums = TaskSums::new(tasks.len());
+    for rows in rows.chunks(batch) {
+        let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, &device);
+        let known = batch.known.clone();
+        let losses = forward(model, batch, tasks, &device).losses;
+        sums.add(&losses.into_iter().map(|loss| loss.value.into_scalar::<f32>()).collect::<Vec<_>>(), &known);
+    }
+    Ok(sums)
+}
+
+/// `epoch` and `step` count from 0.
+pub(crate) fn diverged(what: &'static str, value: f64, epoch: usize, step: usize) -> TrainingError {
+    TrainingError::Diverged { what, epoch: epoch + 1, step: step + 1, value }
+}

@@ -1,0 +1,61 @@
+"""The program, and weights between its files and Flower's arrays."""
+
+import json
+import subprocess
+
+import numpy
+from flwr.app import Array, ArrayRecord
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+# The one key of the files' metadata: a line of JSON.
+KEY = "synovia"
+# What the names of the moving average's numbers begin with.
+AVERAGE = "average/"
+ROWS = [("model", ""), ("average", AVERAGE)]
+
+
+class ProgramError(RuntimeError):
+    """What the program said when it did not succeed."""
+
+
+def run(binary, *arguments):
+    """Runs it; what it prints."""
+    done = subprocess.run([binary, *map(str, arguments), "--quiet"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ProgramError(done.stderr.strip() or f"{binary} ended with {done.returncode}")
+    return done.stdout.strip()
+
+
+def read(path):
+    """A file's numbers as one long row (`model`), with those of the moving average where it has one (`average`); for each row the
+    names and shapes that it is made of; and the file's line of JSON.
+
+    Flower carries each array by itself: a hundred small ones would take a hundred requests.
+    """
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        header = json.loads(file.metadata()[KEY])
+    layout, arrays = {}, {}
+    for row, prefix in ROWS:
+        names = [name for name in tensors if name.startswith(AVERAGE) == (prefix == AVERAGE)]
+        if names:
+            layout[row] = [[name.removeprefix(prefix), list(tensors[name].shape)] for name in names]
+            arrays[row] = Array(numpy.concatenate([tensors[name].ravel() for name in names]))
+    return ArrayRecord(arrays), layout, header
+
+
+def write(path, arrays, layout, header):
+    """What `read` gave, as a file. An average whose layout nobody says has that of the model."""
+    tensors = {}
+    for row, prefix in ROWS:
+        if row not in arrays:
+            continue
+        values, at = arrays[row].numpy().astype(numpy.float32), 0
+        for name, shape in layout.get(row, layout["model"]):
+            count = int(numpy.prod(shape))
+            tensors[prefix + name] = values[at : at + count].reshape(shape).copy()
+            at += count
+        if at != values.size:
+            raise ProgramError(f"{values.size} numbers where the model has {at}")
+    save_file(tensors, path, metadata={KEY: json.dumps(header)})
