@@ -1,12 +1,12 @@
-//! Convolution, batch normalisation and activation as one unit.
+//! Convolution, normalisation and activation as one unit.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
+use burn::nn::{BatchNorm, Initializer, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use synovia_kernels::{Parameters, UnitShape, UnitStatistics};
 
-use crate::EncoderError;
+use crate::{EncoderError, Norm, NormKind};
 
 /// Settings of a [`ConvNormAct`].
 #[derive(Clone, Copy, Debug)]
@@ -21,18 +21,20 @@ pub struct ConvNormActConfig {
     pub stride: usize,
     /// Whether a ReLU follows.
     pub relu: bool,
+    /// What activations are normalised over.
+    pub norm: NormKind,
 }
 
-/// `relu(batch_norm(conv(x)))`: the one unit that image towers are built of.
+/// `relu(norm(conv(x)))`: the one unit that image towers are built of.
 ///
-/// [`ConvNormAct::forward`] is burn's own operations. A tower whose units are on the CPU is computed as a whole by
-/// `synovia-kernels`, from the same parameters.
+/// [`ConvNormAct::forward`] is burn's own operations. A tower of batch normalisations whose units are on the CPU is computed as a
+/// whole by `synovia-kernels`, from the same parameters.
 ///
-/// The convolution has no bias (batch normalisation has one) and starts from He et al. (2015), normal, by fan out.
+/// The convolution has no bias (the normalisation has one) and starts from He et al. (2015), normal, by fan out.
 #[derive(Module, Debug)]
 pub struct ConvNormAct {
     conv: Conv2d,
-    norm: BatchNorm,
+    norm: Norm,
     relu: bool,
 }
 
@@ -56,7 +58,7 @@ impl ConvNormActConfig {
             .with_bias(false)
             .with_initializer(Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true })
             .init(device);
-        Ok(ConvNormAct { conv, norm: BatchNormConfig::new(self.channels_out).init(device), relu: self.relu })
+        Ok(ConvNormAct { conv, norm: Norm::new(self.norm, self.channels_out, device), relu: self.relu })
     }
 }
 
@@ -75,26 +77,28 @@ impl ConvNormAct {
         UnitShape { channels_in, channels_out, kernel, stride: self.conv.stride[0] }
     }
 
-    /// Its tensors.
-    pub(crate) fn parameters(&self) -> Parameters {
-        let BatchNorm { gamma, beta, epsilon, .. } = &self.norm;
-        Parameters { weight: self.conv.weight.val(), gamma: gamma.val(), beta: beta.val(), epsilon: *epsilon }
+    /// Its tensors, for the kernels; `None` where it does not normalise over the batch, which they are not made for.
+    pub(crate) fn parameters(&self) -> Option<Parameters> {
+        let BatchNorm { gamma, beta, epsilon, .. } = self.norm.batch()?;
+        Some(Parameters { weight: self.conv.weight.val(), gamma: gamma.val(), beta: beta.val(), epsilon: *epsilon })
     }
 
     /// Whether it takes part in training, and so normalises by the batch.
     pub(crate) fn is_trained(&self) -> bool {
-        self.norm.training.is_enabled()
+        self.norm.batch().is_some_and(|norm| norm.training.is_enabled())
     }
 
     /// Running mean and variance.
-    pub(crate) fn running(&self) -> [Tensor<1>; 2] {
-        [self.norm.running_mean.value(), self.norm.running_var.value()]
+    pub(crate) fn running(&self) -> Option<[Tensor<1>; 2]> {
+        let norm = self.norm.batch()?;
+        Some([norm.running_mean.value(), norm.running_var.value()])
     }
 
     /// Moves the running statistics towards a batch's, as [`BatchNorm::forward`] does.
     pub(crate) fn update_running(&self, batch: &UnitStatistics, device: &Device) {
-        let momentum = self.norm.momentum as f32;
-        for (state, batch) in [(&self.norm.running_mean, &batch.mean), (&self.norm.running_var, &batch.variance)] {
+        let Some(norm) = self.norm.batch() else { return };
+        let momentum = norm.momentum as f32;
+        for (state, batch) in [(&norm.running_mean, &batch.mean), (&norm.running_var, &batch.variance)] {
             let mut values = state.value_sync().into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
             for (value, batch) in values.iter_mut().zip(batch) {
                 *value = *value * (1.0 - momentum) + batch * momentum;

@@ -4,6 +4,7 @@
 //! business of fusion.
 
 mod conv;
+mod norm;
 mod resnet;
 mod standardize;
 mod table;
@@ -11,9 +12,10 @@ mod table;
 use synovia_kernels::TowerError;
 
 pub use conv::{ConvNormAct, ConvNormActConfig};
+pub use norm::{Norm, NormKind};
 pub use resnet::{ResNet18, ResNet18Config};
 pub use standardize::{FeatureStatistics, Standardize};
-pub use table::{TableEncoder, TableEncoderConfig};
+pub use table::{LinearEncoder, LinearEncoderConfig, TableEncoder, TableEncoderConfig};
 
 /// A configuration that no encoder can be made from.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

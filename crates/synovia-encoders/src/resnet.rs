@@ -6,7 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Device, Tensor, activation};
 use synovia_kernels::{BlockShape, TowerError, TowerShape, run_tower, train_tower};
 
-use crate::{ConvNormAct, ConvNormActConfig, EncoderError};
+use crate::{ConvNormAct, ConvNormActConfig, EncoderError, NormKind};
 
 /// Settings of a [`ResNet18`].
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,8 @@ pub struct ResNet18Config {
     pub channels: usize,
     /// Channels of the first stage; the next ones have 2, 4 and 8 times as many. 64 in the paper.
     pub width: usize,
+    /// What activations are normalised over; the batch in the paper.
+    pub norm: NormKind,
 }
 
 /// Two 3 × 3 units and a shortcut, projected where the shape changes.
@@ -53,7 +55,7 @@ impl ResNet18Config {
     /// [`EncoderError::Zero`] for a width or a number of channels of 0.
     pub fn init(&self, device: &Device) -> Result<ResNet18, EncoderError> {
         let unit = |channels_in, channels_out, kernel, stride, relu| {
-            ConvNormActConfig { channels_in, channels_out, kernel, stride, relu }.init(device)
+            ConvNormActConfig { channels_in, channels_out, kernel, stride, relu, norm: self.norm }.init(device)
         };
         let stem = unit(self.channels, self.width, 7, 2, true)?;
         let mut blocks = Vec::with_capacity(8);
@@ -88,7 +90,7 @@ impl ResNet18 {
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
     /// - returns `[batch, 8 × width]`
     pub fn forward(&self, image: Tensor<4>) -> Tensor<2> {
-        // Pixels in [0, 1] are centred; the stem's batch normalisation takes care of the scale.
+        // Pixels in [0, 1] are centred; the stem's normalisation takes care of the scale.
         let x = image.sub_scalar(0.5);
         self.fused(&x).unwrap_or_else(|| self.composed(x))
     }
@@ -125,10 +127,10 @@ impl ResNet18 {
     /// As one operation, where the tensors are on the CPU.
     fn fused(&self, x: &Tensor<4>) -> Option<Tensor<2>> {
         let (units, shape) = (self.units(), self.shape().ok()?);
-        let parameters: Vec<_> = units.iter().map(|unit| unit.parameters()).collect();
+        let parameters: Vec<_> = units.iter().map(|unit| unit.parameters()).collect::<Option<_>>()?;
         let device = x.device();
         if !device.is_autodiff() {
-            let running: Vec<_> = units.iter().map(|unit| unit.running()).collect();
+            let running: Vec<_> = units.iter().map(|unit| unit.running()).collect::<Option<_>>()?;
             return run_tower(&shape, x, &parameters, &running);
         }
         if units.iter().any(|unit| !unit.is_trained()) {
@@ -156,7 +158,7 @@ mod tests {
         // torchvision.models.resnet18 has 11 689 512; without fc (512 × 1000 + 1000) and with one input channel instead of
         // three (2 × 64 × 49 fewer) 11 170 240. Running statistics (two a channel of each of the 20 norms: 9 600) are
         // buffers there and visited as parameters here.
-        let model = ResNet18Config { channels: 1, width: 64 }.init(&Device::flex()).unwrap();
+        let model = ResNet18Config { channels: 1, width: 64, norm: NormKind::Batch }.init(&Device::flex()).unwrap();
         assert_eq!(model.num_params(), 11_170_240 + 9_600);
     }
 
@@ -255,7 +257,7 @@ mod tests {
     #[track_caller]
     fn check(width: usize, [batch, channels, height, side]: [usize; 4]) {
         let device = Device::flex().autodiff();
-        let config = ResNet18Config { channels, width };
+        let config = ResNet18Config { channels, width, norm: NormKind::Batch };
         let one = config.init(&device).unwrap().map(&mut Decide { path: Vec::new(), device: device.clone() });
         let other = config.init(&device).unwrap().load_record(one.clone().into_record());
         let image = numbers("image", [batch, channels, height, side], &device).mul_scalar(0.5).add_scalar(0.5);
@@ -291,7 +293,7 @@ mod tests {
     #[test]
     fn elsewhere_it_falls_back() {
         let device = Device::flex().autodiff();
-        let model = ResNet18Config { channels: 1, width: 4 }.init(&device).unwrap();
+        let model = ResNet18Config { channels: 1, width: 4, norm: NormKind::Batch }.init(&device).unwrap();
         let image = Tensor::<4>::zeros([2, 1, 32, 32], &device);
         assert!(model.fused(&image).is_some());
         assert!(model.fused(&image.clone().require_grad()).is_none(), "an image whose gradient is wanted");
@@ -302,7 +304,7 @@ mod tests {
     #[test]
     fn odd_sizes_and_small_batches() {
         let device = Device::flex();
-        let model = ResNet18Config { channels: 2, width: 4 }.init(&device).unwrap();
+        let model = ResNet18Config { channels: 2, width: 4, norm: NormKind::Batch }.init(&device).unwrap();
         for (batch, side) in [(1, 33), (3, 64)] {
             let image = numbers("image", [batch, 2, side, side + 7], &device);
             let (fused, composed) = (model.fused(&image).unwrap(), model.composed(image));
@@ -314,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_its_sizes_is_said() {
-        let why = |channels, width| ResNet18Config { channels, width }.tower().unwrap_err();
+        let why = |channels, width| ResNet18Config { channels, width, norm: NormKind::Batch }.tower().unwrap_err();
         assert_eq!(why(1, 0), EncoderError::Zero { what: "channels out" });
         assert_eq!(why(2000, 1).to_string(), "unit 0: row of the kernel is 14000, not within 1..=8192");
     }

@@ -40,8 +40,11 @@ pub struct SiteReport {
     pub norm: f64,
     /// That over the median of the sites': an outlier has a large one.
     pub norm_over_median: f64,
-    /// Mean training loss a task.
+    /// Mean training loss a task; none where training is private.
     pub losses: Vec<f64>,
+    /// ε that the site has spent so far, where training is private.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
 }
 
 /// What happened in a round.
@@ -257,6 +260,7 @@ fn site_reports(global: &Global, accepted: &BTreeMap<String, (Update, u64)>) -> 
         norm,
         norm_over_median: if median > 0.0 { norm / median } else { 1.0 },
         losses: update.losses.clone(),
+        epsilon: update.epsilon,
     };
     accepted.values().zip(norms).map(report).collect()
 }

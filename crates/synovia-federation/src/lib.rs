@@ -8,7 +8,6 @@
 //! random number while sites learn but those of their training, so that a federation gives the same bits whatever the order in
 //! which updates arrive.
 
-mod accountant;
 mod aggregate;
 mod error;
 mod message;
@@ -19,7 +18,6 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-pub use accountant::{epsilon, orders, rdp};
 pub use aggregate::{Refusal, RoundReport, ServerState, SiteReport, Unmerged, aggregate};
 pub use error::FederationError;
 pub use message::{Global, Update, weights_hash};

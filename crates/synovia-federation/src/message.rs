@@ -35,8 +35,10 @@ pub struct Update {
     pub site: String,
     /// For each number how many examples trained it.
     pub examples: BTreeMap<String, u64>,
-    /// Mean training loss a task in the last epoch.
+    /// Mean training loss a task in the last epoch; none where training is private.
     pub losses: Vec<f64>,
+    /// ε that the site has spent so far, where training is private.
+    pub epsilon: Option<f64>,
     /// The numbers.
     pub weights: Weights,
 }
@@ -56,6 +58,8 @@ struct UpdateHeader {
     site: String,
     examples: BTreeMap<String, u64>,
     losses: Vec<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epsilon: Option<f64>,
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<(Weights, T), FederationError> {
@@ -116,8 +120,8 @@ impl Update {
     /// # Errors
     /// [`FederationError::Training`] for numbers that no file can hold.
     pub fn encode(&self) -> Result<Vec<u8>, FederationError> {
-        let Self { plan, round, site, examples, losses, weights } = self.clone();
-        encode(&weights, &UpdateHeader { plan, round, site, examples, losses })
+        let Self { plan, round, site, examples, losses, epsilon, weights } = self.clone();
+        encode(&weights, &UpdateHeader { plan, round, site, examples, losses, epsilon })
     }
 
     /// What [`Update::encode`] made.
@@ -126,8 +130,8 @@ impl Update {
     /// [`FederationError::Damaged`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, FederationError> {
         let (weights, header): (_, UpdateHeader) = decode(bytes, "an update")?;
-        let UpdateHeader { plan, round, site, examples, losses } = header;
-        Ok(Self { plan, round, site, examples, losses, weights })
+        let UpdateHeader { plan, round, site, examples, losses, epsilon } = header;
+        Ok(Self { plan, round, site, examples, losses, epsilon, weights })
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, Train};
-use synovia_training::{Checkpoint, CheckpointProgress, Part, Progress, TrainingError, Weights, relative, train_part, validate};
+use synovia_training::{Checkpoint, CheckpointProgress, NoiseKey, Part, Progress, TrainingError, Weights, relative, train_part, validate};
 
 use crate::message::{AVERAGE, examples_of, norms};
 use crate::{FederationError, Global, Plan, Update};
 
 /// Trains the site's part of the round after `global`. `state` is what the site kept from its last round, by this function;
-/// without it the optimizer has no history, and what would stay at the site begins as what is shared.
+/// without it the optimizer has no history, and what would stay at the site begins as what is shared. `noise` is the site's own,
+/// where the plan asks for privacy.
 ///
 /// Returns what the site gives and what it keeps. The same inputs give the same bits, so that a round that was cut off can be
 /// done again.
@@ -23,6 +24,7 @@ pub fn fit_round(
     global: &Global,
     state: Option<&Checkpoint>,
     reader: &CohortReader,
+    noise: Option<&NoiseKey>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Update, Checkpoint), FederationError> {
     let settings = plan.training_of(site)?;
@@ -38,6 +40,7 @@ pub fn fit_round(
         uninformed: &plan.uninformed(),
         epochs: global.round * plan.local_epochs..(global.round + 1) * plan.local_epochs,
         proximal: plan.method.proximal(),
+        noise,
     };
     let trained = train_part(&part, start, &reader.view::<Train>(), progress).map_err(of_site)?;
     let checkpoint = trained.checkpoint;
@@ -48,7 +51,10 @@ pub fn fit_round(
         weights.extend(checkpoint.average.iter().filter_map(shared).map(|(name, t)| (format!("{AVERAGE}{name}"), t.clone())));
     }
     let examples = weights.keys().map(|name| (name.clone(), examples_of(name, &trained.seen, &plan.model))).collect();
-    let update = Update { plan: digest, round: global.round + 1, site: site.to_owned(), examples, losses: trained.losses, weights };
+    // Means of losses have no noise.
+    let losses = if settings.privacy.is_some() { Vec::new() } else { trained.losses };
+    let epsilon = trained.epsilon;
+    let update = Update { plan: digest, round: global.round + 1, site: site.to_owned(), examples, losses, epsilon, weights };
     Ok((update, checkpoint))
 }
 

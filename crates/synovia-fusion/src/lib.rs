@@ -9,5 +9,5 @@ mod state;
 
 pub use fuse::{Fusion, FusionKind};
 pub use loss::{binary_loss, contrast, divergence, multiclass_loss};
-pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordTower};
+pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordEncoder, RecordTower};
 pub use state::{NamedTensor, StateError, apply_state, collect_state, visit_state};

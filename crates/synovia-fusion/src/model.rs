@@ -4,7 +4,10 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, activation};
 use serde::{Deserialize, Serialize};
-use synovia_encoders::{EncoderError, FeatureStatistics, ResNet18, ResNet18Config, TableEncoder, TableEncoderConfig};
+use synovia_encoders::{
+    EncoderError, FeatureStatistics, LinearEncoder, LinearEncoderConfig, NormKind, ResNet18, ResNet18Config, TableEncoder,
+    TableEncoderConfig,
+};
 
 use crate::{Fusion, FusionKind};
 
@@ -34,6 +37,48 @@ pub enum RecordTower {
         /// Share of units dropped in training.
         dropout: f64,
     },
+    /// [`LinearEncoder`].
+    Linear {
+        /// Features of the table.
+        n_features: usize,
+        /// Width of the embedding.
+        width: usize,
+    },
+}
+
+/// A record tower.
+#[derive(Module, Debug)]
+pub enum RecordEncoder {
+    /// [`RecordTower::Table`]
+    Table(TableEncoder),
+    /// [`RecordTower::Linear`]
+    Linear(LinearEncoder),
+}
+
+impl RecordTower {
+    /// The tower on `device`, and the width of its embedding.
+    fn init(self, norm: NormKind, statistics: Option<&FeatureStatistics>, device: &Device) -> Result<(RecordEncoder, usize), EncoderError> {
+        let (Self::Table { n_features, .. } | Self::Linear { n_features, .. }) = self;
+        let identity = FeatureStatistics::identity(n_features);
+        let statistics = statistics.unwrap_or(&identity);
+        Ok(match self {
+            Self::Table { n_features, width, dropout } => {
+                (RecordEncoder::Table(TableEncoderConfig { n_features, width, dropout, norm }.init(statistics, device)?), width)
+            }
+            Self::Linear { n_features, width } => {
+                (RecordEncoder::Linear(LinearEncoderConfig { n_features, width }.init(statistics, device)?), width)
+            }
+        })
+    }
+}
+
+impl RecordEncoder {
+    fn forward(&self, record: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Table(tower) => tower.forward(record),
+            Self::Linear(tower) => tower.forward(record),
+        }
+    }
 }
 
 /// A task's head.
@@ -58,6 +103,9 @@ pub struct JointModelConfig {
     pub embedding: usize,
     /// Share of the joint embedding dropped in training.
     pub dropout: f64,
+    /// What activations in the towers are normalised over.
+    #[serde(default)]
+    pub norm: NormKind,
     /// Heads, in the order of the tasks.
     pub heads: Vec<Head>,
 }
@@ -116,7 +164,7 @@ pub struct Outputs {
 pub struct JointModel {
     image: Option<ResNet18>,
     image_projection: Option<Linear>,
-    record: Option<TableEncoder>,
+    record: Option<RecordEncoder>,
     record_projection: Option<Linear>,
     fusion: Fusion,
     dropout: Dropout,
@@ -138,15 +186,14 @@ impl JointModelConfig {
         let project = |width| LinearConfig::new(width, self.embedding).init(device);
         let (image, image_projection) = match self.image {
             Some(ImageTower::ResNet18 { channels, width }) => {
-                let config = ResNet18Config { channels, width };
+                let config = ResNet18Config { channels, width, norm: self.norm };
                 (Some(config.init(device)?), Some(project(config.embedding())))
             }
             None => (None, None),
         };
         let (record, record_projection) = match self.record {
-            Some(RecordTower::Table { n_features, width, dropout }) => {
-                let identity = FeatureStatistics::identity(n_features);
-                let tower = TableEncoderConfig { n_features, width, dropout }.init(statistics.unwrap_or(&identity), device)?;
+            Some(tower) => {
+                let (tower, width) = tower.init(self.norm, statistics, device)?;
                 (Some(tower), Some(project(width)))
             }
             None => (None, None),
@@ -260,6 +307,7 @@ mod tests {
             fusion,
             embedding: 6,
             dropout: 0.0,
+            norm: NormKind::Batch,
             heads: vec![Head { task: "a".into(), n_logits: 1 }, Head { task: "b".into(), n_logits: 4 }],
         }
     }

@@ -47,6 +47,9 @@ pub struct Exported {
     /// not written down.
     #[serde(default)]
     pub feature_ranges: Vec<Option<[f32; 2]>>,
+    /// What training spent where it was private: `epsilon`, `delta`, `noise`, `clip`, a patient each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<serde_json::Value>,
     /// How far back the record counts, days.
     pub history_days: Option<f64>,
     /// Temperatures, a task each; they are in the graph.

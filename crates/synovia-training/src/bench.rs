@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
+use synovia_encoders::NormKind;
 use synovia_fusion::{
     FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, binary_loss, multiclass_loss,
 };
@@ -101,6 +102,7 @@ pub fn bench(settings: BenchSettings) -> Result<BenchTimes, TrainingError> {
         fusion: FusionKind::Gated,
         embedding: EMBEDDING,
         dropout: 0.0,
+        norm: NormKind::Batch,
         heads: vec![Head { task: "binary".into(), n_logits: 1 }, Head { task: "multi".into(), n_logits: CLASSES }],
     };
     let mut model = config.init(None, &device)?;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use synovia_cohort::{ExampleRow, SplitKind, Task, Train, Validation, View};
+use synovia_cohort::{CohortReader, ExampleRow, SplitKind, Task, Train, Validation, View};
 use synovia_fusion::{JointModel, JointModelConfig, Modality};
 
 use crate::batch::{HostBatch, TrainingChanges};
@@ -12,6 +12,7 @@ use crate::checkpoint::CheckpointProgress;
 use crate::fit::Progress;
 use crate::losses::{TaskSums, balanced, forward, relative};
 use crate::optimizer::{AdamW, AdamWSettings};
+use crate::private::{NoiseKey, Private};
 use crate::{Average, Presence, TrainingError, TrainingSettings, epoch_order, learning_rate};
 
 /// Examples that a training went through, each as often as it did.
@@ -49,10 +50,10 @@ pub(crate) struct EpochSums {
 /// The fixed part of a training: which examples, in which batches, by which schedule.
 pub(crate) struct Course<'a, 'v> {
     train: &'a View<'v, Train>,
-    settings: &'a TrainingSettings,
+    pub settings: &'a TrainingSettings,
     pub tasks: &'v [Task],
     pub presence: Presence,
-    rows: Vec<&'v ExampleRow>,
+    pub rows: Vec<&'v ExampleRow>,
     /// Labels of the first task.
     pub labels: Vec<Option<f32>>,
     /// For each task what an uninformed guess costs.
@@ -62,6 +63,8 @@ pub(crate) struct Course<'a, 'v> {
     pub batch: usize,
     /// Steps in an epoch.
     pub steps: usize,
+    /// What keeps patients private, where they are.
+    private: Option<Private>,
 }
 
 impl<'a, 'v> Course<'a, 'v> {
@@ -70,6 +73,7 @@ impl<'a, 'v> Course<'a, 'v> {
         settings: &'a TrainingSettings,
         uninformed: Vec<f64>,
         train: &'a View<'v, Train>,
+        noise: Option<&NoiseKey>,
     ) -> Result<Self, TrainingError> {
         let presence = Presence::of(model);
         // Modalities can learn from each other where nobody knows the answer.
@@ -77,18 +81,43 @@ impl<'a, 'v> Course<'a, 'v> {
         if rows.len() < 2 {
             return Err(TrainingError::EmptySplit("train"));
         }
-        let batch = settings.batch.clamp(2, rows.len());
+        let private = match (settings.privacy, noise) {
+            (Some(privacy), Some(key)) => {
+                privacy.check(settings, model)?;
+                Some(Private::new(privacy, key.clone(), &rows))
+            }
+            (Some(_), None) => return Err(TrainingError::Privacy("noise needs a key of its own")),
+            (None, _) => None,
+        };
+        let drawn = private.as_ref().map_or(rows.len(), Private::n_patients);
+        let batch = settings.batch.clamp(2, rows.len()).min(drawn);
         // A last batch of less than half the size would give batch statistics of a handful of examples.
-        let steps = (rows.len() + batch / 2) / batch;
+        let steps = (drawn + batch / 2) / batch;
         let labels = rows.iter().map(|row| row.labels.first().copied().flatten()).collect();
         let tasks = &train.manifest().tasks;
-        Ok(Self { train, settings, tasks, presence, rows, labels, uninformed, device: Device::flex().autodiff(), batch, steps })
+        Ok(Self { train, settings, tasks, presence, rows, labels, uninformed, device: Device::flex().autodiff(), batch, steps, private })
     }
 
     /// An optimizer without any history.
     pub fn optimizer(&self) -> AdamW {
         let TrainingSettings { weight_decay, clip, .. } = *self.settings;
         AdamW::new(AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay, clip })
+    }
+
+    /// Steps over which the learning rate rises.
+    pub fn n_warmup(&self) -> usize {
+        (self.settings.warmup_epochs * self.steps as f64).round() as usize
+    }
+
+    /// Where the examples are.
+    pub fn reader(&self) -> &CohortReader {
+        self.train.reader()
+    }
+
+    /// ε after so many epochs; `None` where nothing is private.
+    pub fn epsilon(&self, epochs: usize) -> Option<f64> {
+        let (privacy, private) = (self.settings.privacy?, self.private.as_ref()?);
+        Some(privacy.epsilon(self.batch, private.n_patients(), (epochs * self.steps) as u64))
     }
 
     /// Trains through all examples once; `epoch` counts from 0.
@@ -100,9 +129,12 @@ impl<'a, 'v> Course<'a, 'v> {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(JointModel, EpochSums), TrainingError> {
         let Self { settings, tasks, presence, batch, steps, device, uninformed, .. } = self;
-        let (n_steps, n_warmup) = (steps * settings.epochs, (settings.warmup_epochs * *steps as f64).round() as usize);
         // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
         device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
+        if let Some(private) = &self.private {
+            return self.private_epoch(private, epoch, model, moving, progress);
+        }
+        let (n_steps, n_warmup) = (steps * settings.epochs, self.n_warmup());
         let started = Instant::now();
         let order = epoch_order(&self.labels, settings.sampling, settings.seed, epoch);
         let batches: Vec<&[usize]> = (0..*steps).map(|k| &order[k * batch..((k + 1) * batch).min(order.len())]).collect();

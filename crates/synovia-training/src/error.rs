@@ -20,6 +20,9 @@ pub enum TrainingError {
     /// A split that must not be empty is.
     #[error("the {0} split has no example that this model can use; give it a larger share in [cohort] split")]
     EmptySplit(&'static str),
+    /// Settings under which patients are not private.
+    #[error("[training] privacy: {0}")]
+    Privacy(&'static str),
     /// The loss, or the gradient, is no longer finite.
     #[error("{what} became {value} in epoch {epoch}, step {step}; lower training.learning_rate or training.clip")]
     Diverged {

@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::course::{Course, Moving, diverged, usable, validation_sums};
 use crate::losses::{relative, uninformed_losses};
 use crate::part::{initial_weights, label_counts};
-use crate::{Average, Sampling, TrainingError, TrainingSettings, Weights};
+use crate::{Average, NoiseKey, Sampling, TrainingError, TrainingSettings, Weights};
 
 /// One model to be trained.
 pub struct Fit<'a> {
@@ -30,6 +30,8 @@ pub struct Fit<'a> {
     pub checkpoints: &'a Path,
     /// Digest of the data; a checkpoint made from other data is not resumed from.
     pub data_key: &'a str,
+    /// What noise is drawn from, where `settings` ask for privacy.
+    pub noise: Option<&'a NoiseKey>,
 }
 
 /// A line of the training's history.
@@ -52,6 +54,9 @@ pub struct EpochReport {
     pub seconds: f64,
     /// Training examples a second, validation not counted.
     pub examples_per_s: f64,
+    /// ε of all epochs so far, where training is private.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
 }
 
 /// One task's losses in an epoch.
@@ -128,7 +133,7 @@ fn run(
     // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
     let tasks = &train.manifest().tasks;
     let uninformed = uninformed_losses(tasks, &label_counts(job.model, train));
-    let course = Course::new(job.model, settings, uninformed, train)?;
+    let course = Course::new(job.model, settings, uninformed, train, job.noise)?;
     let validation_rows = usable(validation, course.presence, false);
     if validation_rows.is_empty() {
         return Err(TrainingError::EmptySplit("validation"));
@@ -186,6 +191,7 @@ fn run(
             gradient_norm: sums.gradient_norm,
             seconds: started.elapsed().as_secs_f64(),
             examples_per_s: sums.examples_per_s,
+            epsilon: course.epsilon(state.epochs),
         });
         if state.best.is_none_or(|(loss, _)| validation_loss < loss) {
             state.best = Some((validation_loss, state.epochs));

@@ -4,6 +4,7 @@
 //! This crate knows no HTTP and no file format of others; only [`SplitKind`](synovia_cohort::SplitKind) tells it what may
 //! be fitted on.
 
+pub mod accountant;
 mod augment;
 mod average;
 pub mod balance;
@@ -18,6 +19,7 @@ mod losses;
 mod optimizer;
 mod part;
 mod predict;
+mod private;
 mod settings;
 mod statistics;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use losses::{relative, uninformed_losses};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use part::{Part, PartTrained, initial_weights, label_counts, n_usable, train_part, validate};
 pub use predict::{Predicted, predict, predict_each};
+pub use private::{NoiseKey, Privacy};
 pub use settings::{Sampling, TrainingSettings, learning_rate};
 pub use statistics::{FeatureMoments, Moments, fit_statistics, statistics_of};
 

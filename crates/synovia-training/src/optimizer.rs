@@ -41,11 +41,18 @@ struct Proximal {
     anchor: BTreeMap<String, Tensor<1>>,
 }
 
+/// Gradients by name.
 struct Collect<'a> {
     path: Vec<String>,
     grads: &'a mut Gradients,
-    proximal: Option<&'a Proximal>,
     out: BTreeMap<String, Tensor<1>>,
+}
+
+/// Adds a [`Proximal`]'s slope.
+struct Pull<'a> {
+    path: Vec<String>,
+    proximal: &'a Proximal,
+    grads: &'a mut BTreeMap<String, Tensor<1>>,
 }
 
 impl ModuleVisitor for Collect<'_> {
@@ -61,16 +68,46 @@ impl ModuleVisitor for Collect<'_> {
         if !param.is_require_grad() {
             return;
         }
-        let value = param.val();
-        if let Some(grad) = value.grad_remove(self.grads) {
+        if let Some(grad) = param.val().grad_remove(self.grads) {
             let n = grad.shape().num_elements();
-            let (name, mut grad) = (self.path.join("."), grad.reshape([n]));
-            if let Some((mu, anchor)) = self.proximal.and_then(|proximal| Some((proximal.mu, proximal.anchor.get(&name)?))) {
-                grad = grad + (value.inner().reshape([n]) - anchor.clone()).mul_scalar(mu);
-            }
-            self.out.insert(name, grad);
+            self.out.insert(self.path.join("."), grad.reshape([n]));
         }
     }
+}
+
+impl ModuleVisitor for Pull<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.path.join(".");
+        if let Some(anchor) = self.proximal.anchor.get(&name)
+            && let Some(grad) = self.grads.remove(&name)
+        {
+            let value = param.val().inner();
+            let n = value.shape().num_elements();
+            self.grads.insert(name, grad + (value.reshape([n]) - anchor.clone()).mul_scalar(self.proximal.mu));
+        }
+    }
+}
+
+/// The gradients of a module's parameters by name, taken out of `grads`.
+pub(crate) fn gradients<M: Module>(module: &M, grads: &mut Gradients) -> BTreeMap<String, Tensor<1>> {
+    let mut collect = Collect { path: Vec::new(), grads, out: BTreeMap::new() };
+    module.visit(&mut collect);
+    collect.out
+}
+
+/// Euclidean norm of all gradients together, in double precision and in the order of the names: the same for any number of
+/// threads.
+pub(crate) fn norm(grads: &BTreeMap<String, Tensor<1>>) -> f64 {
+    let squares = |g: &Tensor<1>| sum_of_squares(g).unwrap_or_else(|| f64::from(g.clone().square().sum().into_scalar::<f32>()));
+    grads.values().map(squares).sum::<f64>().sqrt()
 }
 
 struct Update<'a> {
@@ -121,12 +158,16 @@ impl AdamW {
 
     /// One step at learning rate `rate`; returns the module and the gradient's norm before clipping.
     pub fn step<M: Module>(&mut self, module: M, mut grads: Gradients, rate: f64) -> (M, f64) {
-        let mut collect = Collect { path: Vec::new(), grads: &mut grads, proximal: self.proximal.as_ref(), out: BTreeMap::new() };
-        module.visit(&mut collect);
-        let grads = collect.out;
-        // In order of the names, in double precision: the same for any number of threads.
-        let squares = |g: &Tensor<1>| sum_of_squares(g).unwrap_or_else(|| f64::from(g.clone().square().sum().into_scalar::<f32>()));
-        let norm = grads.values().map(squares).sum::<f64>().sqrt();
+        let grads = gradients(&module, &mut grads);
+        self.apply(module, grads, rate)
+    }
+
+    /// As [`AdamW::step`], by gradients that are known by name.
+    pub(crate) fn apply<M: Module>(&mut self, module: M, mut grads: BTreeMap<String, Tensor<1>>, rate: f64) -> (M, f64) {
+        if let Some(proximal) = &self.proximal {
+            module.visit(&mut Pull { path: Vec::new(), proximal, grads: &mut grads });
+        }
+        let norm = norm(&grads);
         let scale = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
         self.step += 1;
         let mut update = Update { path: Vec::new(), optimizer: self, grads, scale, rate };

@@ -12,7 +12,7 @@ use synovia_kernels::release_buffers;
 use crate::checkpoint::Checkpoint;
 use crate::course::{Course, Moving, Seen, usable, validation_sums};
 use crate::fit::Progress;
-use crate::{Average, Presence, TrainingError, TrainingSettings, Weights};
+use crate::{Average, NoiseKey, Presence, TrainingError, TrainingSettings, Weights};
 
 /// Some epochs of a training.
 pub struct Part<'a> {
@@ -26,6 +26,8 @@ pub struct Part<'a> {
     pub epochs: Range<usize>,
     /// Strength of a pull towards the weights at the start (`FedProx`); 0 for none.
     pub proximal: f64,
+    /// What noise is drawn from, where `settings` ask for privacy.
+    pub noise: Option<&'a NoiseKey>,
 }
 
 /// What a part of a training leaves.
@@ -36,6 +38,8 @@ pub struct PartTrained {
     pub seen: Seen,
     /// Mean loss a task over the known labels of the last epoch.
     pub losses: Vec<f64>,
+    /// ε of all epochs so far, where training is private.
+    pub epsilon: Option<f64>,
 }
 
 /// Trains some epochs from `start`: its model, average, moments and number of steps. Parts in a row give the bits of the whole
@@ -60,7 +64,7 @@ fn run(
     train: &View<'_, Train>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PartTrained, TrainingError> {
-    let course = Course::new(part.model, part.settings, part.uninformed.to_vec(), train)?;
+    let course = Course::new(part.model, part.settings, part.uninformed.to_vec(), train, part.noise)?;
     let flex = Device::flex();
     let mut model = apply_state(part.model.init(None, &course.device)?, &start.model)?;
     let optimizer = course.optimizer().with_state(start.progress.steps, &start.moments, &flex);
@@ -89,7 +93,7 @@ fn run(
         moments: moving.optimizer.state().1,
         progress: moving.state,
     };
-    Ok(PartTrained { checkpoint, seen, losses })
+    Ok(PartTrained { checkpoint, seen, losses, epsilon: course.epsilon(part.epochs.end) })
 }
 
 /// The weights that a training by `settings` starts with.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Augmentation, Balance, Branches};
+use crate::{Augmentation, Balance, Branches, Privacy};
 
 /// How an epoch's examples are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct TrainingSettings {
     /// Whether image towers go through `synovia-kernels`; else through burn's own operations, several times slower, to hold the
     /// kernels against.
     pub kernels: bool,
+    /// How private it is; `None` for not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<Privacy>,
     /// Seed of weights, order, augmentation and dropout.
     pub seed: u64,
 }

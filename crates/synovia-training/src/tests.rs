@@ -10,6 +10,7 @@ use synovia_cohort::{
     CohortReader, CohortWriter, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId, Split, Task,
     TaskKind, Time, Train, Validation,
 };
+use synovia_encoders::NormKind;
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 
 use crate::{
@@ -79,18 +80,56 @@ fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str], ev
     CohortReader::open(dir).unwrap()
 }
 
-fn model(image: bool, record: bool) -> JointModelConfig {
+/// Facts of [`facts`].
+pub(crate) const N_FACTS: usize = 12;
+
+/// A cohort of records alone, an example a patient, whose labels have nothing to do with them. Half of it is the train split, the
+/// rest but for ten examples the test split.
+pub(crate) fn facts(dir: &Path, n: usize) -> CohortReader {
+    let spec = |k: usize| FeatureSpec { name: format!("fact {k}"), kind: FeatureKind::Number, code: String::new(), unit: String::new() };
+    let manifest = Manifest {
+        format: FORMAT,
+        geometry: None,
+        features: (0..N_FACTS).map(spec).collect(),
+        tasks: vec![Task { name: "match".into(), kind: TaskKind::Binary, classes: vec!["match".into()] }],
+        n_images: 0,
+        n_records: n,
+        n_examples: n,
+    };
+    std::fs::create_dir(dir).unwrap();
+    let writer = CohortWriter::create(dir, manifest).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let mut rows = Vec::new();
+    for k in 0..n {
+        writer.write_record(k, &std::array::from_fn::<f32, N_FACTS, _>(|_| rng.random::<f32>() - 0.5)).unwrap();
+        let patient = PatientId::new(&format!("p{k}"));
+        rows.push(ExampleRow {
+            id: ExampleId::of_patient(&patient, Time::from_seconds(0)),
+            patient: patient.pseudonym(),
+            split: if k < 10 { Split::Validation } else { [Split::Train, Split::Test][k % 2] },
+            prediction_time: Time::from_seconds(0),
+            image_row: None,
+            record_row: Some(k as u32),
+            labels: vec![Some(f32::from(u8::from(rng.random::<bool>())))],
+        });
+    }
+    writer.finish(&rows).unwrap();
+    CohortReader::open(dir).unwrap()
+}
+
+pub(crate) fn model(image: bool, record: bool) -> JointModelConfig {
     JointModelConfig {
         image: image.then_some(ImageTower::ResNet18 { channels: 1, width: 4 }),
         record: record.then_some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
         fusion: FusionKind::Gated,
         embedding: 16,
         dropout: 0.1,
+        norm: NormKind::Batch,
         heads: vec![Head { task: "match".into(), n_logits: 1 }],
     }
 }
 
-fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
+pub(crate) fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
     TrainingSettings {
         epochs,
         batch: 16,
@@ -102,6 +141,7 @@ fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
         balance: Balance::Fixed,
         branches: Branches::default(),
         kernels: true,
+        privacy: None,
         patience: epochs,
         sampling,
         modality_dropout: 0.1,
@@ -120,7 +160,7 @@ fn train(
     let _alone = alone();
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let statistics = fit_statistics(&train).unwrap();
-    fit(&Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k" }, &train, &validation, progress)
+    fit(&Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k", noise: None }, &train, &validation, progress)
 }
 
 /// Logits and labels of the test examples that have all.

@@ -55,7 +55,13 @@ def train(message: Message, context: Context) -> Message:
         out = Path(folder) / "update.safetensors"
         program.run(binary(context), "federate", "fit", *site, *files, "--out", out)
         arrays, layout, header = program.read(out)
-    metrics = MetricRecord({"num-examples": max(header["examples"].values()), "loss": sum(header["losses"]) / len(header["losses"])})
+    metrics = {"num-examples": max(header["examples"].values())}
+    # A private training tells no losses, which have no noise, but what it has spent.
+    if header["losses"]:
+        metrics["loss"] = sum(header["losses"]) / len(header["losses"])
+    if "epsilon" in header:
+        metrics["epsilon"] = header["epsilon"]
+    metrics = MetricRecord(metrics)
     how = ConfigRecord({"header": json.dumps(header), "layout": json.dumps(layout)})
     content = {"arrays": arrays, "metrics": metrics, "how": how}
     return Message(RecordDict(content), reply_to=message)

@@ -43,6 +43,7 @@ fn update(plan: &Plan, site: &str, values: &[(&str, &[f32], u64)]) -> Update {
         site: site.to_owned(),
         examples: values.iter().map(|(name, _, n)| ((*name).to_owned(), *n)).collect(),
         losses: vec![0.5],
+        epsilon: None,
         weights: weights(&named),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use synovia_cohort::{CohortReader, Train, Validation};
-use synovia_training::{Checkpoint, Fit, Weights, fit, fit_statistics};
+use synovia_training::{Checkpoint, Fit, NoiseKey, Weights, fit, fit_statistics};
 
 use super::{Has, alone, cohort, model, terms, training};
 use crate::{
@@ -16,10 +16,11 @@ struct Site<'a> {
     name: &'a str,
     reader: &'a CohortReader,
     state: Option<Checkpoint>,
+    noise: Option<NoiseKey>,
 }
 
 fn sites<'a>(named: &[(&'a str, &'a CohortReader)]) -> Vec<Site<'a>> {
-    named.iter().map(|&(name, reader)| Site { name, reader, state: None }).collect()
+    named.iter().map(|&(name, reader)| Site { name, reader, state: None, noise: None }).collect()
 }
 
 fn statements(sites: &[Site<'_>], ema: f64) -> Vec<Statement> {
@@ -27,7 +28,7 @@ fn statements(sites: &[Site<'_>], ema: f64) -> Vec<Statement> {
 }
 
 fn part(site: &mut Site<'_>, plan: &Plan, global: &Global) -> Update {
-    let (update, kept) = fit_round(plan, site.name, global, site.state.as_ref(), site.reader, &mut |_| ()).unwrap();
+    let (update, kept) = fit_round(plan, site.name, global, site.state.as_ref(), site.reader, site.noise.as_ref(), &mut |_| ()).unwrap();
     // As a process that ended in between would have it.
     site.state = Checkpoint::decode(&kept.encode().unwrap(), &plan.digest());
     assert!(site.state.is_some());
@@ -56,7 +57,7 @@ fn central(reader: &CohortReader, epochs: usize, ema: f64, checkpoints: &Path) -
     let statistics = fit_statistics(&train).unwrap();
     let settings = synovia_training::TrainingSettings { epochs, patience: epochs, ..training(ema) };
     let model = model();
-    let job = Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k" };
+    let job = Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k", noise: None };
     let trained = fit(&job, &train, &validation, &mut |_| ()).unwrap();
     (trained.weights, trained.best_epoch, trained.history.iter().map(|line| line.validation_loss).collect())
 }
@@ -265,13 +266,13 @@ fn who_does_not_agree_is_told() {
         assert!(matches!(Statement::of(name, &model(), &training(0.0), &reader), Err(FederationError::SiteName(_))), "{name}");
     }
     let (plan, first) = agree(vec![of("a"), of("b")], &terms).unwrap();
-    let stranger = fit_round(&plan, "z", &first, None, &reader, &mut |_| ()).unwrap_err();
+    let stranger = fit_round(&plan, "z", &first, None, &reader, None, &mut |_| ()).unwrap_err();
     assert_eq!(stranger.to_string(), "site `z` takes no part in this federation; it was agreed by a, b");
     let other = Global { plan: "0".to_owned(), ..first.clone() };
-    let error = fit_round(&plan, "a", &other, None, &reader, &mut |_| ()).unwrap_err();
+    let error = fit_round(&plan, "a", &other, None, &reader, None, &mut |_| ()).unwrap_err();
     assert!(error.to_string().starts_with("the weights are of another federation (plan 0, not "), "{error}");
     let done = Global { round: 1, ..first };
-    assert!(matches!(fit_round(&plan, "a", &done, None, &reader, &mut |_| ()), Err(FederationError::Finished(1))));
+    assert!(matches!(fit_round(&plan, "a", &done, None, &reader, None, &mut |_| ()), Err(FederationError::Finished(1))));
     // Nothing of any patient: neither a name nor a value.
     let text = serde_json::to_string(&of("a")).unwrap();
     for row in reader.rows() {

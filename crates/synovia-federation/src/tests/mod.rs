@@ -14,7 +14,7 @@ use synovia_cohort::{
     TaskKind, Time,
 };
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
-use synovia_training::{Augmentation, Balance, Sampling, TrainingSettings};
+use synovia_training::{Augmentation, Balance, Branches, Sampling, TrainingSettings};
 
 use crate::{Kept, Method, Terms};
 
@@ -93,6 +93,7 @@ fn model() -> JointModelConfig {
         fusion: FusionKind::Gated,
         embedding: 16,
         dropout: 0.1,
+        norm: NormKind::Batch,
         heads: vec![head("match"), head("high")],
     }
 }
@@ -107,7 +108,9 @@ fn training(ema: f64) -> TrainingSettings {
         clip: 1.0,
         ema,
         balance: Balance::Fixed,
+        branches: Branches::default(),
         kernels: true,
+        privacy: None,
         patience: 1,
         sampling: Sampling::Plain,
         modality_dropout: 0.1,

@@ -46,7 +46,7 @@ impl FusionKind {
 /// Fusion of any number of embeddings of one width, under presence masks.
 #[derive(Module, Debug)]
 pub enum Fusion {
-    /// [`FusionKind::Concat`], and what any kind is with a single modality.
+    /// [`FusionKind::Concat`], and what any kind but the late ones is with a single modality.
     Concat(Concat),
     /// [`FusionKind::Gated`]
     Gated(Gated),
@@ -91,7 +91,7 @@ const fn width_of_all(n_modalities: usize, width: usize) -> usize {
 impl Fusion {
     /// For `n_modalities` embeddings of `width`.
     pub fn new(kind: FusionKind, n_modalities: usize, width: usize, device: &Device) -> Self {
-        if n_modalities < 2 {
+        if n_modalities < 2 && !matches!(kind, FusionKind::Late | FusionKind::LateWeighted) {
             return Self::Concat(Concat::new(n_modalities, width, device));
         }
         match kind {

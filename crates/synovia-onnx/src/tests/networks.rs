@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderInput};
 use burn::nn::{EmbeddingConfig, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, activation};
-use synovia_encoders::{ConvNormActConfig, FeatureStatistics};
+use synovia_encoders::{ConvNormActConfig, FeatureStatistics, NormKind};
 use synovia_fusion::{
     FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, apply_state, collect_state,
 };
@@ -15,7 +15,7 @@ use crate::{InputArray, ModalityInput, OutputArray, RuntimeError, Session, Trace
 
 #[test]
 fn a_residual_block() {
-    let unit = |relu| ConvNormActConfig { channels_in: 3, channels_out: 3, kernel: 3, stride: 1, relu };
+    let unit = |relu| ConvNormActConfig { channels_in: 3, channels_out: 3, kernel: 3, stride: 1, relu, norm: NormKind::Batch };
     let init = |device: &Device| vec![unit(true).init(device).unwrap(), unit(false).init(device).unwrap()];
     let trained = init(&Device::flex());
     check(|pass| {
@@ -49,13 +49,17 @@ fn a_transformer_of_events() {
 const IMAGE: [usize; 3] = [1, 33, 40];
 const N_FEATURES: usize = 3;
 
-fn config(fusion: FusionKind) -> JointModelConfig {
+/// How modalities are put together, and what towers normalise over.
+type Kind = (FusionKind, NormKind);
+
+fn config((fusion, norm): Kind) -> JointModelConfig {
     JointModelConfig {
         image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
         record: Some(RecordTower::Table { n_features: N_FEATURES, width: 8, dropout: 0.1 }),
         fusion,
         embedding: 8,
         dropout: 0.1,
+        norm,
         heads: vec![Head { task: "malignant".into(), n_logits: 1 }, Head { task: "stage".into(), n_logits: 4 }],
     }
 }
@@ -65,10 +69,10 @@ fn statistics() -> FeatureStatistics {
 }
 
 /// A model one step into training, so that its running statistics are not the initial ones.
-fn trained(fusion: FusionKind) -> JointModel {
+fn trained(kind: Kind) -> JointModel {
     let device = Device::flex().autodiff();
     device.seed(3);
-    let model = config(fusion).init(Some(&statistics()), &device).unwrap();
+    let model = config(kind).init(Some(&statistics()), &device).unwrap();
     let image = Tensor::random([8, IMAGE[0], IMAGE[1], IMAGE[2]], burn::tensor::Distribution::Uniform(0.0, 1.0), &device);
     let record = Tensor::random([8, N_FEATURES], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
     let present = Tensor::ones([8, 1], &device);
@@ -96,10 +100,10 @@ fn outputs(model: &JointModel, image: [Tensor<4>; 1], record: Tensor<2>, present
 
 const OUTPUTS: [&str; 3] = ["malignant", "stage", "embedding"];
 
-fn export(model: &JointModel, fusion: FusionKind) -> Vec<u8> {
+fn export(model: &JointModel, kind: Kind) -> Vec<u8> {
     let state = collect_state(model);
     let graph = trace(|tracer| {
-        let blank = config(fusion).init(None, tracer.device()).map_err(TraceError::forward)?;
+        let blank = config(kind).init(None, tracer.device()).map_err(TraceError::forward)?;
         let model = apply_state(blank, &state).map_err(TraceError::forward)?;
         let image = tracer.input::<4>("image", IMAGE);
         let image_present = tracer.input::<2>("image_present", [1]);
@@ -142,23 +146,25 @@ fn examples() -> [ModalityInput; 2] {
 
 #[test]
 fn the_joint_model_over_all_patterns() {
-    for fusion in FusionKind::ALL {
-        let model = trained(fusion);
+    let kinds = FusionKind::ALL.map(|fusion| (fusion, NormKind::Batch));
+    for kind in kinds.into_iter().chain([(FusionKind::Gated, NormKind::Group)]) {
+        let model = trained(kind);
         let before = collect_state(&model);
-        let bytes = export(&model, fusion);
+        let bytes = export(&model, kind);
         assert_eq!(collect_state(&model), before, "the exported model is left as it was");
         let verification = verify(&bytes, |inputs| Ok::<_, RuntimeError>(predict(&model, inputs)), &examples()).unwrap();
         assert_eq!(verification.n_patterns, 3);
         assert_eq!(verification.outputs.iter().map(|output| output.output.as_str()).collect::<Vec<_>>(), OUTPUTS);
         // Equal models give equal bytes.
-        assert_eq!(export(&model, fusion), bytes);
+        assert_eq!(export(&model, kind), bytes);
     }
 }
 
 #[test]
 fn another_model_does_not_pass_for_this_one() {
-    let model = trained(FusionKind::Gated);
-    let bytes = export(&model, FusionKind::Gated);
+    let kind = (FusionKind::Gated, NormKind::Batch);
+    let model = trained(kind);
+    let bytes = export(&model, kind);
     // The answer for an absent record, whatever is given.
     let deaf = |inputs: &[InputArray<'_>]| {
         let inputs: Vec<_> = inputs

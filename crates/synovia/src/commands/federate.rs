@@ -9,7 +9,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use synovia_federation::{Global, Kept, Plan, ServerState, Statement, Terms, Unmerged, aggregate, agree, epsilon};
+use synovia_federation::{Global, Kept, Plan, ServerState, Statement, Terms, Unmerged, aggregate, agree};
+use synovia_training::accountant::epsilon;
 use synovia_training::{decode_weights, encode_weights};
 
 use super::Context;

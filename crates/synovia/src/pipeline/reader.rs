@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use synovia_encoders::NormKind;
 use synovia_fusion::FusionKind;
 use synovia_images::{BurnedIn, Login, Selection, Server, Window};
 use synovia_records::{Format, LongLayout, Statistic};
-use synovia_training::{Balance, Branches};
+use synovia_training::{Balance, Branches, Privacy};
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
@@ -69,7 +70,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
     };
     let cohort = reader_cohort::read(&open(&top, "cohort", &reader_cohort::KEYS), images.is_some(), &source);
     let tasks = reader_task::read_tasks(&top, &source);
-    let model_keys = ["image", "width", "record", "fusion", "embedding", "dropout", "modality_dropout"];
+    let model_keys = ["image", "width", "record", "fusion", "embedding", "norm", "dropout", "modality_dropout"];
     let model = read_model(&open(&top, "model", &model_keys), images.is_some());
     let training = read_training(&open(
         &top,
@@ -90,6 +91,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "balance",
             "branches",
             "kernels",
+            "privacy",
         ],
     ));
     let images = match images {
@@ -424,7 +426,7 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
     let image = image.unwrap_or(if images { ImageEncoder::Resnet18 } else { ImageEncoder::None });
     let record = section.choice(
         "record",
-        &[("table", RecordEncoder::Table), ("none", RecordEncoder::None)],
+        &[("table", RecordEncoder::Table), ("linear", RecordEncoder::Linear), ("none", RecordEncoder::None)],
         &[("sequence", later), ("transformer", later)],
     );
     let record = record.unwrap_or(RecordEncoder::Table);
@@ -437,6 +439,7 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
         record,
         fusion: section.choice("fusion", &FUSIONS, &[]).unwrap_or(FusionKind::Gated),
         embedding: section.count("embedding", 4..=2048).unwrap_or(128),
+        norm: section.choice("norm", &[("batch", NormKind::Batch), ("group", NormKind::Group)], &[]).unwrap_or_default(),
         dropout: section.number("dropout", 0.0..1.0).unwrap_or(0.1),
         modality_dropout: section.number("modality_dropout", 0.0..1.0).unwrap_or(0.2),
     }
@@ -490,8 +493,24 @@ fn read_training(section: &Section<'_>) -> Training {
         balance: section.choice("balance", &BALANCES, &[]).unwrap_or_default(),
         branches: read_branches(section),
         kernels: section.flag("kernels").unwrap_or(true),
+        privacy: read_privacy(section),
         augmentation: read_augmentation(section),
     }
+}
+
+fn read_privacy(training: &Section<'_>) -> Option<Privacy> {
+    let (table, place) = training.table("privacy")?;
+    let section = Section::new("training.privacy", place, Some(table), &["noise", "clip", "delta"], training.problems);
+    let above = |most: f64| (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(most));
+    let noise = section.number("noise", above(1e6));
+    if noise.is_none() && table.get("noise").is_none() {
+        section.missing("noise", "noise = 1.0 is usual; `synovia federate account` says what ε comes of it");
+    }
+    Some(Privacy {
+        noise: noise?,
+        clip: section.number("clip", above(1000.0)).unwrap_or(1.0),
+        delta: section.number("delta", (std::ops::Bound::Excluded(0.0), std::ops::Bound::Excluded(1.0))).unwrap_or(1e-5),
+    })
 }
 
 fn read_branches(training: &Section<'_>) -> Branches {

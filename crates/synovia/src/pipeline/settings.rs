@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Task, TaskKind};
+use synovia_encoders::NormKind;
 use synovia_fusion::FusionKind;
 use synovia_records::{LongLayout, Statistic};
-use synovia_training::{Balance, Branches};
+use synovia_training::{Balance, Branches, Privacy};
 
 pub use super::settings_cohort::{
     Cohort, Competing, Date, EVENT_KEYS, Events, IndexEvent, Named, Offset, Question, Rule, SplitSettings, Unheard, Unit,
@@ -368,13 +369,16 @@ pub struct Model {
     pub image: ImageEncoder,
     /// Channels of its first block: 4 to 128. Default 16; 64 is the ResNet-18 of the literature.
     pub width: usize,
-    /// Encoder of the records. Default `table`.
+    /// Encoder of the records: `table`, or `linear`. Default `table`.
     pub record: RecordEncoder,
     /// How the embeddings become one: `gated`, `concat`, `late`, `late-weighted`, `film`, `low-rank`, `attention` or `experts`.
     /// Default `gated`.
     pub fusion: FusionKind,
     /// Width of each embedding: 4 to 2048. Default 128.
     pub embedding: usize,
+    /// What activations are normalised over: `batch`, or `group` (channels within each example, which privacy asks for, and which
+    /// shares nothing between sites; the kernels have no such tower, so that images train several times slower). Default `batch`.
+    pub norm: NormKind,
     /// Share of activations dropped in training before the heads, in [0, 1). Default 0.1.
     pub dropout: f64,
     /// Probability that one of two modalities is hidden from the model in training, in [0, 1). Default 0.2.
@@ -397,6 +401,8 @@ pub enum ImageEncoder {
 pub enum RecordEncoder {
     /// Features of the history as one row.
     Table,
+    /// The same through one dense layer: with late fusion a logistic regression.
+    Linear,
     /// Records give labels, but are no input.
     None,
 }
@@ -451,6 +457,9 @@ pub struct Training {
     /// Whether image towers are trained by the fused kernels; else by burn's own operations, several times slower, to hold the
     /// kernels against. Default true.
     pub kernels: bool,
+    /// How private training is. Default not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<Privacy>,
     /// Random changes of the training images.
     pub augmentation: Augmentation,
 }

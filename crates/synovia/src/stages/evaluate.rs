@@ -19,12 +19,12 @@ use super::cache::Stage;
 use super::cohort::CohortReport;
 use super::ingest::{read_json, write_json};
 use super::place::Place;
-use super::train::{ModelSettings, open_model};
+use super::train::{ModelSettings, Spent, open_model};
 use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds.
 pub fn run(work: &Work, trained: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
@@ -86,6 +86,28 @@ fn evaluate_all(work: &Work, places: &[Place]) -> anyhow::Result<()> {
     write_text(work, "model-card.md", &model_card(&report))?;
     bar.finish("");
     Ok(())
+}
+
+/// What the served model may tell of the patients that it was trained on.
+fn privacy_limits(evaluated: &Evaluated, metrics: &Metrics) -> Vec<String> {
+    let Some((variant, settings)) = evaluated.settings.variants.iter().next() else { return Vec::new() };
+    let mut limits = Vec::new();
+    if let Some(spent) = settings.spent() {
+        let Spent { epsilon, delta, noise, clip } = spent;
+        limits.push(format!(
+            "Its {variant} model is differentially private a patient: ε = {epsilon:.3} at δ = {delta:e} (noise {noise}, clip {clip}, all epochs). \
+             Statistics of the features, counts of labels and what the validation split decided have no noise."
+        ));
+    }
+    for attack in metrics.membership.iter().filter(|attack| attack.variant == *variant) {
+        let interval = attack.low.zip(attack.high).map(|(low, high)| format!(" (95 % interval {low:.3} to {high:.3})")).unwrap_or_default();
+        limits.push(format!(
+            "Who was trained on: by the loss on {}, an attacker tells patients of the train split from those of the test split with an AUROC \
+             of {:.3}{interval}; 0.5 gives nothing away.",
+            attack.task, attack.auroc
+        ));
+    }
+    limits
 }
 
 fn write_text(work: &Work, name: &str, text: &str) -> anyhow::Result<()> {
@@ -165,6 +187,7 @@ fn report<'a>(
         "Measured on held-out patients of the same source; nothing is known of other hospitals, scanners or populations.".to_owned(),
         "A probability is calibrated for the prevalence of this cohort.".to_owned(),
     ];
+    report.limits.extend(privacy_limits(first, metrics));
     let steps = first.report.steps.iter().map(|(name, count)| FlowStep { name: name.clone(), count: *count, note: None });
     report.flow = Some(Flow {
         steps: steps.collect(),

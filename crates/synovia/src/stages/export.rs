@@ -24,7 +24,7 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Examples that the file and the model are compared on.
 const N_CHECKED: usize = 16;
 /// Training records that the ranges of features are of, at most; evenly over the cohort.
@@ -126,6 +126,7 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         let conformal = metrics.tasks.get(&task.name)?.conformal.as_ref()?;
         conformal.sets.get(place.fold().unwrap_or(0)).filter(|sets| sets.variant == *variant).cloned()
     };
+    let spent = of_variant.spent();
     let features: FeaturePlan = read_json(&place.path(&work.run, "model").join("features.json"))?;
     let exported = Exported {
         name: work.pipeline.name.clone(),
@@ -141,7 +142,9 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         anchor: work.pipeline.cohort.anchor(),
         records: n_features.map(|_| work.pipeline.input_format_config()),
         features: n_features.map(|_| features),
-        feature_ranges: n_features.map(|n| ranges(&reader, n)).transpose()?.unwrap_or_default(),
+        // Quantiles have no noise.
+        feature_ranges: n_features.filter(|_| spent.is_none()).map(|n| ranges(&reader, n)).transpose()?.unwrap_or_default(),
+        privacy: spent.map(serde_json::to_value).transpose()?,
         history_days: work.pipeline.records.history_days(),
         temperatures: temperatures.clone(),
         conformal: tasks.iter().map(sets_of).collect(),

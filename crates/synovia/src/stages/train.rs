@@ -9,8 +9,8 @@ use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{Temperature, Variant, fit_temperature};
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
-    Augmentation, EpochReport, Fit, Presence, Progress as Told, Sampling, TrainingSettings, Weights, decode_weights, encode_weights, fit,
-    fit_statistics, predict,
+    Augmentation, EpochReport, Fit, NoiseKey, Presence, Privacy, Progress as Told, Sampling, TrainingSettings, Weights, decode_weights,
+    encode_weights, fit, fit_statistics, predict,
 };
 
 use super::atomic::{atomic_dir, atomic_file};
@@ -50,6 +50,27 @@ pub struct VariantSettings {
     pub temperatures: Vec<Temperature>,
 }
 
+/// What a private training has spent.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Spent {
+    /// ε of all epochs that were trained, a patient.
+    pub epsilon: f64,
+    /// Chance with which it may not hold.
+    pub delta: f64,
+    /// Noise, in units of `clip`.
+    pub noise: f64,
+    /// Norm of a patient's gradient.
+    pub clip: f64,
+}
+
+impl VariantSettings {
+    /// `None` where training was not private.
+    pub fn spent(&self) -> Option<Spent> {
+        let Privacy { noise, clip, delta } = self.training.privacy?;
+        Some(Spent { epsilon: self.history.last()?.epsilon?, delta, noise, clip })
+    }
+}
+
 /// Runs the stage unless it is fresh.
 pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> {
     let p = &work.pipeline;
@@ -72,13 +93,17 @@ pub fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelC
     let manifest = reader.manifest();
     let image = manifest.geometry.map(|g| ImageTower::ResNet18 { channels: g.channels, width: model.width });
     let n_features = manifest.features.len();
-    let record = (n_features > 0).then_some(RecordTower::Table { n_features, width: model.embedding, dropout: model.dropout });
+    let record = (n_features > 0).then_some(match model.record {
+        pipeline::RecordEncoder::Linear => RecordTower::Linear { n_features, width: model.embedding },
+        _ => RecordTower::Table { n_features, width: model.embedding, dropout: model.dropout },
+    });
     let config = |image, record| JointModelConfig {
         image,
         record,
         fusion: model.fusion,
         embedding: model.embedding,
         dropout: model.dropout,
+        norm: model.norm,
         heads: manifest.tasks.iter().map(|t| Head { task: t.name.clone(), n_logits: t.n_logits() }).collect(),
     };
     match (image, record) {
@@ -119,6 +144,7 @@ pub fn training_settings(work: &Work) -> TrainingSettings {
         balance: t.balance,
         branches: t.branches,
         kernels: t.kernels,
+        privacy: t.privacy,
         seed: work.pipeline.seed,
     }
 }
@@ -134,12 +160,15 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
     for (variant, model) in variants(work, &reader) {
         let checkpoints = work.run.join(format!(".training/{}", place.relative(variant.as_str())));
+        // It is gone with the checkpoints when the stage is done: nobody can take the noise off afterwards.
+        let noise = training.privacy.map(|_| NoiseKey::open(&checkpoints.join("noise.key"))).transpose()?;
         let job = Fit {
             model: &model,
             statistics: &settings.statistics,
             settings: &training,
             checkpoints: &checkpoints,
             data_key: data_key.as_str(),
+            noise: noise.as_ref(),
         };
         let name = place.stage(&format!("train-{variant}"));
         let bar = work.progress.start(&name, None, "steps");
@@ -157,6 +186,9 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
             Told::Epoch(history) => {
                 if let Some(last) = history.last() {
                     validated = format!(", validation {:.3}", last.validation_loss);
+                    if let Some(epsilon) = last.epsilon {
+                        validated += &format!(", ε {epsilon:.2}");
+                    }
                 }
             }
         })?;

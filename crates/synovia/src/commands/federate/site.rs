@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 use synovia_cohort::CohortReader;
 use synovia_federation::{FederationError, Global, Plan, Statement, Update, Validated, ValidationSums, fit_round, validate_round};
-use synovia_training::{Checkpoint, Progress as Told, Weights};
+use synovia_training::{Checkpoint, NoiseKey, Progress as Told, Weights};
 
 use super::gain::{Scored, TestScore, score};
 use super::{print_json, read_global, write};
@@ -80,7 +80,9 @@ impl Site {
         let state = self.state(&digest, global.round)?;
         let bar = progress.start(&format!("{} round {}", self.name, global.round + 1), None, "steps");
         let mut steps = 0;
-        let (update, kept) = fit_round(plan, &self.name, global, state.as_ref(), &self.reader, &mut |told| {
+        let key = self.kept(&digest).join("noise.key");
+        let noise = plan.training.privacy.map(|_| NoiseKey::open(&key)).transpose()?;
+        let (update, kept) = fit_round(plan, &self.name, global, state.as_ref(), &self.reader, noise.as_ref(), &mut |told| {
             if let Told::Step { epoch, loss, examples_per_s, .. } = told {
                 steps += 1;
                 bar.set(steps);
@@ -88,7 +90,10 @@ impl Site {
             }
         })?;
         let losses: Vec<String> = update.losses.iter().map(|loss| format!("{loss:.3}")).collect();
-        bar.finish(&format!("losses {}", losses.join(" ")));
+        bar.finish(&match update.epsilon {
+            Some(epsilon) => format!("ε {epsilon:.3} so far"),
+            None => format!("losses {}", losses.join(" ")),
+        });
         let dir = self.kept(&digest);
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         write(&self.state_path(&digest, update.round), &kept.encode()?)?;
