@@ -54,9 +54,9 @@ predict *ARGS: onnxruntime
 serve PIPELINE *ARGS: (export PIPELINE)
     {{synovia}} serve --models runs {{ARGS}}
 
-# Triton's client in an environment of its own, for the tests of serving
-triton-client:
-    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" numpy
+# Triton's and KServe's clients in an environment of their own, for the tests of serving
+serving-clients:
+    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy
 
 # Requests per second of MODELS served here and by PEERS/serve_fastapi.py, in turn; PYTHON has what the peer asks for
 serving-throughput PEERS PYTHON *MODELS: onnxruntime

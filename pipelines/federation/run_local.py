@@ -10,12 +10,14 @@ import argparse
 import contextlib
 import datetime
 import ipaddress
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +95,34 @@ def process(command, environment, log):
             child.wait()
 
 
+def kill_in_round(child, out, again):
+    """Kills a SuperNode when the first round is over, with the training that it has begun, and starts it again."""
+    rounds = out / "rounds.jsonl"
+    while not rounds.is_file() or not rounds.read_text().strip():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    # What it runs is not always in its group.
+    children = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_below(int(pid), child.pid)]
+    for pid in [child.pid, *children]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    (out / "killed.json").write_text(json.dumps({"processes": 1 + len(children), "rounds_before": len(rounds.read_text().splitlines())}))
+    child.wait()
+    again()
+
+
+def is_below(pid, ancestor):
+    """Whether a process was started by another, or by one that was."""
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            return False
+        if pid == ancestor:
+            return True
+    return False
+
+
 def wait_until_open(port, child, log, seconds=60):
     until = time.monotonic() + seconds
     while True:
@@ -114,6 +144,8 @@ def main():
     parser.add_argument("--synovia", default=os.environ.get("SYNOVIA", "target/release/synovia"), help="the program")
     parser.add_argument("--set", action="append", default=[], help="another of the app's settings, such as method=\"fedprox:0.01\"")
     parser.add_argument("--tls", action="store_true", help="TLS, and SuperNodes that prove who they are")
+    parser.add_argument("--stranger", action="store_true", help="a SuperNode more, with a key that nobody registered; needs --tls")
+    parser.add_argument("--kill", metavar="SITE", help="kill this site's SuperNode, and all that it started, in the second round, and start it again")
     options = parser.parse_args()
     sites = sorted(path for path in options.sites.resolve().iterdir() if (path / "statement.json").is_file())
     binary, out = Path(options.synovia).resolve(), options.out.resolve()
@@ -149,7 +181,15 @@ def main():
             here = f'site="{site.name}" run="{site}" statement="{site / "statement.json"}" synovia="{binary}"'
             node = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{port}", "--port", str(free_port())]
             node += ["--node-config", here, *safe_node, *keys]
-            running.enter_context(process(node, environment, out / f"{site.name}.log"))
+            child = running.enter_context(process(node, environment, out / f"{site.name}.log"))
+            if site.name == options.kill:
+                again = lambda node=node, name=site.name: running.enter_context(process(node, environment, out / f"{name}-again.log"))
+                threading.Thread(target=kill_in_round, args=(child, out, again), daemon=True).start()
+        if options.stranger:
+            node_key(folder / "stranger")
+            node = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()), *safe_node]
+            node += ["--auth-supernode-private-key", str(folder / "stranger"), "--node-config", f'site="{sites[0].name}"']
+            running.enter_context(process(node, environment, out / "stranger.log"))
 
         settings = [f'out="{out}"', f"sites={len(sites)}", f"rounds={options.rounds}", f'synovia="{binary}"', *options.set]
         run = [str(BIN / "flwr"), "run", str(APP), "here", "--stream", "--run-config", " ".join(settings)]

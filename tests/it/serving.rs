@@ -139,11 +139,13 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
 
     let python = root().join(".triton/venv/bin/python");
     if python.exists() {
-        let script = root().join("tests/it/triton_client.py");
-        let output = Command::new(&python).arg(script).args([&server.rest, &server.grpc, "lung"]).output().unwrap();
-        assert!(output.status.success() && output.stdout == b"ok\n", "{}", String::from_utf8_lossy(&output.stderr));
+        for script in ["kserve_client.py", "triton_client.py"] {
+            let script = root().join("tests/it").join(script);
+            let output = Command::new(&python).arg(script).args([&server.rest, &server.grpc, "lung"]).output().unwrap();
+            assert!(output.status.success() && output.stdout.ends_with(b"ok\n"), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     } else {
-        skipped("Triton's client is not installed; run `just triton-client`");
+        skipped("Triton's and KServe's clients are not installed; run `just serving-clients`");
     }
 
     // It ends well when it is told to.

@@ -273,7 +273,8 @@ mod tests {
             let distance = distance(grad, &expected[name]) * norm(&expected[name]) / size;
             assert!(distance < 2e-3, "{name} {distance}");
         }
-        let running = |model: &ResNet18| model.valid().blocks[7].second.running().map(|t| t.into_data().try_to_vec::<f32>().unwrap());
+        let running =
+            |model: &ResNet18| model.valid().blocks[7].second.running().unwrap().map(|t| t.into_data().try_to_vec::<f32>().unwrap());
         for (a, b) in running(&one).iter().zip(running(&other)) {
             assert!(distance(a, &b) < 1e-4, "running statistics {}", distance(a, &b));
         }

@@ -48,6 +48,7 @@ pub enum RecordTower {
 
 /// A record tower.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one of it")]
 pub enum RecordEncoder {
     /// [`RecordTower::Table`]
     Table(TableEncoder),

@@ -305,6 +305,7 @@ mod tests {
     use synovia_fusion::{RecordTower, apply_state};
 
     use super::*;
+    use crate::checkpoint::CheckpointProgress;
     use crate::tests::{N_FACTS, alone, facts, model, settings};
     use crate::{
         Augmentation, Average, Branches, Checkpoint, Part, Presence, Weights, fit_statistics, initial_weights, label_counts, predict,
@@ -366,7 +367,7 @@ mod tests {
         let statistics = FeatureStatistics::identity(N_FACTS);
         let start = initial_weights(&model, &statistics, 5).unwrap();
         let network = apply_state(model.init(None, &course.device).unwrap(), &start).unwrap();
-        let mut moving = Moving { optimizer: course.optimizer(), average: Average::new(0.0), state: Default::default() };
+        let mut moving = Moving { optimizer: course.optimizer(), average: Average::new(0.0), state: CheckpointProgress::default() };
         let patients: Vec<Vec<usize>> = (0..12).map(|k| vec![k]).collect();
         let mut sum = |patients: &[&Vec<usize>], clip| {
             let mut sums = TaskSums::new(1);

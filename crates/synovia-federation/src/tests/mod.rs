@@ -13,6 +13,7 @@ use synovia_cohort::{
     CohortReader, CohortWriter, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId, Split, Task,
     TaskKind, Time,
 };
+use synovia_encoders::NormKind;
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{Augmentation, Balance, Branches, Sampling, TrainingSettings};
 

@@ -90,6 +90,9 @@ pub struct SimulateArgs {
     /// How the cohort is divided: even, dirichlet:CONCENTRATION, modality or site:COLUMN
     #[arg(long, value_name = "P", default_value = "even")]
     pub partition: Partition,
+    /// A folder of run folders with a cohort each (`synovia federate state`): these are the sites, and nothing is divided
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["sites", "partition"])]
+    pub runs: Option<PathBuf>,
     /// What the coordinator sets.
     #[command(flatten)]
     pub terms: TermsArgs,

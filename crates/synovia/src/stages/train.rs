@@ -185,10 +185,8 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
             }
             Told::Epoch(history) => {
                 if let Some(last) = history.last() {
-                    validated = format!(", validation {:.3}", last.validation_loss);
-                    if let Some(epsilon) = last.epsilon {
-                        validated += &format!(", ε {epsilon:.2}");
-                    }
+                    let spent = last.epsilon.map(|epsilon| format!(", ε {epsilon:.2}")).unwrap_or_default();
+                    validated = format!(", validation {:.3}{spent}", last.validation_loss);
                 }
             }
         })?;

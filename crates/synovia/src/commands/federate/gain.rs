@@ -43,6 +43,8 @@ impl Scored {
 pub struct TestScore {
     /// Labelled test examples.
     pub n: usize,
+    /// Share of them whose most probable class is theirs.
+    pub accuracy: Option<f64>,
     /// AUROC; none where one class alone occurs.
     pub auroc: Option<f64>,
     /// Lower end of its 95 % interval.
@@ -56,6 +58,10 @@ pub struct TestScore {
 pub struct Gain {
     /// Labelled test examples.
     pub n: usize,
+    /// Share of them whose most probable class is theirs, by the model of the site alone.
+    pub alone_accuracy: Option<f64>,
+    /// The same by the model that all made.
+    pub together_accuracy: Option<f64>,
     /// AUROC of the model of the site alone.
     pub alone: Option<f64>,
     /// AUROC of the model that all made.
@@ -107,6 +113,15 @@ impl<'a> Panel<'a> {
         (!each.is_empty()).then(|| each.iter().sum::<f64>() / each.len() as f64)
     }
 
+    /// Share of the examples whose most probable class is theirs.
+    fn accuracy(&self, model: usize) -> Option<f64> {
+        let is_right = |(_, label, said): &&(usize, usize, Vec<&[f32]>)| match self.task.kind {
+            TaskKind::Binary => usize::from(said[model][0] > 0.5) == *label,
+            TaskKind::Multiclass => said[model].iter().enumerate().all(|(k, p)| k == *label || *p < said[model][*label]),
+        };
+        (!self.rows.is_empty()).then(|| self.rows.iter().filter(is_right).count() as f64 / self.rows.len() as f64)
+    }
+
     /// The central 95 % of a number over draws of patients with replacement.
     fn interval(&self, seed: u64, measure: impl Fn(&[u16]) -> Option<f64>) -> (Option<f64>, Option<f64>) {
         let mut values = Vec::with_capacity(DRAWS as usize);
@@ -127,7 +142,7 @@ impl<'a> Panel<'a> {
 pub fn score(scored: &Scored, k: usize, task: &Task, seed: u64) -> TestScore {
     let panel = Panel::new(&[scored], k, task);
     let (low, high) = panel.interval(seed, |times| panel.auroc(0, times));
-    TestScore { n: panel.rows.len(), auroc: panel.auroc(0, &vec![1; panel.n_patients]), low, high }
+    TestScore { n: panel.rows.len(), accuracy: panel.accuracy(0), auroc: panel.auroc(0, &vec![1; panel.n_patients]), low, high }
 }
 
 /// Two models on task `k`.
@@ -136,7 +151,16 @@ pub fn gain(alone: &Scored, together: &Scored, k: usize, task: &Task, seed: u64)
     let difference = |times: &[u16]| Some(panel.auroc(1, times)? - panel.auroc(0, times)?);
     let once = vec![1; panel.n_patients];
     let (low, high) = panel.interval(seed, difference);
-    Gain { n: panel.rows.len(), alone: panel.auroc(0, &once), together: panel.auroc(1, &once), gain: difference(&once), low, high }
+    Gain {
+        n: panel.rows.len(),
+        alone_accuracy: panel.accuracy(0),
+        together_accuracy: panel.accuracy(1),
+        alone: panel.auroc(0, &once),
+        together: panel.auroc(1, &once),
+        gain: difference(&once),
+        low,
+        high,
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +181,7 @@ mod tests {
         let (alone, together) = (scored(&[0.1, 0.6, 0.5, 0.9], &labels), scored(&[0.1, 0.2, 0.5, 0.9], &labels));
         let found = gain(&alone, &together, 0, &task, 1);
         assert_eq!((found.n, found.alone, found.together, found.gain), (4, Some(0.75), Some(1.0), Some(0.25)));
+        assert_eq!((found.alone_accuracy, found.together_accuracy), (Some(0.5), Some(0.75)));
         assert!(found.low.unwrap() <= 0.25 && found.high.unwrap() >= 0.25, "{found:?}");
         let same = gain(&alone, &alone, 0, &task, 1);
         assert_eq!((same.gain, same.low, same.high), (Some(0.0), Some(0.0), Some(0.0)));

@@ -2,9 +2,9 @@
 //! by the code that a hospital runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 use synovia_cohort::{CohortReader, CohortWriter, ExampleId, ExampleRow, Geometry, Manifest};
 use synovia_federation::{Method, Partition, Statement, Terms, partition};
@@ -68,14 +68,18 @@ struct Report {
 pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     let work = Work::open(&args.pipeline, context)?;
-    let aligned = prepare(&work)?;
-    let names = divide(&work, &aligned, args)?;
     let root = work.run.join(FOLDER);
-    let sites = names.iter().map(|name| Site::open(name, &root.join("sites").join(name))).collect::<anyhow::Result<Vec<_>>>()?;
+    let folders = if let Some(parent) = &args.runs {
+        run_folders(parent)?
+    } else {
+        let aligned = prepare(&work)?;
+        divide(&work, &aligned, args)?.into_iter().map(|name| (name.clone(), root.join("sites").join(name))).collect()
+    };
+    let sites = folders.iter().map(|(name, run)| Site::open(name, run)).collect::<anyhow::Result<Vec<_>>>()?;
     let statements = sites.iter().map(|site| statement(&work, site)).collect::<anyhow::Result<Vec<Statement>>>()?;
     for (site, stated) in sites.iter().zip(&statements) {
         // With it the folder is all that a SuperNode needs.
-        write_json(&root.join("sites").join(&site.name).join("statement.json"), stated)?;
+        write_json(&folders[&site.name].join("statement.json"), stated)?;
     }
     let terms = args.terms.terms();
     let all: Vec<&Site> = sites.iter().collect();
@@ -104,7 +108,7 @@ pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
     let central = if args.central { central(&work, &together, &sites, &alone_terms, &pooled)? } else { BTreeMap::new() };
     let report = Report {
         plan: together.plan.digest(),
-        partition: args.partition.to_string(),
+        partition: if args.runs.is_some() { "runs".to_owned() } else { args.partition.to_string() },
         method: together.plan.method.to_string(),
         rounds: together.rounds.len(),
         best_round: together.best_round,
@@ -119,6 +123,22 @@ pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
     write_json(&root.join("report.json"), &report)?;
     print_table(&report)?;
     print(root.join("report.json").display())
+}
+
+/// The run folders in a folder, by name: those with a cohort.
+fn run_folders(parent: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let entries = std::fs::read_dir(parent).with_context(|| parent.display().to_string())?;
+    let mut folders = BTreeMap::new();
+    for entry in entries {
+        let path = entry.with_context(|| parent.display().to_string())?.path();
+        if path.join("cohort").is_dir() {
+            folders.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path);
+        }
+    }
+    if folders.is_empty() {
+        bail!("{}: holds no run folder with a cohort; make them by `synovia federate state --run {0}/NAME --site NAME`", parent.display());
+    }
+    Ok(folders)
 }
 
 fn add(to: &mut Option<Scored>, more: Scored) {
