@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use synovia_fusion::NamedTensor;
 use synovia_training::Weights;
 
-use crate::message::{AVERAGE, is_buffer, norms};
+use crate::message::{AVERAGE, CONTROL, is_buffer, is_model, norms};
 use crate::{FederationError, Global, Method, Plan, Update};
 
 /// An update as it came in.
@@ -111,6 +111,10 @@ pub fn aggregate(
     for name in names {
         // The moving average is there after the first round only.
         let before = global.weights.get(name);
+        if name.starts_with(CONTROL) {
+            weights.extend(control(name, before, &updates, plan.sites.len()).map(|after| (name.clone(), after)));
+            continue;
+        }
         let mean = mean(name, &updates).or_else(|| before.cloned());
         let after = match (plan.method, before, mean) {
             (Method::FedAdam { rate }, Some(before), Some(mean)) if !is_buffer(name) => adam(name, before, &mean, rate, server),
@@ -181,10 +185,11 @@ fn fault(plan: &Plan, global: &Global, norms: &BTreeSet<String>, update: &Update
     let expected: BTreeMap<String, &NamedTensor> = global
         .weights
         .iter()
-        .filter(|(name, _)| !name.starts_with(AVERAGE) && !plan.keeps(name, norms.contains(*name)))
+        .filter(|(name, _)| is_model(name) && !plan.keeps(name, norms.contains(*name)))
         .flat_map(|(name, tensor)| {
             let average = (plan.training.ema > 0.0).then(|| (format!("{AVERAGE}{name}"), tensor));
-            average.into_iter().chain([(name.clone(), tensor)])
+            let control = (plan.method == Method::Scaffold && !is_buffer(name)).then(|| (format!("{CONTROL}{name}"), tensor));
+            average.into_iter().chain(control).chain([(name.clone(), tensor)])
         })
         .collect();
     if let Some(name) = expected.keys().find(|name| !update.weights.contains_key(*name)) {
@@ -221,6 +226,19 @@ fn mean(name: &str, updates: &[&Update]) -> Option<NamedTensor> {
     Some(NamedTensor { shape: first.shape.clone(), values: (0..first.values.len()).map(value).collect() })
 }
 
+/// The mean of the sites' gradients after their changes: of those that trained the number, and by how many of all sites are there.
+fn control(name: &str, before: Option<&NamedTensor>, updates: &[&Update], n_sites: usize) -> Option<NamedTensor> {
+    let is_trained = |update: &&&Update| update.examples.get(name).is_some_and(|n| *n > 0);
+    let changes: Vec<&NamedTensor> = updates.iter().filter(is_trained).filter_map(|update| update.weights.get(name)).collect();
+    let Some(first) = changes.first() else { return before.cloned() };
+    let share = updates.len() as f64 / n_sites.max(1) as f64 / changes.len() as f64;
+    let value = |k: usize| {
+        let change: f64 = changes.iter().map(|change| f64::from(change.values[k])).sum();
+        (before.map_or(0.0, |before| f64::from(before.values[k])) + share * change) as f32
+    };
+    Some(NamedTensor { shape: first.shape.clone(), values: (0..first.values.len()).map(value).collect() })
+}
+
 /// A step of Adam, with the mean's step for the gradient's opposite.
 fn adam(name: &str, before: &NamedTensor, mean: &NamedTensor, rate: f64, server: &mut ServerState) -> NamedTensor {
     let of = |value: f32| NamedTensor { shape: before.shape.clone(), values: vec![value; before.values.len()] };
@@ -241,7 +259,7 @@ fn adam(name: &str, before: &NamedTensor, mean: &NamedTensor, rate: f64, server:
 
 fn site_reports(global: &Global, accepted: &BTreeMap<String, (Update, u64)>) -> Vec<SiteReport> {
     let distance = |update: &Update| {
-        let parameters = update.weights.iter().filter(|(name, _)| !is_buffer(name) && !name.starts_with(AVERAGE));
+        let parameters = update.weights.iter().filter(|(name, _)| !is_buffer(name) && is_model(name));
         let squares = parameters.filter_map(|(name, tensor)| {
             let before = global.weights.get(name)?;
             Some(tensor.values.iter().zip(&before.values).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>())

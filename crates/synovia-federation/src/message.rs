@@ -11,9 +11,11 @@ use crate::FederationError;
 
 /// What the names of the moving average's numbers begin with.
 pub(crate) const AVERAGE: &str = "average/";
+/// What the names of gradients' means begin with: of all sites in [`Global`], how much a site's have changed in [`Update`].
+pub(crate) const CONTROL: &str = "control/";
 
-/// What all sites share after a round: the model's numbers by name, and with `average/` before it those of its moving average,
-/// where there is one.
+/// What all sites share after a round: the model's numbers by name, with `average/` before it those of its moving average, and with
+/// `control/` the means of the sites' gradients, where there are such.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Global {
     /// Digest of the plan.
@@ -94,7 +96,12 @@ impl Global {
 
     /// The model itself.
     pub fn model(&self) -> Weights {
-        self.weights.iter().filter(|(name, _)| !name.starts_with(AVERAGE)).map(|(name, t)| (name.clone(), t.clone())).collect()
+        self.weights.iter().filter(|(name, _)| is_model(name)).map(|(name, t)| (name.clone(), t.clone())).collect()
+    }
+
+    /// What the sites' gradients were on the average; empty where nobody asks.
+    pub(crate) fn control(&self) -> Weights {
+        self.weights.iter().filter_map(|(name, t)| Some((name.strip_prefix(CONTROL)?.to_owned(), t.clone()))).collect()
     }
 
     /// The moving average of the model; empty where there is none.
@@ -155,6 +162,11 @@ pub(crate) fn norms(weights: &Weights) -> BTreeSet<String> {
     weights.keys().filter(is_norm).cloned().collect()
 }
 
+/// Whether a name is of the model itself.
+pub(crate) fn is_model(name: &str) -> bool {
+    !name.starts_with(AVERAGE) && !name.starts_with(CONTROL)
+}
+
 /// Whether a number is no parameter that a gradient trains: running statistics and the features' statistics.
 pub(crate) fn is_buffer(name: &str) -> bool {
     name.ends_with(".running_mean") || name.ends_with(".running_var") || name.contains(".standardize.")
@@ -164,7 +176,7 @@ pub(crate) fn is_buffer(name: &str) -> bool {
 /// modality, a head only those whose label is known; the features' statistics nobody.
 pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig) -> u64 {
     let averaged = name.strip_prefix(AVERAGE);
-    let mut parts = averaged.unwrap_or(name).split('.');
+    let mut parts = averaged.or_else(|| name.strip_prefix(CONTROL)).unwrap_or(name).split('.');
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
     match (parts.next(), parts.next()) {
         // The average of a constant is not one to the last bit.

@@ -13,7 +13,7 @@ use synovia_training::{Balance, FeatureMoments, Sampling, TrainingSettings, init
 use crate::statement::check_name;
 use crate::{FederationError, Global, Statement};
 
-/// How weights are put together, and what sites add to their losses. Written `fedavg`, `fedprox:0.01`, `fedadam:0.01`.
+/// How weights are put together, and what sites add to their losses. Written `fedavg`, `fedprox:0.01`, `fedadam:0.01`, `scaffold`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Method {
@@ -29,6 +29,9 @@ pub enum Method {
         /// Learning rate at the coordinator.
         rate: f64,
     },
+    /// The mean by examples, with each site's gradients corrected by how the sites' differ (Karimireddy et al. 2020, option I:
+    /// by means of gradients, which the optimizer does not change).
+    Scaffold,
 }
 
 impl Method {
@@ -45,9 +48,10 @@ impl FromStr for Method {
         let (kind, number) = text.split_once(':').map_or((text, None), |(kind, number)| (kind, number.parse::<f64>().ok()));
         match (kind, number) {
             ("fedavg", None) if !text.contains(':') => Ok(Self::FedAvg),
+            ("scaffold", None) if !text.contains(':') => Ok(Self::Scaffold),
             ("fedprox", Some(mu)) if mu.is_finite() && mu >= 0.0 => Ok(Self::FedProx { mu }),
             ("fedadam", Some(rate)) if rate.is_finite() && rate > 0.0 => Ok(Self::FedAdam { rate }),
-            _ => Err("a method is fedavg, fedprox:STRENGTH or fedadam:RATE, such as fedprox:0.01".to_owned()),
+            _ => Err("a method is fedavg, scaffold, fedprox:STRENGTH or fedadam:RATE, such as fedprox:0.01".to_owned()),
         }
     }
 }
@@ -56,6 +60,7 @@ impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FedAvg => f.write_str("fedavg"),
+            Self::Scaffold => f.write_str("scaffold"),
             Self::FedProx { mu } => write!(f, "fedprox:{mu}"),
             Self::FedAdam { rate } => write!(f, "fedadam:{rate}"),
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, Train};
+use synovia_fusion::NamedTensor;
 use synovia_training::{Checkpoint, CheckpointProgress, NoiseKey, Part, Progress, TrainingError, Weights, relative, train_part, validate};
 
-use crate::message::{AVERAGE, examples_of, norms};
-use crate::{FederationError, Global, Plan, Update};
+use crate::message::{AVERAGE, CONTROL, examples_of, is_buffer, norms};
+use crate::{FederationError, Global, Method, Plan, Update};
 
 /// Trains the site's part of the round after `global`. `state` is what the site kept from its last round, by this function;
 /// without it the optimizer has no history, and what would stay at the site begins as what is shared. `noise` is the site's own,
@@ -34,12 +35,15 @@ pub fn fit_round(
         return Err(FederationError::Finished(plan.rounds));
     }
     let start = at_site(plan, global, state, &digest);
+    let (of_all, own) = (global.control(), start.control.clone());
+    let shift = difference(&of_all, &own);
     let part = Part {
         model: &plan.model,
         settings: &settings,
         uninformed: &plan.uninformed(),
         epochs: global.round * plan.local_epochs..(global.round + 1) * plan.local_epochs,
         proximal: plan.method.proximal(),
+        shift: (plan.method == Method::Scaffold).then_some(&shift),
         noise,
     };
     let trained = train_part(&part, start, &reader.view::<Train>(), progress).map_err(of_site)?;
@@ -50,12 +54,36 @@ pub fn fit_round(
     if settings.ema > 0.0 {
         weights.extend(checkpoint.average.iter().filter_map(shared).map(|(name, t)| (format!("{AVERAGE}{name}"), t.clone())));
     }
+    if plan.method == Method::Scaffold {
+        let changes = difference(&checkpoint.control, &own);
+        for (name, tensor) in checkpoint.model.iter().filter(|(name, _)| !is_buffer(name) && !plan.keeps(name, norms.contains(*name))) {
+            // What the site does not train has not changed.
+            let none = || NamedTensor { shape: tensor.shape.clone(), values: vec![0.0; tensor.values.len()] };
+            let change = changes.get(name).map(|change| NamedTensor { shape: tensor.shape.clone(), values: change.values.clone() });
+            weights.insert(format!("{CONTROL}{name}"), change.unwrap_or_else(none));
+        }
+    }
     let examples = weights.keys().map(|name| (name.clone(), examples_of(name, &trained.seen, &plan.model))).collect();
     // Means of losses have no noise.
     let losses = if settings.privacy.is_some() { Vec::new() } else { trained.losses };
     let epsilon = trained.epsilon;
     let update = Update { plan: digest, round: global.round + 1, site: site.to_owned(), examples, losses, epsilon, weights };
     Ok((update, checkpoint))
+}
+
+/// `a − b` by name; what one of them lacks is 0.
+fn difference(a: &Weights, b: &Weights) -> Weights {
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let of_name = |name: &String| {
+        let minus = |x: &NamedTensor, y: &[f32]| x.values.iter().zip(y).map(|(x, y)| x - y).collect();
+        match (a.get(name), b.get(name)) {
+            (Some(a), Some(b)) => Some(NamedTensor { shape: a.shape.clone(), values: minus(a, &b.values) }),
+            (Some(a), None) => Some(a.clone()),
+            (None, Some(b)) => Some(NamedTensor { shape: b.shape.clone(), values: b.values.iter().map(|x| -x).collect() }),
+            (None, None) => None,
+        }
+    };
+    names.into_iter().filter_map(|name| Some((name.clone(), of_name(name)?))).collect()
 }
 
 fn check(plan: &Plan, global: &Global) -> Result<String, FederationError> {

@@ -85,6 +85,8 @@ pub struct Checkpoint {
     pub best: Weights,
     /// The optimizer's moments.
     pub moments: Weights,
+    /// What a site's gradients are on the average, where a federation asks for it.
+    pub control: Weights,
 }
 
 /// The numbers of a [`Checkpoint`].
@@ -111,7 +113,13 @@ fn file(dir: &Path) -> PathBuf {
 impl Checkpoint {
     /// It as one safetensors file.
     pub fn encode(&self) -> Result<Vec<u8>, TrainingError> {
-        let parts = [("model", &self.model), ("average", &self.average), ("best", &self.best), ("moments", &self.moments)];
+        let parts = [
+            ("model", &self.model),
+            ("average", &self.average),
+            ("best", &self.best),
+            ("moments", &self.moments),
+            ("control", &self.control),
+        ];
         let named = parts.iter().flat_map(|(part, weights)| weights.iter().map(move |(name, tensor)| (format!("{part}/{name}"), tensor)));
         let metadata = serde_json::to_string(&self.progress).map_err(|e| TrainingError::Weights(e.to_string()))?;
         encode(named, &metadata)
@@ -150,6 +158,7 @@ impl Checkpoint {
                 "average" => &mut checkpoint.average,
                 "best" => &mut checkpoint.best,
                 "moments" => &mut checkpoint.moments,
+                "control" => &mut checkpoint.control,
                 _ => return None,
             };
             target.insert(name.to_owned(), tensor);

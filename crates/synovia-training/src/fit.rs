@@ -199,7 +199,8 @@ fn run(
         }
         let moments = optimizer.state().1;
         let (model_now, average_now) = (collect_state(&model), average.weights());
-        let checkpoint = Checkpoint { progress: state.clone(), model: model_now, average: average_now, best, moments };
+        let checkpoint =
+            Checkpoint { progress: state.clone(), model: model_now, average: average_now, best, moments, ..Checkpoint::default() };
         checkpoint.save(job.checkpoints)?;
         best = checkpoint.best;
         progress(Progress::Epoch(&state.history));

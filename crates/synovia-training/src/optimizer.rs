@@ -33,6 +33,15 @@ pub struct AdamW {
     step: u64,
     moments: BTreeMap<String, (Tensor<1>, Tensor<1>)>,
     proximal: Option<Proximal>,
+    control: Option<Control>,
+}
+
+/// What is added to each gradient against the drift of a site (Karimireddy et al. 2020, `SCAFFOLD`), and the sum of the gradients
+/// without it.
+struct Control {
+    shift: BTreeMap<String, Tensor<1>>,
+    sums: BTreeMap<String, Tensor<1>>,
+    steps: u64,
 }
 
 /// What holds the weights near others: `μ/2 · |w − anchor|²` is added to the loss (Li et al. 2020, `FedProx`).
@@ -145,7 +154,7 @@ impl ModuleMapper for Update<'_> {
 impl AdamW {
     /// Without any history.
     pub fn new(settings: AdamWSettings) -> Self {
-        Self { settings, step: 0, moments: BTreeMap::new(), proximal: None }
+        Self { settings, step: 0, moments: BTreeMap::new(), proximal: None, control: None }
     }
 
     /// With a pull of strength `mu` towards `anchor`; the limit on the gradient's norm is that of both together.
@@ -154,6 +163,21 @@ impl AdamW {
         let anchor = anchor.iter().map(|(name, values)| (name.clone(), tensor(values))).collect();
         self.proximal = (mu > 0.0).then_some(Proximal { mu, anchor });
         self
+    }
+
+    /// With `shift` added to each gradient after it was clipped.
+    pub(crate) fn with_control(mut self, shift: &Weights, device: &Device) -> Self {
+        let tensor = |t: &NamedTensor| Tensor::<1>::from_data(TensorData::new(t.values.clone(), [t.values.len()]), device);
+        let shift = shift.iter().map(|(name, values)| (name.clone(), tensor(values))).collect();
+        self.control = Some(Control { shift, sums: BTreeMap::new(), steps: 0 });
+        self
+    }
+
+    /// Means over the steps of the clipped gradients, without the shift of [`AdamW::with_control`]; none without it.
+    pub(crate) fn mean_gradients(&self) -> Weights {
+        let Some(control) = &self.control else { return Weights::new() };
+        let mean = |sum: &Tensor<1>| sum.clone().div_scalar(control.steps.max(1) as f64);
+        control.sums.iter().map(|(name, sum)| (name.clone(), NamedTensor::new(sum.dims().to_vec(), mean(sum)))).collect()
     }
 
     /// One step at learning rate `rate`; returns the module and the gradient's norm before clipping.
@@ -168,7 +192,23 @@ impl AdamW {
             module.visit(&mut Pull { path: Vec::new(), proximal, grads: &mut grads });
         }
         let norm = norm(&grads);
-        let scale = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
+        let mut scale = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
+        if let Some(control) = &mut self.control {
+            control.steps += 1;
+            for (name, grad) in &mut grads {
+                let clipped = grad.clone().mul_scalar(scale);
+                let sum = match control.sums.remove(name) {
+                    Some(sum) => sum + clipped.clone(),
+                    None => clipped.clone(),
+                };
+                control.sums.insert(name.clone(), sum);
+                *grad = match control.shift.get(name) {
+                    Some(shift) => clipped + shift.clone(),
+                    None => clipped,
+                };
+            }
+            scale = 1.0;
+        }
         self.step += 1;
         let mut update = Update { path: Vec::new(), optimizer: self, grads, scale, rate };
         (module.map(&mut update), norm)

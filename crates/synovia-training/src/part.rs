@@ -26,13 +26,16 @@ pub struct Part<'a> {
     pub epochs: Range<usize>,
     /// Strength of a pull towards the weights at the start (`FedProx`); 0 for none.
     pub proximal: f64,
+    /// What is added to each gradient (`SCAFFOLD`); `None` for nothing.
+    pub shift: Option<&'a Weights>,
     /// What noise is drawn from, where `settings` ask for privacy.
     pub noise: Option<&'a NoiseKey>,
 }
 
 /// What a part of a training leaves.
 pub struct PartTrained {
-    /// Where the next part goes on; weights and average are what others may put together with theirs.
+    /// Where the next part goes on; weights and average are what others may put together with theirs. Its `control` are the means of
+    /// the gradients without `shift`.
     pub checkpoint: Checkpoint,
     /// What went into it.
     pub seen: Seen,
@@ -68,8 +71,12 @@ fn run(
     let flex = Device::flex();
     let mut model = apply_state(part.model.init(None, &course.device)?, &start.model)?;
     let optimizer = course.optimizer().with_state(start.progress.steps, &start.moments, &flex);
+    let optimizer = optimizer.with_proximal(part.proximal, &start.model, &flex);
     let mut moving = Moving {
-        optimizer: optimizer.with_proximal(part.proximal, &start.model, &flex),
+        optimizer: match part.shift {
+            Some(shift) => optimizer.with_control(shift, &flex),
+            None => optimizer,
+        },
         average: Average::new(part.settings.ema).with_weights(&start.average, &flex),
         state: start.progress,
     };
@@ -91,6 +98,7 @@ fn run(
         average: moving.average.weights(),
         best: Weights::new(),
         moments: moving.optimizer.state().1,
+        control: moving.optimizer.mean_gradients(),
         progress: moving.state,
     };
     Ok(PartTrained { checkpoint, seen, losses, epsilon: course.epsilon(part.epochs.end) })

@@ -328,7 +328,7 @@ mod tests {
         let start = Checkpoint { model: initial_weights(&model, &statistics, 5)?, ..Checkpoint::default() };
         let uninformed = uninformed_losses(&reader.manifest().tasks, &label_counts(&model, &train));
         let (key, epochs) = (NoiseKey::public(key), 0..settings.epochs);
-        let part = Part { model: &model, settings, uninformed: &uninformed, epochs, proximal: 0.0, noise: Some(&key) };
+        let part = Part { model: &model, settings, uninformed: &uninformed, epochs, proximal: 0.0, shift: None, noise: Some(&key) };
         let trained = train_part(&part, start, &train, &mut |_| ())?;
         Ok((trained.checkpoint.model, trained.epsilon))
     }

@@ -118,6 +118,8 @@ def main(grid: Grid, context: Context) -> None:
     if name == "synovia":
         strategy = BySite(binary, out, layout, **settings)
     elif name in OWN:
+        if not str(config["method"]).startswith(("fedavg", "fedprox")):
+            raise program.ProgramError(f"{name} is a method of its own; leave `method` at fedavg or fedprox, or take strategy=\"synovia\"")
         if str(config["keep"]).split():
             raise program.ProgramError(f"{name} puts whole models together; leave `keep` empty, or take strategy=\"synovia\"")
         more = {"proximal_mu": 0.0} if name == "FedProx" else {}

@@ -106,6 +106,40 @@ fn without_strength_proximal_is_the_mean_and_with_it_sites_stay_near() {
     assert!(moved(&strong) < 0.9 * moved(&average), "{} and {}", moved(&strong), moved(&average));
 }
 
+/// The farthest two numbers of one name are from each other, over those whose name `of` takes.
+fn far(a: &Global, b: &Global, of: fn(&str) -> bool) -> f32 {
+    let numbers = a.weights.iter().filter(|(name, _)| of(name)).flat_map(|(name, t)| t.values.iter().zip(&b.weights[name].values));
+    numbers.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn corrected_gradients_begin_as_they_are_and_then_differ() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let a = cohort(&dir.path().join("a"), Has::ALL);
+    let b = cohort(&dir.path().join("b"), Has { seed: 2, n: 80, record: false, ..Has::ALL });
+    let rounds = |named: &[(&str, &CohortReader)], method| run(&mut sites(named), &terms(3, method), 0.0).1;
+    let parameter = |name: &str| name.ends_with("weight") && !name.starts_with("control/");
+    // One site is what all are: there is nothing to correct, but for rounding.
+    let (one, mean) = (rounds(&[("a", &a)], Method::Scaffold), rounds(&[("a", &a)], Method::FedAvg));
+    assert!(far(&mean[3], &one[3], parameter) < 1e-3, "{}", far(&mean[3], &one[3], parameter));
+    let (two, mean) = (rounds(&[("a", &a), ("b", &b)], Method::Scaffold), rounds(&[("a", &a), ("b", &b)], Method::FedAvg));
+    assert!(far(&mean[1], &two[1], parameter) < 1e-4, "nothing is known before the first round");
+    assert!(far(&mean[2], &two[2], parameter) > 1e-3);
+    // By hand: the mean of the sites' changes, and of a number that one trains that one's.
+    let mut both = sites(&[("a", &a), ("b", &b)]);
+    let (plan, first) = agree(statements(&both, 0.0), &terms(3, Method::Scaffold)).unwrap();
+    let updates: Vec<Update> = both.iter_mut().map(|site| part(site, &plan, &first)).collect();
+    let after = merge(&plan, &first, &updates);
+    let value = |weights: &Weights, name: &str| f64::from(weights[name].values[0]);
+    let (image, record) = ("control/image_projection.weight", "control/record_projection.weight");
+    let expected = f64::midpoint(value(&updates[0].weights, image), value(&updates[1].weights, image));
+    assert!(expected != 0.0 && (value(&after.weights, image) - expected).abs() < 1e-9);
+    assert_eq!(value(&updates[1].weights, record), 0.0, "it has no records");
+    assert_eq!(value(&after.weights, record), value(&updates[0].weights, record));
+    assert!(!after.weights.keys().any(|name| name.starts_with("control/") && name.contains("running")));
+}
+
 #[test]
 fn equal_sites_are_one() {
     let _alone = alone();

@@ -64,7 +64,7 @@ pub struct TermsArgs {
     /// Passes of a site over its examples in a round
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pub local_epochs: usize,
-    /// How weights are put together: fedavg, fedprox:STRENGTH or fedadam:RATE
+    /// How weights are put together: fedavg, fedprox:STRENGTH, fedadam:RATE or scaffold
     #[arg(long, value_name = "METHOD", default_value = "fedavg")]
     pub method: Method,
     /// What stays at each site; may be repeated
