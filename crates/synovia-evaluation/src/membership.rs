@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::{Split, Task, TaskKind};
 
 use crate::comparison::{logit_interval, paired_delong};
-use crate::{Prediction, Variant};
+use crate::{Prediction, Variant, auroc};
 
 /// How well the loss tells examples of the train split from those of the test split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,9 +56,8 @@ pub fn membership(predictions: &[Prediction], tasks: &[Task], level: f64) -> Vec
     let attack = |((k, variant), (scores, members)): ((usize, Variant), (Vec<f64>, Vec<bool>))| {
         // Against a score that says nothing, whose AUROC is one half: the difference has the variance of the one alone.
         let none = vec![0.0; scores.len()];
-        let tested = paired_delong(&scores, &none, &members)?;
-        let auroc = 0.5 + tested.difference;
-        let interval = logit_interval(auroc, tested.standard_error, level);
+        let auroc = auroc(&scores, &members)?;
+        let interval = paired_delong(&scores, &none, &members).and_then(|tested| logit_interval(auroc, tested.standard_error, level));
         let n_members = members.iter().filter(|is| **is).count();
         Some(Membership {
             task: tasks[k].name.clone(),
@@ -110,7 +109,7 @@ mod tests {
         let members = rows(&stage, Split::Train, &[2.0, 0.0], &[&[0.1, 0.1, 0.8], &[0.7, 0.2, 0.1]]);
         let others = rows(&stage, Split::Test, &[1.0, 1.0], &[&[0.3, 0.4, 0.3], &[0.5, 0.2, 0.3]]);
         let found = membership(&[members.clone(), others].concat(), std::slice::from_ref(&stage), 0.95);
-        assert_eq!((found[0].auroc, found[0].n_members), (1.0, 2));
+        assert_eq!((found[0].auroc, found[0].n_members, found[0].low), (1.0, 2, None), "all in order: no spread to tell an interval by");
         assert_eq!(membership(&members, &[stage], 0.95), [], "nobody to tell them from");
     }
 }

@@ -178,12 +178,14 @@ pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig) -> 
     let averaged = name.strip_prefix(AVERAGE);
     let mut parts = averaged.or_else(|| name.strip_prefix(CONTROL)).unwrap_or(name).split('.');
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
-    match (parts.next(), parts.next()) {
+    if name.contains(".standardize.") {
         // The average of a constant is not one to the last bit.
-        (_, Some("standardize")) => averaged.map_or(0, |_| seen.records),
+        return averaged.map_or(0, |_| seen.records);
+    }
+    match (parts.next(), parts.next()) {
         (Some("image" | "image_projection"), _) => seen.images,
         (Some("record" | "record_projection"), _) => seen.records,
-        (Some("fusion"), Some("gates")) => {
+        (Some("fusion"), Some("Gated")) if parts.next() == Some("gates") => {
             // A gate for each modality that the model has, the image's first.
             let modalities = [model.image.map(|_| seen.images), model.record.map(|_| seen.records)];
             let gate = number(parts.next()).and_then(|k| modalities.into_iter().flatten().nth(k));

@@ -210,6 +210,7 @@ fn defaults_are_written_out() {
             record = "table"
             fusion = "gated"
             embedding = 128
+            norm = "batch"
             dropout = 0.1
             modality_dropout = 0.2
 
@@ -281,6 +282,7 @@ fn defaults_are_written_out() {
             record = "table"
             fusion = "gated"
             embedding = 128
+            norm = "batch"
             dropout = 0.1
             modality_dropout = 0.2
 
