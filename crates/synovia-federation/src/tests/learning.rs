@@ -238,11 +238,15 @@ fn what_stays_at_a_site_does_not_travel() {
     let kept = Kept { norms: true, heads: true };
     let (plan, first) = agree(statements(&two, 0.9), &Terms { kept, ..terms(2, Method::FedAvg) }).unwrap();
     let updates: Vec<Update> = two.iter_mut().map(|site| part(site, &plan, &first)).collect();
-    let own = ["heads.0.weight", "record.Table.first_norm.batch.gamma", "record.Table.first_norm.batch.running_var", "average/heads.1.bias"];
+    let own =
+        ["heads.0.weight", "record.Table.first_norm.batch.gamma", "record.Table.first_norm.batch.running_var", "average/heads.1.bias"];
     for name in own {
         assert!(!updates[0].weights.contains_key(name), "{name}");
     }
-    assert!(updates[0].weights.contains_key("record.Table.first.weight") && updates[0].weights.contains_key("average/record.Table.first.weight"));
+    assert!(
+        updates[0].weights.contains_key("record.Table.first.weight")
+            && updates[0].weights.contains_key("average/record.Table.first.weight")
+    );
     let after = merge(&plan, &first, &updates);
     let at = |site: &Site<'_>| validate_round(&plan, site.name, &after, site.state.as_ref(), site.reader).unwrap().weights;
     let (at_a, at_b) = (at(&two[0]), at(&two[1]));
