@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train, Validation};
 use synovia_encoders::FeatureStatistics;
@@ -15,6 +15,7 @@ use synovia_training::{
 
 use super::atomic::{atomic_dir, atomic_file};
 use super::cache::Stage;
+use super::cohort::CohortReport;
 use super::ingest::{read_json, write_json};
 use super::place::Place;
 use super::{StageError, run_stage};
@@ -152,6 +153,7 @@ pub fn training_settings(work: &Work) -> TrainingSettings {
 fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
+    check_labels(&reader, &read_json(&place.path(&work.run, "cohort").join("report.json"))?)?;
     let statistics = fit_statistics(&train)?;
     let training = training_settings(work);
     // The stage's key has the cohort's in it, and the version of this code.
@@ -220,6 +222,26 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
         Ok(())
     })?;
     dir.commit()?;
+    Ok(())
+}
+
+/// That there is something to learn. A site of a federation may have labels of one class alone; a training may not.
+fn check_labels(reader: &CohortReader, report: &CohortReport) -> anyhow::Result<()> {
+    let rows = reader.rows();
+    for (k, task) in reader.manifest().tasks.iter().enumerate() {
+        let mut known = rows.iter().filter(|row| row.split == Split::Train).filter_map(|row| row.labels[k]);
+        let first = known.next();
+        if first.is_none() || known.all(|label| Some(label) == first) {
+            let n = rows.iter().filter(|row| row.labels[k].is_some()).count();
+            let unknown = report.unknown_labels.get(&task.name).into_iter().flatten();
+            let unknown: Vec<String> = unknown.map(|(reason, n)| format!("{n} unknown, {reason}")).collect();
+            bail!(
+                "task `{}`: the train split has labels of no more than one class; check its label in the pipeline ({})",
+                task.name,
+                [vec![format!("{n} of {} examples have one", rows.len())], unknown].concat().join("; ")
+            );
+        }
+    }
     Ok(())
 }
 

@@ -56,7 +56,7 @@ impl Builder<'_> {
             })
             .collect();
         self.leave_out_labels(drafts);
-        self.check_splits(drafts, &division)
+        self.check_splits(&division)
     }
 
     /// Hides the labels of training patients that `labelled` leaves out.
@@ -74,26 +74,12 @@ impl Builder<'_> {
     }
 
     /// That there is something to train on and, where that is not for shares to give, something to measure on.
-    fn check_splits(&self, drafts: &[Draft], division: &Division) -> anyhow::Result<()> {
+    fn check_splits(&self, division: &Division) -> anyhow::Result<()> {
         if let Some(empty) = self.report.sides.iter().find(|side| side.patients == 0).filter(|_| !is_by_ranks(division)) {
             bail!(
                 "the {} split is empty; check `split` in [cohort]: its dates, sites or shares (with few patients, stratify = true meets shares exactly)",
                 empty.name
             );
-        }
-        for (k, task) in self.tasks.iter().enumerate() {
-            let mut known = drafts.iter().filter(|d| d.row.split == Split::Train).filter_map(|d| d.row.labels[k]);
-            let first = known.next();
-            if first.is_none() || known.all(|label| Some(label) == first) {
-                let n = drafts.iter().filter(|draft| draft.row.labels[k].is_some()).count();
-                let unknown = self.report.unknown_labels.get(&task.name).into_iter().flatten();
-                let unknown: Vec<String> = unknown.map(|(reason, n)| format!("{n} unknown, {reason}")).collect();
-                bail!(
-                    "task `{}`: the train split has labels of no more than one class; check its label in the pipeline ({})",
-                    task.name,
-                    [vec![format!("{n} of {} examples have one", drafts.len())], unknown].concat().join("; ")
-                );
-            }
         }
         Ok(())
     }
