@@ -192,22 +192,21 @@ impl AdamW {
             module.visit(&mut Pull { path: Vec::new(), proximal, grads: &mut grads });
         }
         let norm = norm(&grads);
-        let mut scale = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
+        let scale = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
         if let Some(control) = &mut self.control {
             control.steps += 1;
             for (name, grad) in &mut grads {
                 let clipped = grad.clone().mul_scalar(scale);
                 let sum = match control.sums.remove(name) {
-                    Some(sum) => sum + clipped.clone(),
-                    None => clipped.clone(),
-                };
-                control.sums.insert(name.clone(), sum);
-                *grad = match control.shift.get(name) {
-                    Some(shift) => clipped + shift.clone(),
+                    Some(sum) => sum + clipped,
                     None => clipped,
                 };
+                control.sums.insert(name.clone(), sum);
+                if let Some(shift) = control.shift.get(name) {
+                    // It is scaled with the gradient below. Of a shift of 0 no bit changes.
+                    *grad = grad.clone() + shift.clone().div_scalar(scale);
+                }
             }
-            scale = 1.0;
         }
         self.step += 1;
         let mut update = Update { path: Vec::new(), optimizer: self, grads, scale, rate };
