@@ -57,6 +57,7 @@ def main():
     parser.add_argument("--rounds", default="50")
     parser.add_argument("--local-epochs", default="1")
     parser.add_argument("--method", default="fedavg")
+    parser.add_argument("--keep", action="append", default=[], help="what stays at each hospital")
     parser.add_argument("--set", action="append", default=[], help="a setting of the pipeline")
     options = parser.parse_args()
     pipeline = str(HERE / "heart.toml")
@@ -78,8 +79,9 @@ def main():
             site.mkdir(parents=True, exist_ok=True)
             synovia("federate", "state", pipeline, "--run", site, "--site", hospital, "--out", site / "statement.json", *settings, *table)
         terms = ["--rounds", options.rounds, "--local-epochs", options.local_epochs, "--method", options.method, "--least-examples", 10]
-        synovia("federate", "simulate", pipeline, "--run", run, "--runs", run / "sites", "--central", *terms, *settings)
-        report = json.loads((run / "federation/report.json").read_text())
+        terms += [part for what in options.keep for part in ("--keep", what)]
+        synovia("federate", "simulate", pipeline, "--run", run / "all", "--runs", run / "sites", "--central", *terms, *settings)
+        report = json.loads((run / "all/federation/report.json").read_text())
         central, pooled = report["central"]["disease"], report["pooled"]["disease"]
         row = {"seed": seed, "one place": central["alone_accuracy"], "together": pooled["together_accuracy"], "alone": pooled["alone_accuracy"]}
         row["n"] = pooled["n"]

@@ -169,7 +169,12 @@ pub(crate) fn is_model(name: &str) -> bool {
 
 /// Whether a number is no parameter that a gradient trains: running statistics and the features' statistics.
 pub(crate) fn is_buffer(name: &str) -> bool {
-    name.ends_with(".running_mean") || name.ends_with(".running_var") || name.contains(".standardize.")
+    name.ends_with(".running_mean") || name.ends_with(".running_var") || is_statistic(name)
+}
+
+/// Whether a number is of the features' statistics.
+pub(crate) fn is_statistic(name: &str) -> bool {
+    name.contains(".standardize.")
 }
 
 /// How many of the examples that a training went through trained the number of this name: a tower only those that showed its
@@ -178,7 +183,7 @@ pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig) -> 
     let averaged = name.strip_prefix(AVERAGE);
     let mut parts = averaged.or_else(|| name.strip_prefix(CONTROL)).unwrap_or(name).split('.');
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
-    if name.contains(".standardize.") {
+    if is_statistic(name) {
         // The average of a constant is not one to the last bit.
         return averaged.map_or(0, |_| seen.records);
     }

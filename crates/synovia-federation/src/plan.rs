@@ -10,6 +10,7 @@ use synovia_encoders::FeatureStatistics;
 use synovia_fusion::JointModelConfig;
 use synovia_training::{Balance, FeatureMoments, Sampling, TrainingSettings, initial_weights, statistics_of, uninformed_losses};
 
+use crate::message::is_statistic;
 use crate::statement::check_name;
 use crate::{FederationError, Global, Statement};
 
@@ -74,6 +75,9 @@ pub struct Kept {
     pub norms: bool,
     /// The tasks' heads.
     pub heads: bool,
+    /// The statistics by which features are standardised: each site's own.
+    #[serde(default)]
+    pub statistics: bool,
 }
 
 /// What the coordinator sets.
@@ -158,6 +162,7 @@ impl Plan {
     pub(crate) fn keeps(&self, name: &str, is_norm: bool) -> bool {
         (self.kept.norms && is_norm)
             || (self.kept.heads && name.strip_prefix(crate::message::AVERAGE).unwrap_or(name).starts_with("heads."))
+            || (self.kept.statistics && is_statistic(name))
     }
 }
 

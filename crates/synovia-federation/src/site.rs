@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, Train};
 use synovia_fusion::NamedTensor;
-use synovia_training::{Checkpoint, CheckpointProgress, NoiseKey, Part, Progress, TrainingError, Weights, relative, train_part, validate};
+use synovia_training::{
+    Checkpoint, CheckpointProgress, FeatureMoments, NoiseKey, Part, Progress, TrainingError, Weights, initial_weights, relative,
+    statistics_of, train_part, validate,
+};
 
-use crate::message::{AVERAGE, CONTROL, examples_of, is_buffer, norms};
+use crate::message::{AVERAGE, CONTROL, examples_of, is_buffer, is_statistic, norms};
 use crate::{FederationError, Global, Method, Plan, Update};
 
 /// Trains the site's part of the round after `global`. `state` is what the site kept from its last round, by this function;
@@ -34,7 +37,7 @@ pub fn fit_round(
     if global.round >= plan.rounds {
         return Err(FederationError::Finished(plan.rounds));
     }
-    let start = at_site(plan, global, state, &digest);
+    let start = at_site(plan, global, state, &digest, reader).map_err(of_site)?;
     let (of_all, own) = (global.control(), start.control.clone());
     let shift = difference(&of_all, &own);
     let part = Part {
@@ -95,7 +98,13 @@ fn check(plan: &Plan, global: &Global) -> Result<String, FederationError> {
 }
 
 /// The shared weights with what stays at the site, and its optimizer.
-fn at_site(plan: &Plan, global: &Global, state: Option<&Checkpoint>, digest: &str) -> Checkpoint {
+fn at_site(
+    plan: &Plan,
+    global: &Global,
+    state: Option<&Checkpoint>,
+    digest: &str,
+    reader: &CohortReader,
+) -> Result<Checkpoint, TrainingError> {
     let fresh = || Checkpoint { progress: CheckpointProgress { key: digest.to_owned(), ..Default::default() }, ..Default::default() };
     let mut start = state.filter(|state| state.progress.key == digest).cloned().unwrap_or_else(fresh);
     let (mut model, mut average) = (global.model(), global.average());
@@ -112,9 +121,20 @@ fn at_site(plan: &Plan, global: &Global, state: Option<&Checkpoint>, digest: &st
             average.entry(name.clone()).or_insert_with(|| tensor.clone());
         }
     }
+    if plan.kept.statistics && plan.model.record.is_some() && !reader.manifest().features.is_empty() {
+        let statistics = statistics_of(&plan.features, &FeatureMoments::of(&reader.view::<Train>())?);
+        for (name, tensor) in
+            initial_weights(&plan.model, &statistics, plan.training.seed)?.into_iter().filter(|(name, _)| is_statistic(name))
+        {
+            if !average.is_empty() {
+                average.insert(name.clone(), tensor.clone());
+            }
+            model.insert(name, tensor);
+        }
+    }
     start.model = model;
     start.average = average;
-    start
+    Ok(start)
 }
 
 /// Losses over validation examples.
@@ -166,9 +186,9 @@ pub fn validate_round(
 ) -> Result<Validated, FederationError> {
     let settings = plan.training_of(site)?;
     let digest = check(plan, global)?;
-    let here = at_site(plan, global, state, &digest);
+    let of_site = |source: TrainingError| FederationError::Site { site: site.to_owned(), source };
+    let here = at_site(plan, global, state, &digest, reader).map_err(of_site)?;
     let weights = if here.average.is_empty() { here.model } else { here.average };
-    let sums =
-        validate(&plan.model, &weights, &settings, reader).map_err(|source| FederationError::Site { site: site.to_owned(), source })?;
+    let sums = validate(&plan.model, &weights, &settings, reader).map_err(of_site)?;
     Ok(Validated { weights, sums: ValidationSums::new(&sums) })
 }

@@ -229,7 +229,7 @@ fn what_stays_at_a_site_does_not_travel() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (cohort(&dir.path().join("a"), Has::ALL), cohort(&dir.path().join("b"), Has { seed: 2, ..Has::ALL }));
     let mut two = sites(&[("a", &a), ("b", &b)]);
-    let kept = Kept { norms: true, heads: true };
+    let kept = Kept { norms: true, heads: true, statistics: true };
     let (plan, first) = agree(statements(&two, 0.9), &Terms { kept, ..terms(2, Method::FedAvg) }).unwrap();
     let updates: Vec<Update> = two.iter_mut().map(|site| part(site, &plan, &first)).collect();
     let own =
@@ -245,6 +245,8 @@ fn what_stays_at_a_site_does_not_travel() {
     let at = |site: &Site<'_>| validate_round(&plan, site.name, &after, site.state.as_ref(), site.reader).unwrap().weights;
     let (at_a, at_b) = (at(&two[0]), at(&two[1]));
     assert!(at_a["heads.0.weight"] != at_b["heads.0.weight"] && at_a["record.Table.first.weight"] == at_b["record.Table.first.weight"]);
+    let mean = "record.Table.standardize.mean";
+    assert!(at_a[mean] != at_b[mean] && at_a[mean] != first.weights[mean] && !updates[0].weights.contains_key(mean));
     assert!(at_a["record.Table.first_norm.batch.running_mean"] != at_b["record.Table.first_norm.batch.running_mean"]);
     let again = part(&mut two[0], &plan, &after);
     assert_eq!(again.round, 2);

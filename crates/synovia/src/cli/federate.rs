@@ -53,6 +53,8 @@ pub enum Keep {
     Norms,
     /// The tasks' heads
     Heads,
+    /// The means and deviations that features are standardised by
+    Statistics,
 }
 
 /// What the coordinator sets.

@@ -39,7 +39,11 @@ impl TermsArgs {
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             method: self.method,
-            kept: Kept { norms: self.keep.contains(&Keep::Norms), heads: self.keep.contains(&Keep::Heads) },
+            kept: Kept {
+                norms: self.keep.contains(&Keep::Norms),
+                heads: self.keep.contains(&Keep::Heads),
+                statistics: self.keep.contains(&Keep::Statistics),
+            },
             least_examples: self.least_examples,
             least_sites: self.least_sites,
         }
