@@ -306,7 +306,8 @@ mod tests {
             image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
             record: Some(RecordTower::Table { n_features: 3, width: 8, dropout: 0.0 }),
             fusion,
-            embedding: 6,
+            // Wide enough that no draw of weights leaves all of its units at 0.
+            embedding: 32,
             dropout: 0.0,
             norm: NormKind::Batch,
             heads: vec![Head { task: "a".into(), n_logits: 1 }, Head { task: "b".into(), n_logits: 4 }],
