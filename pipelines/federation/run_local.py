@@ -95,7 +95,7 @@ def process(command, environment, log):
             child.wait()
 
 
-def kill_in_round(child, out, again):
+def kill_in_round(child, out, again, over):
     """Kills a SuperNode when the first round is over, with the training that it has begun, and starts it again."""
     rounds = out / "rounds.jsonl"
     while not rounds.is_file() or not rounds.read_text().strip():
@@ -109,12 +109,8 @@ def kill_in_round(child, out, again):
     (out / "killed.json").write_text(json.dumps({"processes": 1 + len(children), "rounds_before": len(rounds.read_text().splitlines())}))
     child.wait()
     # The SuperLink takes it for alive until its heartbeat is missed twice, and until then lets no other in by its key.
-    while True:
-        child = again()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(8)
-            continue
-        return
+    while not over.is_set():
+        again().wait()
 
 
 def is_below(pid, ancestor):
@@ -177,6 +173,7 @@ def main():
         link.append("--disable-runtime-dependency-installation")
         child = running.enter_context(process(link, environment, out / "superlink.log"))
         wait_until_open(port, child, out / "superlink.log")
+        over = threading.Event()
         for site in sites:
             keys = []
             if options.tls:
@@ -190,13 +187,14 @@ def main():
             child = running.enter_context(process(node, environment, out / f"{site.name}.log"))
             if site.name == options.kill:
                 again = lambda node=node, name=site.name: running.enter_context(process(node, environment, out / f"{name}-again.log"))
-                threading.Thread(target=kill_in_round, args=(child, out, again), daemon=True).start()
+                threading.Thread(target=kill_in_round, args=(child, out, again, over), daemon=True).start()
         if options.stranger:
             node_key(folder / "stranger")
             node = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()), *safe_node]
             node += ["--auth-supernode-private-key", str(folder / "stranger"), "--node-config", f'site="{sites[0].name}"']
             running.enter_context(process(node, environment, out / "stranger.log"))
 
+        running.callback(over.set)
         settings = [f'out="{out}"', f"sites={len(sites)}", f"rounds={options.rounds}", f'synovia="{binary}"', *options.set]
         run = [str(BIN / "flwr"), "run", str(APP), "here", "--stream", "--run-config", " ".join(settings)]
         (out / "result.json").unlink(missing_ok=True)
