@@ -56,7 +56,7 @@ serve PIPELINE *ARGS: (export PIPELINE)
 
 # Triton's and KServe's clients in an environment of their own, for the tests of serving
 serving-clients:
-    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy
+    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy || { rm -rf .triton; exit 1; }
 
 # Requests per second of MODELS served here and by PEERS/serve_fastapi.py, in turn; PYTHON has what the peer asks for
 serving-throughput PEERS PYTHON *MODELS: onnxruntime
@@ -120,11 +120,15 @@ evaluation-coverage *ARGS:
 
 # Ray in an environment of its own, for the test of shards on it (`pipelines/scale/ray_cohort.py`)
 ray:
-    python3 -m venv .ray/venv && .ray/venv/bin/pip install --quiet ray==2.60.0
+    python3 -m venv .ray/venv && .ray/venv/bin/pip install --quiet ray==2.60.0 || { rm -rf .ray; exit 1; }
 
 # Flower in an environment of its own, for `just federation` and the test of the app on it (`pipelines/federation`)
 flower:
-    python3 -m venv .flower/venv && .flower/venv/bin/pip install --quiet flwr==1.41.0 safetensors==0.6.2
+    python3 -m venv .flower/venv && .flower/venv/bin/pip install --quiet flwr==1.41.0 safetensors==0.6.2 || { rm -rf .flower; exit 1; }
+
+# Heart disease at four hospitals (the folder has the `processed.*.data` files of UCI and `split.csv`), five seeds, against published figures
+heart FOLDER *ARGS: build
+    python3 pipelines/heart/study.py {{FOLDER}} {{ARGS}}
 
 # Three hospitals on this machine: simulated in one process, then through a real SuperLink and SuperNodes with TLS, to the same weights
 federation: build flower
