@@ -189,15 +189,20 @@ fn privacy_is_accounted_for() {
     assert_eq!(run("federate account --sampling 2 --noise 1 --steps 1 --delta 1e-5").status.code(), Some(2));
 }
 
-/// A real SuperLink and real SuperNodes: made by `just flower`, in an environment of their own.
-#[test]
-fn through_flower_it_is_the_simulation() {
+/// Flower's Python, and a folder to work in.
+fn with_flower() -> Option<(PathBuf, tempfile::TempDir)> {
     let python = root().join(".flower/venv/bin/python");
     if !python.is_file() {
         skipped("no Flower in .flower/venv; run `just flower` first");
-        return;
+        return None;
     }
-    let dir = tempfile::tempdir().unwrap();
+    Some((python, tempfile::tempdir().unwrap()))
+}
+
+/// A real SuperLink and real SuperNodes: made by `just flower`, in an environment of their own.
+#[test]
+fn through_flower_it_is_the_simulation() {
+    let Some((python, dir)) = with_flower() else { return };
     let data = simulate(dir.path(), 200, "--missing-image 0.1 --missing-record 0.1");
     let to = dir.path().join("run");
     succeed(&federation(&data, &to, "--sites 3 --rounds 2"));
@@ -229,12 +234,7 @@ fn flower(python: &Path, sites: &Path, out: &Path, rounds: usize, more: &[&str])
 /// A site that is killed in mid-round, and a node that nobody registered.
 #[test]
 fn flower_goes_on_without_the_dead_and_without_strangers() {
-    let python = root().join(".flower/venv/bin/python");
-    if !python.is_file() {
-        skipped("no Flower in .flower/venv; run `just flower` first");
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
+    let Some((python, dir)) = with_flower() else { return };
     let data = simulate(dir.path(), 200, "--missing-image 0.1 --missing-record 0.1");
     let to = dir.path().join("run");
     succeed(&federation(&data, &to, "--sites 3 --rounds 1"));
@@ -252,4 +252,22 @@ fn flower_goes_on_without_the_dead_and_without_strangers() {
     assert_eq!(stated.count(), 3);
     let said = std::fs::read_to_string(out.join("stranger.log")).unwrap();
     assert!(said.contains("Failed to activate SuperNode"), "{said}");
+}
+
+/// Flower's own strategy with its modifiers: without noise a round moves the model by no more than the clip.
+#[test]
+fn flower_s_privacy_around_its_own_strategy() {
+    let Some((python, dir)) = with_flower() else { return };
+    let data = simulate(dir.path(), 150, "");
+    let to = dir.path().join("run");
+    succeed(&federation(&data, &to, "--sites 2 --rounds 1 --set training.ema=0 --set model.norm=group --set model.image=none"));
+    let sites = to.join("federation/sites");
+    for dp in ["server", "client"] {
+        let (out, dp) = (dir.path().join(dp), format!("dp=\"{dp}\""));
+        flower(&python, &sites, &out, 1, &["--set", &dp, "--set", "clip=0.01", "--set", "noise=0.0", "--set", "strategy=\"FedAvg\""]);
+        let [before, after] = [0, 1].map(|round| numbers(&out.join(format!("round-{round:05}.safetensors"))));
+        assert_eq!(before.len(), after.len());
+        let far = before.iter().zip(&after).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        assert!(far > 0.001 && far <= 0.01 * 1.001, "{dp}: {far}");
+    }
 }

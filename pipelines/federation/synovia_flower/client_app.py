@@ -11,10 +11,20 @@ from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import fixedclipping_mod
+from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
 
 from synovia_flower import program
 
-app = ClientApp()
+
+
+def clipped(message, context, call_next):
+    """Clips what the site sends, where the coordinator asks for it (`dp="client"`)."""
+    asked = message.metadata.message_type.startswith("train") and KEY_CLIPPING_NORM in message.content["config"]
+    return fixedclipping_mod(message, context, call_next) if asked else call_next(message, context)
+
+
+app = ClientApp(mods=[clipped])
 
 
 def setting(context, name, default=None):
@@ -54,7 +64,8 @@ def train(message: Message, context: Context) -> Message:
         site = ["--run", setting(context, "run"), "--site", setting(context, "site")]
         out = Path(folder) / "update.safetensors"
         program.run(binary(context), "federate", "fit", *site, *files, "--out", out)
-        arrays, layout, header = program.read(out)
+        apart = program.CONSTANTS in json.loads(message.content["config"]["layout"])
+        arrays, layout, header = program.read(out, apart)
     metrics = {"num-examples": max(header["examples"].values())}
     # A private training tells no losses, which have no noise, but what it has spent.
     if header["losses"]:

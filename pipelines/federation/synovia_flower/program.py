@@ -13,6 +13,8 @@ KEY = "synovia"
 # What the names of the moving average's numbers begin with.
 AVERAGE = "average/"
 ROWS = [("model", ""), ("average", AVERAGE)]
+# What the names of the features' statistics hold, and where a layout has them.
+STATISTICS, CONSTANTS = ".standardize.", "constants"
 
 
 class ProgramError(RuntimeError):
@@ -27,16 +29,20 @@ def run(binary, *arguments):
     return done.stdout.strip()
 
 
-def read(path):
+def read(path, apart=False):
     """A file's numbers as one long row (`model`), with those of the moving average where it has one (`average`); for each row the
     names and shapes that it is made of; and the file's line of JSON.
 
-    Flower carries each array by itself: a hundred small ones would take a hundred requests.
+    Flower carries each array by itself: a hundred small ones would take a hundred requests. With `apart` the statistics of the features,
+    which nobody trains and which noise must not reach, are in the layout and not in the row.
     """
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         header = json.loads(file.metadata()[KEY])
     layout, arrays = {}, {}
+    if apart:
+        layout[CONSTANTS] = [[name, list(t.shape), t.ravel().tolist()] for name, t in tensors.items() if STATISTICS in name]
+        tensors = {name: tensor for name, tensor in tensors.items() if STATISTICS not in name}
     for row, prefix in ROWS:
         names = [name for name in tensors if name.startswith(AVERAGE) == (prefix == AVERAGE)]
         if names:
@@ -47,7 +53,7 @@ def read(path):
 
 def write(path, arrays, layout, header):
     """What `read` gave, as a file. An average whose layout nobody says has that of the model."""
-    tensors = {}
+    tensors = {name: numpy.array(values, numpy.float32).reshape(shape) for name, shape, values in layout.get(CONSTANTS, [])}
     for row, prefix in ROWS:
         if row not in arrays:
             continue

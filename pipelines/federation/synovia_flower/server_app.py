@@ -100,6 +100,16 @@ def agree(grid, config, binary, out):
     return (out / "plan.json").read_text(), agreed["plan"]
 
 
+def private(strategy, dp, config, plan):
+    """Flower's modifiers around a strategy: sites' updates are clipped, here or at the sites, and their mean has noise."""
+    wrappers = {"server": flower.DifferentialPrivacyServerSideFixedClipping, "client": flower.DifferentialPrivacyClientSideFixedClipping}
+    if dp not in wrappers:
+        raise program.ProgramError(f"dp is {dp!r}; it is \"\", \"server\" or \"client\"")
+    if plan["training"]["ema"] > 0.0 or plan["model"]["norm"] != "group":
+        raise program.ProgramError("noise would spoil moving averages and running statistics; set training.ema = 0 and model.norm = \"group\"")
+    return wrappers[dp](strategy, float(config["noise"]), float(config["clip"]), int(config["sites"]))
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
@@ -111,10 +121,13 @@ def main(grid: Grid, context: Context) -> None:
     (out / "rounds.jsonl").write_text("")
     binary = str(config["synovia"])
     plan, digest = agree(grid, config, binary, out)
-    arrays, layout, _ = program.read(weights_path(out, 0))
+    dp = str(config["dp"])
+    arrays, layout, _ = program.read(weights_path(out, 0), apart=bool(dp))
     # A round goes on with those who are there: a site may be away.
     settings = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
     name = str(config["strategy"])
+    if dp and name not in OWN:
+        raise program.ProgramError(f"dp is put around one of Flower's own strategies: {', '.join(OWN)}")
     if name == "synovia":
         strategy = BySite(binary, out, layout, **settings)
     elif name in OWN:
@@ -124,6 +137,8 @@ def main(grid: Grid, context: Context) -> None:
             raise program.ProgramError(f"{name} puts whole models together; leave `keep` empty, or take strategy=\"synovia\"")
         more = {"proximal_mu": 0.0} if name == "FedProx" else {}
         strategy = getattr(flower, name)(**settings, **more)
+        if dp:
+            strategy = private(strategy, dp, config, json.loads(plan))
     else:
         raise program.ProgramError(f"no strategy {name}; there are: synovia, {', '.join(OWN)}")
     losses = {}
