@@ -73,8 +73,8 @@ pub use ranking::{
 };
 pub use regression::{Regression, regression};
 pub use report::{
-    Curve, Epoch, FeatureRow, Flow, FlowStep, LabelCounts, OnnxCheck, OnnxRun, Report, SplitSummary, TemperatureRow, model_card,
-    report_html,
+    Contribution, Curve, Epoch, FeatureRow, FederationReport, Flow, FlowStep, LabelCounts, OnnxCheck, OnnxRun, Report, SiteGain,
+    SplitSummary, TemperatureRow, federation_html, model_card, report_html,
 };
 pub use subgroup::{Attribute, Subgroup, add_subgroups};
 pub use survival::{

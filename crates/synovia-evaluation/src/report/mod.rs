@@ -10,6 +10,7 @@ mod chart;
 mod checklist;
 mod cohort;
 mod consort;
+mod federation;
 mod html;
 mod more;
 mod run;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use synovia_cohort::{ExampleRow, FeatureSpec, FlowCounts, Refused, Split, Task, TaskKind};
 
 pub use card::model_card;
+pub use federation::{Contribution, FederationReport, SiteGain, federation_html};
 
 use crate::{ClassCount, Metrics, Prediction, Temperature, Variant};
 use html::{escape, number};
@@ -283,9 +285,15 @@ pub fn report_html(report: &Report) -> String {
     add("tripod", "TRIPOD+AI", checklist::section(report));
     add("methods", "Methods", run::methods(report));
     add("reproduce", "Reproduce", run::reproduce(report));
-    sections.retain(|section| !section.body.is_empty());
+    page("Joint model report", report.name, &lead(report), &task::summary(report), sections)
+}
 
-    let name = escape(report.name);
+/// A page by itself: nothing is loaded from anywhere.
+///
+/// - lead, summary: already in HTML
+fn page(kind: &str, name: &str, lead: &str, summary: &str, mut sections: Vec<Section>) -> String {
+    sections.retain(|section| !section.body.is_empty());
+    let (kind, name) = (escape(kind), escape(name));
     let contents: String = sections.iter().map(|s| format!("<li><a href=\"#{}\">{}</a></li>", s.id, escape(&s.name))).collect();
     let bodies: String = sections
         .iter()
@@ -303,14 +311,13 @@ pub fn report_html(report: &Report) -> String {
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><meta name=\"generator\" content=\"synovia {version}\">\
-         <title>{name}: joint model report</title>\n<style>{style}</style></head>\n<body>\
-         <header><p class=\"kicker\">Joint model report</p><h1>{name}</h1><p class=\"lead\">{lead}</p></header>\n\
+         <title>{name}: {title}</title>\n<style>{style}</style></head>\n<body>\
+         <header><p class=\"kicker\">{kind}</p><h1>{name}</h1><p class=\"lead\">{lead}</p></header>\n\
          <nav aria-label=\"Sections\"><ul>{contents}</ul></nav>\n<main>{summary}{bodies}</main>\n\
          <footer>Written by synovia {version}. For research; not a medical device.</footer></body></html>\n",
         version = env!("CARGO_PKG_VERSION"),
         style = include_str!("style.css"),
-        lead = lead(report),
-        summary = task::summary(report),
+        title = kind.to_lowercase(),
     )
 }
 

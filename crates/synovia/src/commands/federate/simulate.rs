@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use synovia_cohort::{CohortReader, CohortWriter, ExampleId, ExampleRow, Geometry, Manifest};
+use synovia_evaluation::{Contribution, FederationReport, SiteGain, federation_html};
 use synovia_federation::{Method, Partition, Statement, Terms, partition};
 
 use super::gain::{Gain, Scored, gain};
@@ -15,7 +16,7 @@ use super::site::{Site, prepare, statement};
 use crate::cli::federate::SimulateArgs;
 use crate::commands::{Context, Work};
 use crate::failure::print;
-use crate::stages::atomic::{atomic_dir, remove};
+use crate::stages::atomic::{atomic_dir, atomic_file, remove};
 use crate::stages::attributes::add_attributes;
 use crate::stages::cache::Stage;
 use crate::stages::ingest::write_json;
@@ -64,7 +65,7 @@ struct Report {
     central: BTreeMap<String, Gain>,
 }
 
-/// Runs it, writes `RUN/federation/report.json` and prints a table.
+/// Runs it, writes `RUN/federation/report.json` and `report.html`, and prints a table.
 pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     let work = Work::open(&args.pipeline, context)?;
@@ -121,8 +122,11 @@ pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
         central,
     };
     write_json(&root.join("report.json"), &report)?;
+    let page = root.join("report.html");
+    let html = federation_html(&page_of(&work.pipeline.name, &report, &together));
+    atomic_file(&page, |out| -> anyhow::Result<()> { out.write_all(html.as_bytes()).with_context(|| page.display().to_string()) })?;
     print_table(&report)?;
-    print(root.join("report.json").display())
+    print(page.display())
 }
 
 /// The run folders in a folder, by name: those with a cohort.
@@ -238,6 +242,55 @@ fn write_rows(rows: &[(&CohortReader, &ExampleRow)], dir: &Path) -> anyhow::Resu
         written.push(here);
     }
     Ok(writer.finish(&written)?)
+}
+
+/// What the page tells.
+fn page_of(name: &str, report: &Report, together: &Federated) -> FederationReport {
+    let gains = |site: &str, tasks: &BTreeMap<String, Gain>| -> Vec<SiteGain> {
+        let of = |(task, gain): (&String, &Gain)| SiteGain {
+            site: site.to_owned(),
+            task: task.clone(),
+            n: gain.n,
+            alone: gain.alone,
+            together: gain.together,
+            gain: gain.gain.zip(gain.low.zip(gain.high)).map(|(gain, (low, high))| (gain, low, high)),
+        };
+        tasks.iter().map(of).collect()
+    };
+    let reports = || together.rounds.iter().flat_map(|round| &round.report.sites);
+    let all: u64 = reports().map(|site| site.examples).sum();
+    let contribution = |line: &SiteLine| {
+        let own: Vec<_> = reports().filter(|site| site.site == line.site).collect();
+        let norms = || own.iter().map(|site| site.norm_over_median);
+        Contribution {
+            site: line.site.clone(),
+            n_train: line.n_train,
+            has: (line.image, line.record),
+            rounds: own.len(),
+            share: own.iter().map(|site| site.examples).sum::<u64>() as f64 / all.max(1) as f64,
+            norm: (norms().sum::<f64>() / own.len().max(1) as f64, norms().fold(0.0, f64::max)),
+            bytes: own.iter().map(|site| site.bytes).sum(),
+            epsilon: own.last().and_then(|site| site.epsilon),
+        }
+    };
+    let refused = together.rounds.iter().flat_map(|round| {
+        let line = |refusal: &synovia_federation::Refusal| format!("round {}: {}", round.report.round, refusal.reason);
+        round.report.refused.iter().map(line).collect::<Vec<_>>()
+    });
+    FederationReport {
+        name: name.to_owned(),
+        partition: report.partition.clone(),
+        method: report.method.clone(),
+        best_round: report.best_round,
+        hash: report.hash.clone(),
+        bytes: report.bytes,
+        validation_losses: report.validation_losses.clone(),
+        sites: report.sites.iter().flat_map(|line| gains(&line.site, &line.tasks)).collect(),
+        pooled: gains("all sites", &report.pooled),
+        central: gains("all sites", &report.central),
+        contributions: report.sites.iter().map(contribution).collect(),
+        refused: refused.collect(),
+    }
 }
 
 fn print_table(report: &Report) -> anyhow::Result<()> {
