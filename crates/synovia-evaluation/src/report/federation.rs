@@ -143,7 +143,7 @@ fn gains(gains: &[SiteGain], other: &str, caption: &str) -> String {
     };
     let rows: String = gains.iter().map(row).collect();
     let other = format!("#{other}");
-    let names = ["site", "task", "#test examples", other.as_str(), "#together", "#gain (95 %)", ""];
+    let names = ["site", "task", "#test examples", other.as_str(), "#together", "#gain (95 %)", "drawn"];
     table(&format!("{caption}; whiskers from −{reach:.2} to +{reach:.2}"), &heads(&names), &rows)
 }
 
