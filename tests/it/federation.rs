@@ -181,6 +181,37 @@ fn a_round_by_hand_and_what_goes_wrong_in_it() {
 }
 
 #[test]
+fn a_round_is_trained_privately_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulate(dir.path(), 150, "");
+    let to = dir.path().join("run");
+    let private = "--set training.privacy.noise=5 --set model.norm=group --set model.image=none --set training.ema=0";
+    succeed(&federation(&data, &to, &format!("--sites 2 --rounds 1 {private}")));
+    let rounds = json(&only(&to.join("federation/together")).join("rounds.json"));
+    let epsilon = rounds[0]["sites"][0]["epsilon"].as_f64().unwrap();
+    assert!(epsilon > 0.0 && epsilon < 5.0 && rounds[0]["sites"][0]["losses"] == serde_json::json!([]), "{rounds}");
+    let page = std::fs::read_to_string(to.join("federation/report.html")).unwrap();
+    assert!(page.contains("ε spent") && page.contains("Each site"));
+    let site = to.join("federation/sites/site-1");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let stated = [1, 2].map(|k| to.join(format!("federation/sites/site-{k}/statement.json")).display().to_string()).join(" ");
+    succeed(&format!("federate agree {stated} --rounds 1 --out {}", at("f")));
+    let fit = |weights: &str, out: &str| {
+        let (plan, weights, out) = (at("f/plan.json"), at(weights), at(out));
+        run(&format!("federate fit --quiet --run {} --site site-1 --plan {plan} --weights {weights} --out {out}", site.display()))
+    };
+    assert!(fit("f/weights.safetensors", "a").status.success() && fit("f/weights.safetensors", "b").status.success());
+    assert_eq!(std::fs::read(at("a")).unwrap(), std::fs::read(at("b")).unwrap(), "the same noise again");
+    let mut other = std::fs::read(at("f/weights.safetensors")).unwrap();
+    let last = other.len() - 4;
+    other[last] ^= 1;
+    std::fs::write(at("other"), other).unwrap();
+    let refused = fit("other", "c");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("was trained privately already"), "{said}");
+}
+
+#[test]
 fn privacy_is_accounted_for() {
     let said = succeed("federate account --sampling 0.01 --noise 1 --steps 1000 --delta 1e-5");
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();

@@ -10,7 +10,7 @@ use synovia_training::{
     statistics_of, train_part, validate,
 };
 
-use crate::message::{AVERAGE, CONTROL, examples_of, is_buffer, is_statistic, norms};
+use crate::message::{AVERAGE, CONTROL, examples_of, is_buffer, is_statistic, norms, weights_hash};
 use crate::{FederationError, Global, Method, Plan, Update};
 
 /// Trains the site's part of the round after `global`. `state` is what the site kept from its last round, by this function;
@@ -40,6 +40,8 @@ pub fn fit_round(
     let start = at_site(plan, global, state, &digest, reader).map_err(of_site)?;
     let (of_all, own) = (global.control(), start.control.clone());
     let shift = difference(&of_all, &own);
+    // From other weights the gradients are others, and so must the noise be.
+    let noise = noise.map(|noise| noise.of(&format!("{} {}", global.round, weights_hash(&start.model))));
     let part = Part {
         model: &plan.model,
         settings: &settings,
@@ -47,7 +49,7 @@ pub fn fit_round(
         epochs: global.round * plan.local_epochs..(global.round + 1) * plan.local_epochs,
         proximal: plan.method.proximal(),
         shift: (plan.method == Method::Scaffold).then_some(&shift),
-        noise,
+        noise: noise.as_ref(),
     };
     let trained = train_part(&part, start, &reader.view::<Train>(), progress).map_err(of_site)?;
     let checkpoint = trained.checkpoint;

@@ -133,7 +133,10 @@ fn run(
     // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
     let tasks = &train.manifest().tasks;
     let uninformed = uninformed_losses(tasks, &label_counts(job.model, train));
-    let course = Course::new(job.model, settings, uninformed, train, job.noise)?;
+    let key = key(job);
+    // A key that was left by a training with other settings or data gives other noise here.
+    let noise = job.noise.map(|noise| noise.of(&key));
+    let course = Course::new(job.model, settings, uninformed, train, noise.as_ref())?;
     let validation_rows = usable(validation, course.presence, false);
     if validation_rows.is_empty() {
         return Err(TrainingError::EmptySplit("validation"));
@@ -144,7 +147,7 @@ fn run(
     let mut moving = Moving {
         optimizer: course.optimizer(),
         average: Average::new(settings.ema),
-        state: CheckpointProgress { key: key(job), ..Default::default() },
+        state: CheckpointProgress { key, ..Default::default() },
     };
     let mut best = Weights::new();
     std::fs::create_dir_all(job.checkpoints).map_err(|source| TrainingError::Io { path: job.checkpoints.to_owned(), source })?;

@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use synovia_cohort::ExampleRow;
 use synovia_encoders::NormKind;
 use synovia_fusion::{JointModel, JointModelConfig};
@@ -78,6 +79,13 @@ impl NoiseKey {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         Self(key)
+    }
+
+    /// The key for one purpose, such as a training from these weights: the same for the same words. Noise that is drawn twice must be
+    /// on the same numbers, or the difference of the two would have none.
+    #[must_use]
+    pub fn of(&self, purpose: &str) -> Self {
+        Self(Sha256::new().chain_update(self.0).chain_update(purpose).finalize().into())
     }
 
     /// Random numbers of one step.
@@ -399,6 +407,8 @@ mod tests {
         let n = reader.rows().iter().filter(|row| row.split == Split::Train).count();
         let steps = 2 * ((n + 5) / 10) as u64;
         assert_eq!(epsilon, crate::accountant::epsilon(10.0 / n as f64, 1.0, steps, 1e-5));
+        let key = NoiseKey::public(1);
+        assert!(key.of("a").0 == key.of("a").0 && key.of("a").0 != key.of("b").0 && key.of("a").0 != NoiseKey::public(2).of("a").0);
         let path = dir.path().join("keys/noise.key");
         let (made, again) = (NoiseKey::open(&path).unwrap(), NoiseKey::open(&path).unwrap());
         assert_eq!(made.0, again.0);

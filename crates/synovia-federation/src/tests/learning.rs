@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use synovia_cohort::{CohortReader, Train, Validation};
-use synovia_training::{Checkpoint, Fit, NoiseKey, Weights, fit, fit_statistics};
+use synovia_encoders::NormKind;
+use synovia_fusion::JointModelConfig;
+use synovia_training::{Checkpoint, Fit, NoiseKey, Privacy, Weights, fit, fit_statistics};
 
 use super::{Has, alone, cohort, model, terms, training};
 use crate::{
@@ -132,6 +134,29 @@ fn corrected_gradients_begin_as_they_are_and_then_differ() {
     assert_eq!(value(&updates[1].weights, record), 0.0, "it has no records");
     assert_eq!(value(&after.weights, record), value(&updates[0].weights, record));
     assert!(!after.weights.keys().any(|name| name.starts_with("control/") && name.contains("running")));
+}
+
+#[test]
+fn noise_is_the_same_for_the_same_weights_only() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), Has { image: false, ..Has::ALL });
+    let privacy = Some(Privacy { noise: 100.0, clip: 0.1, delta: 1e-5 });
+    let private = synovia_training::TrainingSettings { privacy, clip: 1e9, ..training(0.0) };
+    let stated = Statement::of("a", &JointModelConfig { norm: NormKind::Group, ..model() }, &private, &reader).unwrap();
+    let (plan, first) = agree(vec![stated], &terms(2, Method::FedAvg)).unwrap();
+    let key = NoiseKey::public(1);
+    let round = |global: &Global| fit_round(&plan, "a", global, None, &reader, Some(&key), &mut |_| ()).unwrap();
+    let (update, kept) = round(&first);
+    assert_eq!(update, round(&first).0, "a round that was lost is done again");
+    assert!(update.losses.is_empty() && update.epsilon.is_some());
+    // Who asks for the same round from weights that are hardly others gets other noise, and can't subtract it.
+    let mut other = first.clone();
+    other.weights.get_mut("heads.0.bias").unwrap().values[0] += 1e-6;
+    let moments = |kept: &Checkpoint| kept.moments["mean.heads.1.weight"].values.clone();
+    let (ours, theirs) = (moments(&kept), moments(&round(&other).1));
+    let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far > 0.1 * ours.iter().map(|x| x.abs()).fold(0.0, f32::max), "{far}");
 }
 
 #[test]

@@ -82,6 +82,9 @@ impl Site {
         let mut steps = 0;
         let key = self.kept(&digest).join("noise.key");
         let noise = plan.training.privacy.map(|_| NoiseKey::open(&key)).transpose()?;
+        if noise.is_some() {
+            self.spend_once(&digest, global)?;
+        }
         let (update, kept) = fit_round(plan, &self.name, global, state.as_ref(), &self.reader, noise.as_ref(), &mut |told| {
             if let Told::Step { epoch, loss, examples_per_s, .. } = told {
                 steps += 1;
@@ -102,6 +105,22 @@ impl Site {
             std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
         }
         Ok(Update::encode(&update)?)
+    }
+
+    /// Refuses to train a round from other weights than before: ε is counted for one training of each round.
+    fn spend_once(&self, digest: &str, global: &Global) -> anyhow::Result<()> {
+        let path = self.kept(digest).join("trained.json");
+        let mut trained: BTreeMap<usize, String> = if path.exists() { read_json(&path)? } else { BTreeMap::new() };
+        let hash = global.hash();
+        let before = trained.entry(global.round + 1).or_insert_with(|| hash.clone());
+        if *before != hash {
+            bail!(
+                "round {} was trained privately already, from other weights ({}); once more would spend more of the patients' privacy than is counted",
+                global.round + 1,
+                &before[..before.len().min(16)]
+            );
+        }
+        write_json(&path, &trained)
     }
 
     /// The shared weights at the site, on its validation split.
