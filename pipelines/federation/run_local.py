@@ -12,6 +12,7 @@ import datetime
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -96,21 +97,56 @@ def process(command, environment, log):
 
 
 def kill_in_round(child, out, again, over):
-    """Kills a SuperNode when the first round is over, with the training that it has begun, and starts it again."""
+    """Kills a SuperNode while it trains for the second round, with the training, and starts it again."""
     rounds = out / "rounds.jsonl"
     while not rounds.is_file() or not rounds.read_text().strip():
         time.sleep(0.02)
-    time.sleep(0.5)
-    # What it runs is not always in its group.
-    children = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_below(int(pid), child.pid)]
-    for pid in [child.pid, *children]:
+    while not (training := [pid for pid in below(child.pid) if is_training(pid)]):
+        if over.wait(0.005):
+            return
+    # Held where it is, it can't send what it made before the SuperNode is gone.
+    for pid in training:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    (out / "killed.json").write_text(json.dumps({"processes": 1 + len(children), "rounds_before": len(rounds.read_text().splitlines())}))
-    child.wait()
+            os.kill(pid, signal.SIGSTOP)
+    done = len(rounds.read_text().splitlines())
+    (out / "killed.json").write_text(json.dumps({"processes": kill_all(child), "rounds_before": done}))
     # The SuperLink takes it for alive until its heartbeat is missed twice, and until then lets no other in by its key.
     while not over.is_set():
         again().wait()
+
+
+def kill_link(child, out):
+    """Kills the SuperLink, and the coordinator's app with it, when two rounds are over."""
+    losses = out / "losses.jsonl"
+    while not losses.is_file() or len(losses.read_text().splitlines()) < 2:
+        if child.poll() is not None:
+            return
+        time.sleep(0.02)
+    kill_all(child)
+    shutil.copy(losses, out / "losses-before.jsonl")
+
+
+def kill_all(child):
+    """Ends a process and all that it started at once; how many. What it runs is not always in its group."""
+    killed = [child.pid, *below(child.pid)]
+    for pid in killed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    child.wait()
+    return len(killed)
+
+
+def below(ancestor):
+    """The processes that it started, or that they did."""
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_below(int(pid), ancestor)]
+
+
+def is_training(pid):
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return words[1:3] == [b"federate", b"fit"]
 
 
 def is_below(pid, ancestor):
@@ -146,8 +182,10 @@ def main():
     parser.add_argument("--synovia", default=os.environ.get("SYNOVIA", "target/release/synovia"), help="the program")
     parser.add_argument("--set", action="append", default=[], help="another of the app's settings, such as method=\"fedprox:0.01\"")
     parser.add_argument("--tls", action="store_true", help="TLS, and SuperNodes that prove who they are")
+    parser.add_argument("--sealed", action="store_true", help="sites that give their weights under masks only; the run needs secure=true")
     parser.add_argument("--stranger", action="store_true", help="a SuperNode more, with a key that nobody registered; needs --tls")
     parser.add_argument("--kill", metavar="SITE", help="kill this site's SuperNode, and all that it started, in the second round, and start it again")
+    parser.add_argument("--kill-link", action="store_true", help="kill the SuperLink after two rounds, start it again, and run the app once more")
     options = parser.parse_args()
     sites = sorted(path for path in options.sites.resolve().iterdir() if (path / "statement.json").is_file())
     binary, out = Path(options.synovia).resolve(), options.out.resolve()
@@ -171,8 +209,16 @@ def main():
 
         link = [str(BIN / "flower-superlink"), "--host", "127.0.0.1", "--port", str(port), *safe_link]
         link.append("--disable-runtime-dependency-installation")
-        child = running.enter_context(process(link, environment, out / "superlink.log"))
-        wait_until_open(port, child, out / "superlink.log")
+        if options.kill_link:
+            # Whom it knows, it knows after a restart.
+            link += ["--database", str(folder / "superlink.db")]
+
+        def start_link(log):
+            child = running.enter_context(process(link, environment, log))
+            wait_until_open(port, child, log)
+            return child
+
+        superlink = start_link(out / "superlink.log")
         over = threading.Event()
         for site in sites:
             keys = []
@@ -182,6 +228,7 @@ def main():
                 register = [str(BIN / "flwr"), "supernode", "register", str(folder / f"{site.name}.pub"), "here"]
                 subprocess.run(register, env=environment, check=True, stdout=subprocess.DEVNULL)
             here = f'site="{site.name}" run="{site}" statement="{site / "statement.json"}" synovia="{binary}"'
+            here += ' secure="true"' if options.sealed else ""
             node = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{port}", "--port", str(free_port())]
             node += ["--node-config", here, *safe_node, *keys]
             child = running.enter_context(process(node, environment, out / f"{site.name}.log"))
@@ -198,6 +245,16 @@ def main():
         settings = [f'out="{out}"', f"sites={len(sites)}", f"rounds={options.rounds}", f'synovia="{binary}"', *options.set]
         run = [str(BIN / "flwr"), "run", str(APP), "here", "--stream", "--run-config", " ".join(settings)]
         (out / "result.json").unlink(missing_ok=True)
+        if options.kill_link:
+            (out / "losses.jsonl").unlink(missing_ok=True)
+            threading.Thread(target=kill_link, args=(superlink, out), daemon=True).start()
+            with open(out / "run-killed.log", "wb") as log:
+                done = subprocess.run(run, env=environment, check=False, stdout=log, stderr=subprocess.STDOUT)
+            superlink.wait()
+            if (out / "result.json").is_file():
+                sys.exit("the run came to its end before its SuperLink was killed")
+            print(f"the SuperLink was killed; `flwr run` ended with {done.returncode}")
+            start_link(out / "superlink-again.log")
         with open(out / "run.log", "wb") as log:
             subprocess.run(run, env=environment, check=False, stdout=log, stderr=subprocess.STDOUT)
         if not (out / "result.json").is_file():

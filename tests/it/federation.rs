@@ -1,6 +1,7 @@
 //! Federations through the binary: the same bits however they are run, the same as central training for one site, and through a
 //! real Flower.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -239,27 +240,79 @@ fn through_flower_it_is_the_simulation() {
     succeed(&federation(&data, &to, "--sites 3 --rounds 2"));
     let out = dir.path().join("flower");
     flower(&python, &to.join("federation/sites"), &out, 2, &[]);
-    let simulated = only(&to.join("federation/together"));
-    for round in 1..=2 {
+    same_weights(&to, &out, 1..=2, 1e-6);
+}
+
+/// Weights after these rounds are those of the simulation, and each round has a loss.
+fn same_weights(run: &Path, out: &Path, rounds: RangeInclusive<usize>, within: f32) {
+    let simulated = only(&run.join("federation/together"));
+    let losses = json(&out.join("result.json"))["validation_losses"].clone();
+    for round in rounds {
         let name = format!("round-{round:05}.safetensors");
         let (ours, theirs) = (numbers(&simulated.join(&name)), numbers(&out.join(&name)));
         assert_eq!(ours.len(), theirs.len());
         let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(far <= 1e-6, "round {round}: {far}");
+        assert!(far <= within, "round {round}: {far}");
+        assert!(losses[round.to_string()].is_number(), "{losses}");
     }
-    let losses = json(&out.join("result.json"))["validation_losses"].clone();
-    assert!(losses["1"].is_number() && losses["2"].is_number(), "{losses}");
+}
+
+/// Under masks the coordinator sees sums alone; sites can ask for it.
+#[test]
+fn flower_s_secure_aggregation_gives_the_same_mean() {
+    let Some((python, dir)) = with_flower() else { return };
+    // One has images alone, one records alone, one both: a number is trained by two of them or by all.
+    let data = simulate(dir.path(), 300, "");
+    let to = dir.path().join("run");
+    succeed(&federation(&data, &to, "--sites 3 --rounds 2 --partition modality"));
+    let (sites, out) = (to.join("federation/sites"), dir.path().join("flower"));
+    flower(&python, &sites, &out, 2, &["--sealed", "--set", "secure=true"]);
+    // A step of masks is 1e-6 of the examples' share, and the optimizer's first steps know little but signs.
+    same_weights(&to, &out, 1..=1, 1e-5);
+    let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(rounds.lines().next().unwrap()).unwrap();
+    let who = ["site-1", "site-2", "site-3"].map(|site| serde_json::json!({ "site": site }));
+    assert_eq!(first, serde_json::json!({ "round": 1, "sites": who, "absent": [], "secure": true }), "and nothing else of a site");
+    let plain = flower_ended(&python, &sites, &dir.path().join("plain"), 1, &["--sealed"]);
+    assert!(plain.contains("no site answered") && !plain.contains("best round"), "{plain}");
+}
+
+/// A SuperLink that is killed with the coordinator's app takes the run with it, which says so; the next run goes on.
+#[test]
+fn flower_goes_on_after_its_superlink_was_killed() {
+    let Some((python, dir)) = with_flower() else { return };
+    let data = simulate(dir.path(), 200, "--missing-image 0.1 --missing-record 0.1");
+    let to = dir.path().join("run");
+    succeed(&federation(&data, &to, "--sites 3 --rounds 6"));
+    let out = dir.path().join("flower");
+    flower(&python, &to.join("federation/sites"), &out, 6, &["--kill-link"]);
+    let before = std::fs::read_to_string(out.join("losses-before.jsonl")).unwrap().lines().count();
+    assert!((2..6).contains(&before), "{before}");
+    let log = std::fs::read_to_string(out.join("run.log")).unwrap();
+    assert!(log.contains(&format!("going on after round {before}")), "{log}");
+    same_weights(&to, &out, 1..=6, 1e-6);
+}
+
+/// What a run of the app says that does not come to its end.
+fn flower_ended(python: &Path, sites: &Path, out: &Path, rounds: usize, more: &[&str]) -> String {
+    let output = flower_command(python, sites, out, rounds, more).output().unwrap();
+    assert!(!output.status.success());
+    std::fs::read_to_string(out.join("run.log")).unwrap()
 }
 
 /// Runs the app on the simulation's sites; the coordinator's folder.
 fn flower(python: &Path, sites: &Path, out: &Path, rounds: usize, more: &[&str]) -> PathBuf {
-    let mut run = Command::new(python);
-    run.args(["pipelines/federation/run_local.py", "--tls", "--rounds", &rounds.to_string(), "--sites"]).arg(sites);
-    run.arg("--out").arg(out).arg("--synovia").arg(command().get_program()).args(more).current_dir(root());
-    let output = run.output().unwrap();
+    let output = flower_command(python, sites, out, rounds, more).output().unwrap();
     let log = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), log("run.log"));
     out.to_owned()
+}
+
+fn flower_command(python: &Path, sites: &Path, out: &Path, rounds: usize, more: &[&str]) -> Command {
+    let mut run = Command::new(python);
+    run.args(["pipelines/federation/run_local.py", "--tls", "--rounds", &rounds.to_string(), "--sites"]).arg(sites);
+    run.arg("--out").arg(out).arg("--synovia").arg(command().get_program()).args(more).current_dir(root());
+    run
 }
 
 /// A site that is killed in mid-round, and a node that nobody registered.
@@ -270,14 +323,14 @@ fn flower_goes_on_without_the_dead_and_without_strangers() {
     let to = dir.path().join("run");
     succeed(&federation(&data, &to, "--sites 3 --rounds 1"));
     let more = ["--stranger", "--kill", "site-2"];
-    let out = flower(&python, &to.join("federation/sites"), &dir.path().join("flower"), 5, &more);
+    let out = flower(&python, &to.join("federation/sites"), &dir.path().join("flower"), 10, &more);
     let killed = json(&out.join("killed.json"));
     assert_eq!(killed["rounds_before"], 1, "{killed}");
     let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
     let rounds: Vec<serde_json::Value> = rounds.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rounds.len(), 5, "{rounds:?}");
-    assert_eq!(rounds[1]["absent"], serde_json::json!(["site-2"]), "killed in the second round");
-    assert_eq!(rounds[4]["absent"], serde_json::json!([]), "and there again in the last");
+    assert_eq!(rounds.len(), 10, "{rounds:?}");
+    assert_eq!(rounds[1]["absent"], serde_json::json!(["site-2"]), "killed in the second round: {rounds:?}");
+    assert_eq!(rounds[9]["absent"], serde_json::json!([]), "and there again in the last: {rounds:?}");
     // Who is not registered is not let in: three sites stated what they have, and the stranger was told why not.
     let stated = std::fs::read_dir(&out).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("statement-"));
     assert_eq!(stated.count(), 3);

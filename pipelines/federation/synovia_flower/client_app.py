@@ -1,7 +1,8 @@
 """A site: it sends what its administrators let it state, and trains and measures by `synovia federate`.
 
 The SuperNode's `--node-config` says where: site="north" run="/data/runs/north" statement="/data/north.json" synovia="/usr/bin/synovia".
-The run folder has the site's cohort and stays here, as does what the site keeps between rounds.
+The run folder has the site's cohort and stays here, as does what the site keeps between rounds. With secure="true" the site gives its
+weights under the masks of secure aggregation only, whatever the coordinator asks for.
 """
 
 import json
@@ -14,17 +15,17 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import fixedclipping_mod
 from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
 
-from synovia_flower import program
-
+from synovia_flower import program, sealed
 
 
 def clipped(message, context, call_next):
     """Clips what the site sends, where the coordinator asks for it (`dp="client"`)."""
-    asked = message.metadata.message_type.startswith("train") and KEY_CLIPPING_NORM in message.content["config"]
+    config = message.content.config_records.get("config", {})
+    asked = message.metadata.message_type.startswith("train") and KEY_CLIPPING_NORM in config
     return fixedclipping_mod(message, context, call_next) if asked else call_next(message, context)
 
 
-app = ClientApp(mods=[clipped])
+app = ClientApp(mods=[sealed.masks, clipped])
 
 
 def setting(context, name, default=None):
@@ -46,25 +47,30 @@ def state(message: Message, context: Context) -> Message:
     return Message(RecordDict({"state": ConfigRecord({"statement": statement})}), reply_to=message)
 
 
-def sent(message, folder):
-    """The plan and the weights that all share, as files; and the arguments that name them."""
-    config = message.content["config"]
+def sent(folder, arrays, config, done):
+    """The plan and the weights that all share after the round `done`, as files; and the arguments that name them."""
     plan, weights = folder / "plan.json", folder / "weights.safetensors"
     plan.write_text(config["plan"])
-    # A round is trained from what came out of the one before it, and measured on what came out of itself.
-    done = config["server-round"] - (1 if message.metadata.message_type.startswith("train") else 0)
-    program.write(weights, message.content["arrays"], json.loads(config["layout"]), {"plan": config["digest"], "round": done})
+    program.write(weights, arrays, json.loads(config["layout"]), {"plan": config["digest"], "round": done})
     return ["--plan", plan, "--weights", weights]
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
+    under_masks = sealed.is_sealed(message)
+    if setting(context, "secure", "false") == "true" and not under_masks:
+        raise program.ProgramError("this site gives its weights under masks only; set secure=true for the run")
+    arrays, config = sealed.opened(message) if under_masks else (message.content["arrays"], message.content["config"])
     with tempfile.TemporaryDirectory() as folder:
-        files = sent(message, Path(folder))
+        # A round is trained from what came out of the one before it.
+        files = sent(Path(folder), arrays, config, config["server-round"] - 1)
         site = ["--run", setting(context, "run"), "--site", setting(context, "site")]
         out = Path(folder) / "update.safetensors"
         program.run(binary(context), "federate", "fit", *site, *files, "--out", out)
-        apart = program.CONSTANTS in json.loads(message.content["config"]["layout"])
+        if under_masks:
+            (shared, _), (update, header) = program.tensors(files[-1]), program.tensors(out)
+            return Message(sealed.reply(shared, update, header, config), reply_to=message)
+        apart = program.CONSTANTS in json.loads(config["layout"])
         arrays, layout, header = program.read(out, apart)
     metrics = {"num-examples": max(header["examples"].values())}
     # A private training tells no losses, which have no noise, but what it has spent.
@@ -81,7 +87,9 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     with tempfile.TemporaryDirectory() as folder:
-        files = sent(message, Path(folder))
+        # It is measured on what came out of itself.
+        config = message.content["config"]
+        files = sent(Path(folder), message.content["arrays"], config, config["server-round"])
         site = ["--run", setting(context, "run"), "--site", setting(context, "site")]
         said = program.run(binary(context), "federate", "evaluate", *site, *files)
     measured = json.loads(said)

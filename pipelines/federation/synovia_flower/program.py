@@ -29,6 +29,12 @@ def run(binary, *arguments):
     return done.stdout.strip()
 
 
+def tensors(path):
+    """A file's numbers by name, and its line of JSON."""
+    with safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in sorted(file.keys())}, json.loads(file.metadata()[KEY])
+
+
 def read(path, apart=False):
     """A file's numbers as one long row (`model`), with those of the moving average where it has one (`average`); for each row the
     names and shapes that it is made of; and the file's line of JSON.
@@ -36,32 +42,35 @@ def read(path, apart=False):
     Flower carries each array by itself: a hundred small ones would take a hundred requests. With `apart` the statistics of the features,
     which nobody trains and which noise must not reach, are in the layout and not in the row.
     """
-    with safe_open(path, framework="numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        header = json.loads(file.metadata()[KEY])
+    numbers, header = tensors(path)
     layout, arrays = {}, {}
     if apart:
-        layout[CONSTANTS] = [[name, list(t.shape), t.ravel().tolist()] for name, t in tensors.items() if STATISTICS in name]
-        tensors = {name: tensor for name, tensor in tensors.items() if STATISTICS not in name}
+        layout[CONSTANTS] = [[name, list(t.shape), t.ravel().tolist()] for name, t in numbers.items() if STATISTICS in name]
+        numbers = {name: tensor for name, tensor in numbers.items() if STATISTICS not in name}
     for row, prefix in ROWS:
-        names = [name for name in tensors if name.startswith(AVERAGE) == (prefix == AVERAGE)]
+        names = [name for name in numbers if name.startswith(AVERAGE) == (prefix == AVERAGE)]
         if names:
-            layout[row] = [[name.removeprefix(prefix), list(tensors[name].shape)] for name in names]
-            arrays[row] = Array(numpy.concatenate([tensors[name].ravel() for name in names]))
+            layout[row] = [[name.removeprefix(prefix), list(numbers[name].shape)] for name in names]
+            arrays[row] = Array(numpy.concatenate([numbers[name].ravel() for name in names]))
     return ArrayRecord(arrays), layout, header
 
 
 def write(path, arrays, layout, header):
     """What `read` gave, as a file. An average whose layout nobody says has that of the model."""
-    tensors = {name: numpy.array(values, numpy.float32).reshape(shape) for name, shape, values in layout.get(CONSTANTS, [])}
+    numbers = {name: numpy.array(values, numpy.float32).reshape(shape) for name, shape, values in layout.get(CONSTANTS, [])}
     for row, prefix in ROWS:
         if row not in arrays:
             continue
         values, at = arrays[row].numpy().astype(numpy.float32), 0
         for name, shape in layout.get(row, layout["model"]):
             count = int(numpy.prod(shape))
-            tensors[prefix + name] = values[at : at + count].reshape(shape).copy()
+            numbers[prefix + name] = values[at : at + count].reshape(shape).copy()
             at += count
         if at != values.size:
             raise ProgramError(f"{values.size} numbers where the model has {at}")
-    save_file(tensors, path, metadata={KEY: json.dumps(header)})
+    save(path, numbers, header)
+
+
+def save(path, numbers, header):
+    """Numbers by name and a line of JSON as a file."""
+    save_file(numbers, path, metadata={KEY: json.dumps(header)})
