@@ -264,9 +264,9 @@ fn flower_s_secure_aggregation_gives_the_same_mean() {
     // One has images alone, one records alone, one both: a number is trained by two of them or by all.
     let data = simulate(dir.path(), 300, "");
     let to = dir.path().join("run");
-    succeed(&federation(&data, &to, "--sites 3 --rounds 2 --partition modality"));
+    succeed(&federation(&data, &to, "--sites 3 --rounds 1 --partition modality"));
     let (sites, out) = (to.join("federation/sites"), dir.path().join("flower"));
-    flower(&python, &sites, &out, 2, &["--sealed", "--set", "secure=true"]);
+    flower(&python, &sites, &out, 1, &["--sealed", "--set", "secure=true"]);
     // A step of masks is 1e-6 of the examples' share, and the optimizer's first steps know little but signs.
     same_weights(&to, &out, 1..=1, 1e-5);
     let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
@@ -283,14 +283,14 @@ fn flower_goes_on_after_its_superlink_was_killed() {
     let Some((python, dir)) = with_flower() else { return };
     let data = simulate(dir.path(), 200, "--missing-image 0.1 --missing-record 0.1");
     let to = dir.path().join("run");
-    succeed(&federation(&data, &to, "--sites 3 --rounds 6"));
+    succeed(&federation(&data, &to, "--sites 3 --rounds 4"));
     let out = dir.path().join("flower");
-    flower(&python, &to.join("federation/sites"), &out, 6, &["--kill-link"]);
+    flower(&python, &to.join("federation/sites"), &out, 4, &["--kill-link"]);
     let before = std::fs::read_to_string(out.join("losses-before.jsonl")).unwrap().lines().count();
-    assert!((2..6).contains(&before), "{before}");
+    assert!((2..4).contains(&before), "{before}");
     let log = std::fs::read_to_string(out.join("run.log")).unwrap();
     assert!(log.contains(&format!("going on after round {before}")), "{log}");
-    same_weights(&to, &out, 1..=6, 1e-6);
+    same_weights(&to, &out, 1..=4, 1e-6);
 }
 
 /// What a run of the app says that does not come to its end.
