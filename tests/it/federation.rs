@@ -243,7 +243,7 @@ fn through_flower_it_is_the_simulation() {
     same_weights(&to, &out, 1..=2, 1e-6);
 }
 
-/// Weights after these rounds are those of the simulation, and each round has a loss.
+/// Weights after these rounds are those of the simulation (which keeps the last two), and each round up to them has a loss.
 fn same_weights(run: &Path, out: &Path, rounds: RangeInclusive<usize>, within: f32) {
     let simulated = only(&run.join("federation/together"));
     let losses = json(&out.join("result.json"))["validation_losses"].clone();
@@ -253,7 +253,7 @@ fn same_weights(run: &Path, out: &Path, rounds: RangeInclusive<usize>, within: f
         assert_eq!(ours.len(), theirs.len());
         let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(far <= within, "round {round}: {far}");
-        assert!(losses[round.to_string()].is_number(), "{losses}");
+        assert!((1..=round).all(|round| losses[round.to_string()].is_number()), "{losses}");
     }
 }
 
@@ -290,7 +290,7 @@ fn flower_goes_on_after_its_superlink_was_killed() {
     assert!((2..4).contains(&before), "{before}");
     let log = std::fs::read_to_string(out.join("run.log")).unwrap();
     assert!(log.contains(&format!("going on after round {before}")), "{log}");
-    same_weights(&to, &out, 1..=4, 1e-6);
+    same_weights(&to, &out, 3..=4, 1e-6);
 }
 
 /// What a run of the app says that does not come to its end.
