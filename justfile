@@ -58,6 +58,14 @@ serve PIPELINE *ARGS: (export PIPELINE)
 serving-clients:
     python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy || { rm -rf .triton; exit 1; }
 
+# schemathesis in an environment of its own, for the test of the server's OpenAPI document
+schemathesis:
+    python3 -m venv .schemathesis/venv && .schemathesis/venv/bin/pip install --quiet "schemathesis==4.32.*" || { rm -rf .schemathesis; exit 1; }
+
+# Requests of schemathesis' making, EXAMPLES an address twice
+serving-cases EXAMPLES="450": schemathesis
+    SYNOVIA_CASES={{EXAMPLES}} cargo test --release --workspace --test it -- --nocapture made_up_requests
+
 # Requests per second of MODELS served here and by PEERS/serve_fastapi.py, in turn; PYTHON has what the peer asks for
 serving-throughput PEERS PYTHON *MODELS: onnxruntime
     cargo build --release --workspace --examples && {{PYTHON}} tests/peers/serving.py {{PEERS}}/serve_fastapi.py {{MODELS}}

@@ -170,6 +170,27 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
     assert!(n_looked_for > 60, "{n_looked_for}");
 }
 
+/// `just serving-cases` asks more.
+#[test]
+fn made_up_requests_get_documented_answers() {
+    let python = root().join(".schemathesis/venv/bin/python");
+    if !python.exists() {
+        skipped("schemathesis is not installed; run `just schemathesis`");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (models, _) = exported(dir.path());
+    let server = Server::start(&models, &dir.path().join("log"));
+    let examples = std::env::var("SYNOVIA_CASES").unwrap_or_else(|_| "20".to_owned());
+    let script = root().join("tests/it/cases.py");
+    let output = Command::new(&python).arg(script).args([&server.rest, &examples, "lung"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let n: usize = said.trim().parse().unwrap();
+    println!("{n} made-up requests");
+    assert!(n > 1000, "{said}");
+}
+
 #[test]
 fn a_server_says_what_it_lacks() {
     let dir = tempfile::tempdir().unwrap();

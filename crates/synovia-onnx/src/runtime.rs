@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::session::{RunOptions, Session as OrtSession, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, TensorRef, ValueType};
 
 /// Why a file can't be run.
@@ -229,6 +229,21 @@ impl Session {
     /// # Errors
     /// [`RuntimeError`] where names, shapes or batches don't fit, or ONNX Runtime fails.
     pub fn run(&mut self, inputs: &[InputArray<'_>]) -> Result<Vec<OutputArray>, RuntimeError> {
+        self.run_by(inputs, &RunOptions::new()?)
+    }
+
+    /// [`Session::run`], after which the memory that it worked in goes back to the system: for a run that nobody knows when will be
+    /// followed by another.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_and_release(&mut self, inputs: &[InputArray<'_>]) -> Result<Vec<OutputArray>, RuntimeError> {
+        let mut options = RunOptions::new()?;
+        options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+        self.run_by(inputs, &options)
+    }
+
+    fn run_by(&mut self, inputs: &[InputArray<'_>], options: &RunOptions) -> Result<Vec<OutputArray>, RuntimeError> {
         let names = |names: Vec<&str>| names.join(", ");
         let mut values = Vec::with_capacity(inputs.len());
         let mut batch: Option<usize> = None;
@@ -252,7 +267,7 @@ impl Session {
             }
             values.push((info.name.clone(), input_value(info, shape, data)?));
         }
-        let outputs = self.loaded.run(values)?;
+        let outputs = self.loaded.run_with_options(values, options)?;
         self.outputs
             .iter()
             .map(|info| match outputs.get(&info.name) {

@@ -1,18 +1,57 @@
 //! An example to the model's inputs, and the model's outputs to an answer.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 use synovia_cohort::Task;
 use synovia_evaluation::{ConformalSets, ModalityPattern, label_names};
 use synovia_onnx::{OutputArray, presence_input};
+use utoipa::ToSchema;
 
 use crate::{Exported, Prepared};
 
 /// An input by name, with its shape and values row by row.
 pub type InputValues = (String, Vec<usize>, Vec<f32>);
 
+/// What is said of an example.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Answer {
+    /// A digest of the study's UID, or of patient and time: nobody's name.
+    pub example: String,
+    /// Which modalities were there and used.
+    pub present: Present,
+    /// For each task the calibrated probability of each class.
+    pub probabilities: BTreeMap<String, BTreeMap<String, f32>>,
+    /// For each task the classes that are not excluded, where the model has them.
+    pub prediction_sets: BTreeMap<String, PredictionSet>,
+}
+
+/// Which modalities an example has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Present {
+    /// An image.
+    pub image: bool,
+    /// A record.
+    pub record: bool,
+}
+
+/// The classes that are not excluded at a coverage.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct PredictionSet {
+    /// How often such a set holds the truth.
+    pub coverage: f64,
+    /// By one quantile for all classes, of examples that have what this one has.
+    pub classes: Vec<String>,
+    /// By a quantile a class.
+    pub classes_by_class: Vec<String>,
+    /// What this one has.
+    pub pattern: String,
+    /// Validation examples that the quantiles are of.
+    pub calibrated_on: u64,
+}
+
 /// A feature that few patients of the training have so.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct OutOfRange {
     /// The feature.
     pub feature: String,
@@ -50,29 +89,23 @@ impl Exported {
     ///
     /// # Shapes
     /// - outputs: each `[1, …]`
-    pub fn answer(&self, example: &Prepared, outputs: &[OutputArray]) -> Map<String, Value> {
+    pub fn answer(&self, example: &Prepared, outputs: &[OutputArray]) -> Answer {
         let of = |task: &Task| outputs.iter().find(|(name, ..)| *name == task.name).map(|(_, _, values)| values.as_slice());
-        let pattern = ModalityPattern::of(example.image.is_some(), example.record.is_some());
-        let probabilities: Map<String, Value> = self
-            .tasks
-            .iter()
-            .filter_map(|task| {
-                let by_class: Map<String, Value> = task.classes.iter().zip(of(task)?).map(|(class, p)| (class.clone(), json!(p))).collect();
-                Some((task.name.clone(), Value::Object(by_class)))
-            })
-            .collect();
-        let sets: Map<String, Value> = self
-            .tasks
-            .iter()
-            .zip(&self.conformal)
-            .filter_map(|(task, sets)| Some((task.name.clone(), prediction_set(task, sets.as_ref()?, of(task)?, pattern?))))
-            .collect();
-        let mut answer = Map::new();
-        answer.insert("example".to_owned(), json!(example.id.as_str()));
-        answer.insert("present".to_owned(), json!({ "image": example.image.is_some(), "record": example.record.is_some() }));
-        answer.insert("probabilities".to_owned(), Value::Object(probabilities));
-        answer.insert("prediction_sets".to_owned(), Value::Object(sets));
-        answer
+        let present = Present { image: example.image.is_some(), record: example.record.is_some() };
+        let pattern = ModalityPattern::of(present.image, present.record);
+        let probabilities = |task: &Task| {
+            let by_class = task.classes.iter().cloned().zip(of(task)?.iter().copied()).collect();
+            Some((task.name.clone(), by_class))
+        };
+        let sets = |(task, sets): (&Task, &Option<ConformalSets>)| {
+            Some((task.name.clone(), prediction_set(task, sets.as_ref()?, of(task)?, pattern?)))
+        };
+        Answer {
+            example: example.id.as_str().to_owned(),
+            present,
+            probabilities: self.tasks.iter().filter_map(probabilities).collect(),
+            prediction_sets: self.tasks.iter().zip(&self.conformal).filter_map(sets).collect(),
+        }
     }
 
     /// Features whose values lie outside of the model's [`Exported::feature_ranges`].
@@ -95,17 +128,16 @@ impl Exported {
 
 /// The classes that are not excluded at the set's coverage: by the quantile of all classes for what the example has, and by a
 /// quantile a class.
-fn prediction_set(task: &Task, sets: &ConformalSets, probabilities: &[f32], pattern: ModalityPattern) -> Value {
+fn prediction_set(task: &Task, sets: &ConformalSets, probabilities: &[f32], pattern: ModalityPattern) -> PredictionSet {
     let names = label_names(task);
-    let named = |class_conditional| -> Vec<&String> {
-        sets.set(probabilities, pattern, class_conditional).into_iter().filter_map(|class| names.get(class)).collect()
+    let named = |class_conditional| -> Vec<String> {
+        sets.set(probabilities, pattern, class_conditional).into_iter().filter_map(|class| names.get(class).cloned()).collect()
     };
-    let n = sets.patterns.iter().find(|q| q.pattern == pattern).map_or(0, |q| q.n);
-    json!({
-        "coverage": sets.coverage,
-        "classes": named(false),
-        "classes_by_class": named(true),
-        "pattern": pattern.as_str(),
-        "calibrated_on": n,
-    })
+    PredictionSet {
+        coverage: sets.coverage,
+        classes: named(false),
+        classes_by_class: named(true),
+        pattern: pattern.as_str().to_owned(),
+        calibrated_on: sets.patterns.iter().find(|q| q.pattern == pattern).map_or(0, |q| q.n as u64),
+    }
 }

@@ -83,7 +83,7 @@ fn zeros(session: &mut Session, rows: usize) -> Result<Vec<OutputArray>, Runtime
     let values: Vec<Vec<f32>> = inputs.iter().map(|(_, shape)| vec![0.0; shape.iter().product()]).collect();
     let views: Vec<_> =
         inputs.iter().zip(&values).map(|((name, shape), values)| (name.as_str(), shape.as_slice(), values.as_slice())).collect();
-    session.run(&views)
+    session.run_and_release(&views)
 }
 
 /// Outputs of a run as they are answered.

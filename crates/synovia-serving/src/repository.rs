@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::batch::shown;
 use crate::error::{LoadError, Refusal};
@@ -31,11 +32,13 @@ struct Entry {
 }
 
 /// A line of the index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Listed {
     pub name: String,
     pub version: String,
+    /// READY, LOADING, UNAVAILABLE or empty for one that was never loaded.
     pub state: &'static str,
+    /// Why it is not ready.
     pub reason: String,
 }
 

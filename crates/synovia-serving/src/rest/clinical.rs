@@ -9,12 +9,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 use synovia_cohort::RejectedLog;
 use synovia_images::ImageKind;
 use synovia_onnx::OutputArray;
-use synovia_prediction::{Exported, Pictures, PredictionError, Prepared, for_each_example, records};
+use synovia_prediction::{Answer, Exported, OutOfRange, Pictures, PredictionError, Prepared, for_each_example, records};
 use synovia_records::{FeaturePlan, Format};
+use utoipa::ToSchema;
 
 use super::multipart::{Kind, Part, parts};
 use super::{Served, Target};
@@ -35,17 +37,75 @@ fn exported(model: &Model) -> Result<&Exported, Refusal> {
     model.exported.as_ref().ok_or_else(other)
 }
 
-fn who(model: &Model) -> Value {
-    json!({ "name": model.name, "version": model.version.to_string(), "sha256": model.sha256 })
+/// The model that answers.
+#[derive(Serialize, ToSchema)]
+struct Who {
+    name: String,
+    version: String,
+    /// Of the file.
+    sha256: String,
 }
 
-pub(super) async fn describe(Target(model): Target) -> Result<Json<Value>, Refusal> {
+impl Who {
+    fn of(model: &Model) -> Self {
+        Self { name: model.name.clone(), version: model.version.to_string(), sha256: model.sha256.clone() }
+    }
+}
+
+/// What a model was made of and looks at.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Description {
+    model: Who,
+    pipeline: String,
+    /// Of the source that trained it.
+    commit: String,
+    /// SHA-256 of the weights.
+    weights: String,
+    /// SHA-256 of the training cohort.
+    cohort: String,
+    tasks: Vec<Value>,
+    /// How an image is prepared; null for a model without.
+    image: Option<Value>,
+    /// Features with codes and units; null for a model without records.
+    record: Option<Vec<Value>>,
+    intended_use: String,
+}
+
+pub(super) async fn describe(Target(model): Target) -> Result<Json<Description>, Refusal> {
     let exported = exported(&model)?;
-    let features = exported.features.as_ref().map(FeaturePlan::specs);
-    Ok(Json(json!({
-        "model": who(&model), "pipeline": exported.name, "commit": exported.commit, "weights": exported.weights, "cohort": exported.cohort,
-        "tasks": exported.tasks, "image": exported.preparation, "record": features, "intended_use": exported.intended_use,
-    })))
+    Ok(Json(Description {
+        model: Who::of(&model),
+        pipeline: exported.name.clone(),
+        commit: exported.commit.clone(),
+        weights: exported.weights.clone(),
+        cohort: exported.cohort.clone(),
+        tasks: exported.tasks.iter().map(|task| json!(task)).collect(),
+        image: exported.preparation.as_ref().map(|preparation| json!(preparation)),
+        record: exported.features.as_ref().map(|plan| FeaturePlan::specs(plan).iter().map(|spec| json!(spec)).collect()),
+        intended_use: exported.intended_use.clone(),
+    }))
+}
+
+/// Predictions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Predicted {
+    model: Who,
+    predictions: Vec<Prediction>,
+    /// What was not taken, where it stands and why.
+    rejected: Vec<Value>,
+    /// Studies that no record is of, by reason.
+    unlinked: Vec<Value>,
+    intended_use: String,
+}
+
+/// One of them.
+#[derive(Serialize, ToSchema)]
+struct Prediction {
+    #[serde(flatten)]
+    answer: Answer,
+    /// Features beyond the middle 98 % of the training's records; not there where the model does not know them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_of_range: Option<Vec<OutOfRange>>,
 }
 
 /// What was read of a request.
@@ -250,18 +310,17 @@ pub(super) async fn predict(
     }
     let exported = exported(&model)?;
     let outputs = model.infer(rows(&model, exported, &examples)?, deadline, None).await?;
-    let answer = |(k, example): (usize, &Prepared)| {
-        let mut answer: Map<String, Value> = exported.answer(example, &row(&model, &outputs, k));
-        if !exported.feature_ranges.is_empty() {
-            answer.insert("out_of_range".to_owned(), json!(exported.out_of_range(example)));
-        }
-        Value::Object(answer)
+    let prediction = |(k, example): (usize, &Prepared)| Prediction {
+        answer: exported.answer(example, &row(&model, &outputs, k)),
+        out_of_range: (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example)),
     };
-    let predictions: Vec<Value> = examples.iter().enumerate().map(answer).collect();
-    let body = json!({
-        "model": who(&model), "predictions": predictions, "rejected": rejected, "unlinked": unlinked,
-        "intended_use": exported.intended_use,
-    });
+    let body = Predicted {
+        model: Who::of(&model),
+        predictions: examples.iter().enumerate().map(prediction).collect(),
+        rejected,
+        unlinked,
+        intended_use: exported.intended_use.clone(),
+    };
     let mut response = Json(body).into_response();
     response.extensions_mut().insert(Served(Arc::clone(&model)));
     Ok(response)

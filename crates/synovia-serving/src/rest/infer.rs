@@ -11,9 +11,10 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::v2::place;
-use super::{Served, Target};
+use super::{Served, Target, api};
 use crate::app::App;
 use crate::batch::{FP32, Fitting, Given, Output, Values, fit, shown};
 use crate::body;
@@ -24,46 +25,66 @@ const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-conten
 /// A body of more bytes is read aside, so that it does not keep others waiting.
 const ASIDE_BYTES: usize = 64 << 10;
 
-#[derive(Deserialize)]
-struct Request {
+/// Tensors, and which are wanted.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = InferenceRequest)]
+pub(super) struct Request {
+    /// Comes back with the answer.
     id: Option<String>,
     #[serde(default)]
     parameters: OfRequest,
     inputs: Vec<Input>,
+    /// All where none is named.
     #[serde(default)]
     outputs: Vec<Wanted>,
 }
 
-#[derive(Default, Deserialize)]
+/// Of a request.
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = RequestParameters)]
 struct OfRequest {
+    /// Tensors behind the JSON instead of in it.
     #[serde(default)]
     binary_data_output: bool,
     /// Microseconds.
     timeout: Option<u64>,
 }
 
-#[derive(Deserialize)]
+/// A tensor.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = InputTensor)]
 struct Input {
     name: String,
+    /// FP32.
     datatype: String,
     shape: Vec<i64>,
     #[serde(default)]
     parameters: OfTensor,
+    /// The values, where they are not behind the JSON.
+    #[schema(value_type = Option<api::Numbers>)]
     data: Option<Numbers>,
 }
 
-#[derive(Deserialize)]
+/// An output that is wanted.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = WantedTensor)]
 struct Wanted {
     name: String,
     #[serde(default)]
     parameters: OfTensor,
 }
 
-#[derive(Default, Deserialize)]
+/// Of a tensor.
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = TensorParameters)]
 struct OfTensor {
+    /// Bytes behind the JSON that are this one's.
     binary_data_size: Option<usize>,
+    /// Whether this output comes behind the JSON.
     binary_data: Option<bool>,
+    /// Not supported.
     shared_memory_region: Option<String>,
+    /// Not supported.
     classification: Option<u64>,
 }
 
@@ -208,8 +229,10 @@ fn parse(model: &Model, body: &Bytes, json_length: Option<usize>) -> Result<Aske
     Ok(Asked { inputs, id: request.id, outputs, timeout: request.parameters.timeout.filter(|&t| t > 0).map(Duration::from_micros) })
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// The outputs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = InferenceResponse)]
+pub(super) struct Answer<'a> {
     model_name: &'a str,
     model_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,18 +240,24 @@ struct Answer<'a> {
     outputs: Vec<Answered<'a>>,
 }
 
-#[derive(Serialize)]
+/// An output.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OutputTensor)]
 struct Answered<'a> {
     name: &'a str,
     datatype: &'static str,
+    #[schema(value_type = Vec<usize>)]
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Size>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<api::Numbers>)]
     data: Option<&'a [f32]>,
 }
 
-#[derive(Serialize)]
+/// How long an output behind the JSON is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OutputSize)]
 struct Size {
     binary_data_size: usize,
 }

@@ -1,5 +1,6 @@
 //! REST: the routes, and what holds for all of them.
 
+mod api;
 mod clinical;
 mod infer;
 mod multipart;
@@ -8,6 +9,7 @@ pub(crate) mod v2;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::{Api, Operation, bytes, form, json_list_of, json_of, text};
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::header;
@@ -21,32 +23,74 @@ use crate::app::App;
 use crate::error::Refusal;
 use crate::metrics;
 use crate::model::Model;
+use crate::repository::Listed;
 
 /// The routes of REST.
 pub fn rest(app: Arc<App>) -> Router {
     let model = "/v2/models/{model}";
     let version = "/v2/models/{model}/versions/{version}";
-    let mut router = Router::new()
-        .route("/v2", get(v2::server))
-        .route("/v2/", get(v2::server))
-        .route("/v2/health/live", get(v2::live))
-        .route("/v2/health/ready", get(v2::ready))
-        .route("/v2/models/stats", get(v2::all_statistics))
-        .route("/v2/repository/index", post(v2::index))
-        .route("/v2/repository/models/{model}/load", post(v2::load))
-        .route("/v2/repository/models/{model}/unload", post(v2::unload))
-        .route("/metrics", get(exposition));
+    let simple = |summary, answer| Operation::new(summary, answer);
+    let mut api = Api::new()
+        .schema::<v2::Server>()
+        .schema::<v2::Live>()
+        .schema::<v2::Ready>()
+        .schema::<v2::ModelMetadata>()
+        .schema::<v2::ModelReady>()
+        .schema::<v2::ModelConfig>()
+        .schema::<v2::ModelStatistics>()
+        .schema::<v2::Nothing>()
+        .schema::<v2::Asked>()
+        .schema::<Listed>()
+        .schema::<infer::Request>()
+        .schema::<infer::Answer<'static>>()
+        .schema::<clinical::Description>()
+        .schema::<clinical::Predicted>()
+        .get("/v2", get(v2::server), simple("The server", json_of::<v2::Server>()))
+        .get("/v2/", get(v2::server), simple("The server", json_of::<v2::Server>()))
+        .get("/v2/health/live", get(v2::live), simple("Whether it runs", json_of::<v2::Live>()))
+        .get(
+            "/v2/health/ready",
+            get(v2::ready),
+            simple("Whether all models are loaded and warmed up", json_of::<v2::Ready>()).unavailable(json_of::<v2::Ready>()),
+        )
+        .get("/v2/models/stats", get(v2::all_statistics), simple("What is counted of all models", json_of::<v2::ModelStatistics>()))
+        .post(
+            "/v2/repository/index",
+            post(v2::index),
+            simple("The models of the folder, loaded or not", json_list_of::<Listed>()).takes(json_of::<v2::Asked>()),
+        )
+        .post(
+            "/v2/repository/models/{model}/load",
+            post(v2::load),
+            simple("Loads a model as the folder has it now, or loads it again", json_of::<v2::Nothing>()).takes(json_of::<v2::Asked>()),
+        )
+        .post("/v2/repository/models/{model}/unload", post(v2::unload), simple("Takes a model out of service", json_of::<v2::Nothing>()))
+        .get("/metrics", get(exposition), simple("Counts for Prometheus", text("text/plain")));
     for of in [model, version] {
-        router = router
-            .route(of, get(v2::model))
-            .route(&format!("{of}/ready"), get(v2::model_ready))
-            .route(&format!("{of}/config"), get(v2::config))
-            .route(&format!("{of}/stats"), get(v2::statistics))
-            .route(&format!("{of}/infer"), post(infer::infer));
+        let under = |end: &str| format!("{of}{end}");
         let clinical = of.replace("/v2/", "/v1/");
-        router = router.route(&clinical, get(clinical::describe)).route(&format!("{clinical}/predict"), post(clinical::predict));
+        let infer = simple("Runs the model on tensors", json_of::<infer::Answer<'static>>())
+            .answers(bytes("application/octet-stream"))
+            .needs(json_of::<infer::Request>())
+            .takes(bytes("application/octet-stream"))
+            .runs();
+        let predict = simple("Probabilities for images and records as they are", json_of::<clinical::Predicted>())
+            .needs(form(&["images", "records"]))
+            .takes(bytes("application/dicom"))
+            .takes(text("application/fhir+json"))
+            .takes(text("application/fhir+ndjson"))
+            .takes(text("text/csv"))
+            .runs();
+        api = api
+            .get(of, get(v2::model), simple("A model", json_of::<v2::ModelMetadata>()))
+            .get(&under("/ready"), get(v2::model_ready), simple("Whether a model answers", json_of::<v2::ModelReady>()))
+            .get(&under("/config"), get(v2::config), simple("A model's configuration", json_of::<v2::ModelConfig>()))
+            .get(&under("/stats"), get(v2::statistics), simple("What is counted of a model", json_of::<v2::ModelStatistics>()))
+            .post(&under("/infer"), post(infer::infer), infer)
+            .get(&clinical, get(clinical::describe), simple("What a model was made of and looks at", json_of::<clinical::Description>()))
+            .post(&format!("{clinical}/predict"), post(clinical::predict), predict);
     }
-    router
+    api.finish("/openapi.json")
         .fallback(|| async {
             Refusal::NotFound("there is nothing at this address; see docs/serving.md for those that there are".to_owned())
         })

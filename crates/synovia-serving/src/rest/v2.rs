@@ -7,9 +7,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use synovia_onnx::TensorInfo;
+use utoipa::ToSchema;
 
 use super::{Name, Target};
 use crate::app::App;
@@ -17,6 +18,8 @@ use crate::batch::{FP32, shape_of};
 use crate::body;
 use crate::error::{LoadError, Refusal};
 use crate::model::Model;
+use crate::repository::Listed;
+use crate::statistics::{OfBatch, Tally};
 
 /// What the server calls itself.
 pub(crate) const SERVER: &str = "synovia";
@@ -25,31 +28,81 @@ pub(crate) const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_configura
 /// What runs the models, by the protocol's name.
 pub(crate) const PLATFORM: &str = "onnxruntime_onnx";
 
-pub(super) async fn server() -> Json<Value> {
-    Json(json!({ "name": SERVER, "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS }))
+/// The server.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Server {
+    name: &'static str,
+    version: &'static str,
+    /// Parts of the protocol beyond its core.
+    extensions: Vec<&'static str>,
 }
 
-pub(super) async fn live() -> Json<Value> {
-    Json(json!({ "live": true }))
+pub(super) async fn server() -> Json<Server> {
+    Json(Server { name: SERVER, version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS.to_vec() })
+}
+
+/// Whether the server runs.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Live {
+    live: bool,
+}
+
+pub(super) async fn live() -> Json<Live> {
+    Json(Live { live: true })
+}
+
+/// Whether the server should be asked.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ready {
+    ready: bool,
 }
 
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let is_ready = app.is_ready();
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": is_ready }))).into_response()
+    let ready = app.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready })).into_response()
 }
 
-pub(super) async fn model(State(app): State<Arc<App>>, Target(model): Target) -> Json<Value> {
-    let tensor = |info: &TensorInfo| json!({ "name": info.name, "datatype": FP32, "shape": shape_of(info) });
-    let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor).collect::<Vec<_>>();
-    Json(json!({
-        "name": model.name, "versions": app.repository.versions(&model.name), "platform": PLATFORM,
-        "inputs": tensors(&model.inputs), "outputs": tensors(&model.outputs),
-    }))
+/// A model.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ModelMetadata {
+    name: String,
+    /// Those that are loaded.
+    versions: Vec<String>,
+    platform: &'static str,
+    inputs: Vec<TensorMetadata>,
+    outputs: Vec<TensorMetadata>,
 }
 
-pub(super) async fn model_ready(Target(model): Target) -> Json<Value> {
-    Json(json!({ "name": model.name, "ready": true }))
+/// An input or output.
+#[derive(Serialize, ToSchema)]
+struct TensorMetadata {
+    name: String,
+    datatype: &'static str,
+    /// Sizes; -1 for any.
+    shape: Vec<i64>,
+}
+
+pub(super) async fn model(State(app): State<Arc<App>>, Target(model): Target) -> Json<ModelMetadata> {
+    let tensor = |info: &TensorInfo| TensorMetadata { name: info.name.clone(), datatype: FP32, shape: shape_of(info) };
+    Json(ModelMetadata {
+        name: model.name.clone(),
+        versions: app.repository.versions(&model.name),
+        platform: PLATFORM,
+        inputs: model.inputs.iter().map(tensor).collect(),
+        outputs: model.outputs.iter().map(tensor).collect(),
+    })
+}
+
+/// Whether a model answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ModelReady {
+    name: String,
+    ready: bool,
+}
+
+pub(super) async fn model_ready(Target(model): Target) -> Json<ModelReady> {
+    Json(ModelReady { name: model.name.clone(), ready: true })
 }
 
 /// The largest batch, as a configuration says it: 0 for none, and then sizes hold the first one too.
@@ -62,47 +115,123 @@ pub(crate) fn dims_of(model: &Model, info: &TensorInfo) -> Vec<i64> {
     shape_of(info).split_off(usize::from(model.is_batchable))
 }
 
-pub(super) async fn config(Target(model): Target) -> Json<Value> {
-    let tensor = |info: &TensorInfo| json!({ "name": info.name, "data_type": "TYPE_FP32", "dims": dims_of(&model, info) });
-    let tensors = |infos: &[TensorInfo]| infos.iter().map(tensor).collect::<Vec<_>>();
-    Json(json!({
-        "name": model.name, "platform": PLATFORM, "backend": "onnxruntime", "max_batch_size": max_batch_size(&model),
-        "input": tensors(&model.inputs), "output": tensors(&model.outputs), "default_model_filename": "model.onnx",
-    }))
+/// A model's configuration, as Triton has it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ModelConfig {
+    name: String,
+    platform: &'static str,
+    backend: &'static str,
+    /// 0 for a model that takes no batches.
+    max_batch_size: usize,
+    input: Vec<TensorConfig>,
+    output: Vec<TensorConfig>,
+    default_model_filename: &'static str,
 }
 
-fn statistics_of(model: &Model) -> Value {
-    let counts = model.statistics.counts();
-    let none = json!({ "count": 0, "ns": 0 });
-    let by_batch = counts.by_batch.iter().map(|(rows, of)| {
-        json!({ "batch_size": rows, "compute_input": of.compute_input, "compute_infer": of.compute_infer, "compute_output": of.compute_output })
-    });
-    json!({
-        "name": model.name, "version": model.version.to_string(), "last_inference": counts.last_inference,
-        "inference_count": counts.inference_count, "execution_count": counts.execution_count,
-        "inference_stats": {
-            "success": counts.success, "fail": counts.fail, "queue": counts.queue, "compute_input": counts.compute.compute_input,
-            "compute_infer": counts.compute.compute_infer, "compute_output": counts.compute.compute_output,
-            "cache_hit": none, "cache_miss": none,
-        },
-        "batch_stats": by_batch.collect::<Vec<_>>(),
+/// An input or output.
+#[derive(Serialize, ToSchema)]
+struct TensorConfig {
+    name: String,
+    data_type: &'static str,
+    /// Sizes without that of the batch; -1 for any.
+    dims: Vec<i64>,
+}
+
+pub(super) async fn config(Target(model): Target) -> Json<ModelConfig> {
+    let tensor = |info: &TensorInfo| TensorConfig { name: info.name.clone(), data_type: "TYPE_FP32", dims: dims_of(&model, info) };
+    Json(ModelConfig {
+        name: model.name.clone(),
+        platform: PLATFORM,
+        backend: "onnxruntime",
+        max_batch_size: max_batch_size(&model),
+        input: model.inputs.iter().map(tensor).collect(),
+        output: model.outputs.iter().map(tensor).collect(),
+        default_model_filename: "model.onnx",
     })
 }
 
-pub(super) async fn statistics(Target(model): Target) -> Json<Value> {
-    Json(json!({ "model_stats": [statistics_of(&model)] }))
+/// What is counted of models.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ModelStatistics {
+    model_stats: Vec<OfModel>,
 }
 
-pub(super) async fn all_statistics(State(app): State<Arc<App>>) -> Json<Value> {
-    let all: Vec<Value> = app.repository.loaded().iter().map(|model| statistics_of(model)).collect();
-    Json(json!({ "model_stats": all }))
+/// What is counted of a model; times in nanoseconds.
+#[derive(Serialize, ToSchema)]
+struct OfModel {
+    name: String,
+    version: String,
+    /// Milliseconds since 1970.
+    last_inference: u64,
+    /// Examples.
+    inference_count: u64,
+    /// Runs.
+    execution_count: u64,
+    inference_stats: OfRequests,
+    batch_stats: Vec<OfSize>,
 }
 
-#[derive(Default, Deserialize)]
-struct Asked {
+/// What is counted a request each.
+#[derive(Serialize, ToSchema)]
+struct OfRequests {
+    success: Tally,
+    fail: Tally,
+    queue: Tally,
+    compute_input: Tally,
+    compute_infer: Tally,
+    compute_output: Tally,
+    cache_hit: Tally,
+    cache_miss: Tally,
+}
+
+/// What is counted of batches of a size.
+#[derive(Serialize, ToSchema)]
+struct OfSize {
+    batch_size: usize,
+    #[serde(flatten)]
+    of: OfBatch,
+}
+
+fn statistics_of(model: &Model) -> OfModel {
+    let counts = model.statistics.counts();
+    let OfBatch { compute_input, compute_infer, compute_output } = counts.compute;
+    OfModel {
+        name: model.name.clone(),
+        version: model.version.to_string(),
+        last_inference: counts.last_inference,
+        inference_count: counts.inference_count,
+        execution_count: counts.execution_count,
+        inference_stats: OfRequests {
+            success: counts.success,
+            fail: counts.fail,
+            queue: counts.queue,
+            compute_input,
+            compute_infer,
+            compute_output,
+            cache_hit: Tally::default(),
+            cache_miss: Tally::default(),
+        },
+        batch_stats: counts.by_batch.iter().map(|(&batch_size, &of)| OfSize { batch_size, of }).collect(),
+    }
+}
+
+pub(super) async fn statistics(Target(model): Target) -> Json<ModelStatistics> {
+    Json(ModelStatistics { model_stats: vec![statistics_of(&model)] })
+}
+
+pub(super) async fn all_statistics(State(app): State<Arc<App>>) -> Json<ModelStatistics> {
+    Json(ModelStatistics { model_stats: app.repository.loaded().iter().map(|model| statistics_of(model)).collect() })
+}
+
+/// What is asked of the folder of models.
+#[derive(Default, Deserialize, ToSchema)]
+pub(super) struct Asked {
+    /// Only those that are ready.
     #[serde(default)]
     ready: bool,
+    /// None are known.
     #[serde(default)]
+    #[schema(value_type = Object)]
     parameters: serde_json::Map<String, Value>,
 }
 
@@ -125,11 +254,11 @@ pub(super) fn place(error: &serde_json::Error) -> String {
     format!("{what}, line {} column {}", error.line(), error.column())
 }
 
-pub(super) async fn index(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
+pub(super) async fn index(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Vec<Listed>>, Refusal> {
     let asked = asked(&app, &headers, body).await?;
     let mut listed = body::off_thread(move || Ok(app.repository.index())).await?;
     listed.retain(|line| !asked.ready || line.state == "READY");
-    Ok(Json(json!(listed)))
+    Ok(Json(listed))
 }
 
 /// Loads a model, and says how it went.
@@ -156,15 +285,19 @@ pub(crate) fn unload_model(app: &App, name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(super) async fn load(State(app): State<Arc<App>>, Name(name): Name, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
+/// That it is done.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Nothing {}
+
+pub(super) async fn load(State(app): State<Arc<App>>, Name(name): Name, headers: HeaderMap, body: Body) -> Result<Json<Nothing>, Refusal> {
     if !asked(&app, &headers, body).await?.parameters.is_empty() {
         return Err(Refusal::bad("a model is loaded as the folder has it; leave the parameters out"));
     }
     load_model(app, name).await?;
-    Ok(Json(json!({})))
+    Ok(Json(Nothing {}))
 }
 
-pub(super) async fn unload(State(app): State<Arc<App>>, Name(name): Name) -> Result<Json<Value>, Refusal> {
+pub(super) async fn unload(State(app): State<Arc<App>>, Name(name): Name) -> Result<Json<Nothing>, Refusal> {
     unload_model(&app, &name)?;
-    Ok(Json(json!({})))
+    Ok(Json(Nothing {}))
 }

@@ -134,7 +134,15 @@ async fn nothing_without_the_token() {
     write(dir.path(), "scale.onnx", &scale(1.0));
     let app = app(Settings { token: Some("a long secret".to_owned()), ..settings(dir.path()) });
     let gets = ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/v2/models/scale", "/v2/models/scale/ready"];
-    let gets = gets.iter().chain(&["/v2/models/scale/config", "/v2/models/scale/stats", "/v1/models/scale", "/metrics", "/", "/none"]);
+    let gets = gets.iter().chain(&[
+        "/v2/models/scale/config",
+        "/v2/models/scale/stats",
+        "/v1/models/scale",
+        "/metrics",
+        "/openapi.json",
+        "/",
+        "/none",
+    ]);
     let posts = ["/v2/repository/index", "/v2/repository/models/scale/load", "/v2/repository/models/scale/unload"];
     let posts = posts.iter().chain(&["/v2/models/scale/infer", "/v1/models/scale/predict"]);
     let requests: Vec<(&str, &str)> = gets.map(|path| ("GET", *path)).chain(posts.map(|path| ("POST", *path))).collect();

@@ -1,6 +1,7 @@
 //! The server without a socket, but where the socket is what is tested, on models small enough to be worked out by hand.
 
 mod clinical;
+mod document;
 mod faults;
 mod models;
 mod protocol;

@@ -49,9 +49,9 @@ pub fn predict(args: &PredictArgs, context: &Context) -> anyhow::Result<()> {
         n_examples += 1;
         let inputs = exported.inputs(&example);
         let views: Vec<_> = inputs.iter().map(|(name, shape, values)| (name.as_str(), shape.as_slice(), values.as_slice())).collect();
-        let mut answer = exported.answer(&example, &session.run(&views)?);
-        answer.insert("model".to_owned(), json!(hash));
-        print(serde_json::Value::Object(answer))
+        let mut answer = json!(exported.answer(&example, &session.run(&views)?));
+        answer["model"] = json!(hash);
+        print(answer)
     })?;
     if n_examples == 0 {
         bail!("no image and no record that could be read; the reasons are above");
