@@ -59,6 +59,7 @@ def main():
     parser.add_argument("--method", default="fedavg")
     parser.add_argument("--keep", action="append", default=[], help="what stays at each hospital")
     parser.add_argument("--set", action="append", default=[], help="a setting of the pipeline")
+    parser.add_argument("--flower", metavar="PYTHON", help="also through a real Flower, by this Python (`.flower/venv/bin/python`)")
     options = parser.parse_args()
     pipeline = str(HERE / "heart.toml")
     hospitals = tables(options.source, Path("data/heart"))
@@ -67,6 +68,23 @@ def main():
         done = subprocess.run([options.synovia, *map(str, arguments), "--quiet"], capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(done.stderr)
+        return done.stdout
+
+    def through_flower(run):
+        """Accuracy of what four SuperNodes made together, and whether its last weights are the simulation's to the byte."""
+        out = run / "flower"
+        command = [options.flower, HERE.parent / "federation/run_local.py", "--sites", run / "sites", "--out", out, "--tls"]
+        command += ["--synovia", options.synovia, "--rounds", options.rounds, "--set", f"local-epochs={options.local_epochs}"]
+        command += ["--set", f'method="{options.method}"', "--set", "least-examples=10", "--set", f'keep="{" ".join(options.keep)}"']
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        n, right = 0, 0.0
+        for hospital in hospitals:
+            of = ["--run", run / "sites" / hospital, "--site", hospital, "--plan", out / "plan.json", "--weights", out / "best.safetensors"]
+            measured = json.loads(synovia("federate", "evaluate", *of))["test"]["disease"]
+            n, right = n + measured["n"], right + measured["n"] * measured["accuracy"]
+        last = f"round-{int(options.rounds):05}.safetensors"
+        [simulated] = (run / "all/federation/together").glob(f"*/{last}")
+        return right / n, (out / last).read_bytes() == simulated.read_bytes()
 
     rows = []
     for seed in options.seeds:
@@ -85,9 +103,11 @@ def main():
         central, pooled = report["central"]["disease"], report["pooled"]["disease"]
         row = {"seed": seed, "one place": central["alone_accuracy"], "together": pooled["together_accuracy"], "alone": pooled["alone_accuracy"]}
         row["n"] = pooled["n"]
+        if options.flower:
+            row["flower"], row["same bytes"] = through_flower(run)
         rows.append(row)
         print(json.dumps(row), flush=True)
-    for what in ["one place", "together", "alone"]:
+    for what in ["one place", "together", "alone", *(["flower"] if options.flower else [])]:
         values = [row[what] for row in rows]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{what:<10} {statistics.mean(values):.4f} ± {spread:.4f}")

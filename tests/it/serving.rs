@@ -83,10 +83,9 @@ impl Server {
 fn exported(dir: &Path) -> (PathBuf, PathBuf) {
     let data = simulate(dir, 120, "--missing-image 0.1 --missing-record 0.1");
     let to = dir.join("run");
-    succeed(&format!("export {} --set training.epochs=1", small(&data, &to)));
     let models = dir.join("models");
-    std::fs::create_dir_all(models.join("lung/1")).unwrap();
-    std::fs::copy(to.join("model.onnx"), models.join("lung/1/model.onnx")).unwrap();
+    succeed(&format!("export {} --set training.epochs=1 --triton {}", small(&data, &to), models.display()));
+    assert_eq!(std::fs::read(to.join("model.onnx")).unwrap(), std::fs::read(models.join("lung/1/model.onnx")).unwrap());
     (models, data)
 }
 
@@ -139,9 +138,14 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
 
     let python = root().join(".triton/venv/bin/python");
     if python.exists() {
-        for script in ["kserve_client.py", "triton_client.py"] {
+        let folder = models.display().to_string();
+        for (script, arguments) in [
+            ("kserve_client.py", vec![server.rest.as_str(), &server.grpc, "lung"]),
+            ("triton_client.py", vec![&server.rest, &server.grpc, "lung"]),
+            ("triton_repository.py", vec![&folder, "lung"]),
+        ] {
             let script = root().join("tests/it").join(script);
-            let output = Command::new(&python).arg(script).args([&server.rest, &server.grpc, "lung"]).output().unwrap();
+            let output = Command::new(&python).arg(script).args(arguments).output().unwrap();
             assert!(output.status.success() && output.stdout.ends_with(b"ok\n"), "{}", String::from_utf8_lossy(&output.stderr));
         }
     } else {

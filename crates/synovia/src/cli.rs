@@ -66,8 +66,8 @@ pub enum Command {
     #[command(after_help = "Example: synovia evaluate pipelines/lung.toml")]
     Evaluate(PipelineArgs),
     /// Write the joint model as ONNX, and check it with ONNX Runtime
-    #[command(after_help = "Example: synovia export pipelines/lung.toml")]
-    Export(PipelineArgs),
+    #[command(after_help = "Example: synovia export pipelines/lung.toml --triton models")]
+    Export(ExportArgs),
     /// Look for leaks in a run: patients, images or labels that training should not have seen
     #[command(after_help = "Example: synovia audit runs/lung")]
     Audit(AuditArgs),
@@ -185,6 +185,17 @@ pub struct CompareArgs {
     /// Run folders
     #[arg(value_name = "RUN", required = true, num_args = 1..)]
     pub runs: Vec<PathBuf>,
+}
+
+/// `synovia export`
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Write it to this folder too as Triton and KServe take it: a new version in a model repository
+    #[arg(long, value_name = "DIR")]
+    pub triton: Option<PathBuf>,
 }
 
 /// `synovia predict`

@@ -10,6 +10,7 @@ pub mod receive;
 pub mod serve;
 pub mod simulate;
 pub mod stages;
+pub mod triton;
 
 use anyhow::Context as _;
 

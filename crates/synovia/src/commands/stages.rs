@@ -5,9 +5,9 @@ use std::fs::File;
 use anyhow::Context as _;
 use synovia_evaluation::{Metrics, Variant};
 
-use super::{Context, Work};
-use crate::cli::PipelineArgs;
-use crate::failure::print;
+use super::{Context, Work, triton};
+use crate::cli::{ExportArgs, PipelineArgs};
+use crate::failure::{UsageError, print};
 use crate::stages::atomic::atomic_file;
 use crate::stages::cache::{Freshness, Stage};
 use crate::stages::cohort::shard::{self, Shard};
@@ -62,6 +62,20 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
         print(work.run.join("report.html").display())?;
     }
     Ok(())
+}
+
+/// Runs all stages, and writes the model for other servers where it is asked for.
+pub fn export(args: &ExportArgs, context: &Context) -> anyhow::Result<()> {
+    let pipeline = args.pipeline.read()?;
+    if args.triton.is_some() && pipeline.cohort.folds.is_some() {
+        let what = "folds have a model each, none of them the one to serve: take `folds` out of [cohort], or leave --triton out";
+        return Err(UsageError(what.to_owned()).into());
+    }
+    run(&args.pipeline, context, Until::Export)?;
+    match &args.triton {
+        Some(dir) => triton::write(&args.pipeline.run_folder(&pipeline).join("model.onnx"), &pipeline.name, dir),
+        None => Ok(()),
+    }
 }
 
 /// Makes one shard of the cohort's rows, in a folder of its own.
