@@ -249,7 +249,7 @@ def main(grid: Grid, context: Context) -> None:
         """After each round: its weights, where no one wrote them yet."""
         path = weights_path(out, server_round + begun)
         if not path.exists():
-            program.write(path, arrays, layout, {"plan": digest, "round": server_round})
+            program.write(path, arrays, layout, {"plan": digest, "round": server_round + begun})
 
     shared = {"plan": plan, "digest": digest, "layout": json.dumps(layout)}
     result = strategy.start(
