@@ -96,23 +96,41 @@ def process(command, environment, log):
             child.wait()
 
 
-def kill_in_round(child, out, again, over):
-    """Kills a SuperNode while it trains for the second round, with the training, and starts it again."""
-    rounds = out / "rounds.jsonl"
-    while not rounds.is_file() or not rounds.read_text().strip():
-        time.sleep(0.02)
-    while not (training := [pid for pid in below(child.pid) if is_training(pid)]):
-        if over.wait(0.005):
+HELD = """#!/bin/sh
+# The program, but for the second training: what comes of that is held back until this is killed.
+if [ "$1 $2" = "federate fit" ]; then
+    echo >> "{folder}/fits"
+    if [ "$(wc -l < "{folder}/fits")" -eq 2 ]; then
+        "{binary}" "$@"
+        touch "{folder}/held"
+        exec sleep 86400
+    fi
+fi
+exec "{binary}" "$@"
+"""
+
+
+def held_back(folder, binary):
+    """A program in the place of `binary` that holds its second training back, for `kill_in_round`."""
+    folder.mkdir()
+    path = folder / "synovia"
+    path.write_text(HELD.format(folder=folder, binary=binary))
+    path.chmod(0o700)
+    return path
+
+
+def kill_in_round(child, held, out, again, over):
+    """Kills a SuperNode that has trained for the second round and not yet sent it; starts it again until the run is over."""
+    while not held.exists():
+        if over.wait(0.02):
             return
-    # Held where it is, it can't send what it made before the SuperNode is gone.
-    for pid in training:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-    done = len(rounds.read_text().splitlines())
+    done = len((out / "rounds.jsonl").read_text().splitlines())
     (out / "killed.json").write_text(json.dumps({"processes": kill_all(child), "rounds_before": done}))
     # The SuperLink takes it for alive until its heartbeat is missed twice, and until then lets no other in by its key.
     while not over.is_set():
-        again().wait()
+        with again() as node:
+            while node.poll() is None and not over.wait(0.1):
+                pass
 
 
 def kill_link(child, out):
@@ -141,14 +159,6 @@ def below(ancestor):
     return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_below(int(pid), ancestor)]
 
 
-def is_training(pid):
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return words[1:3] == [b"federate", b"fit"]
-
-
 def is_below(pid, ancestor):
     """Whether a process was started by another, or by one that was."""
     while pid > 1:
@@ -173,8 +183,9 @@ def wait_until_open(port, child, log, seconds=60):
 
 
 def main():
-    # An end from outside ends everything that was started.
+    # An end from outside, or for lateness, ends everything that was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"not over within {options.within} s; see the logs in {options.out}"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sites", required=True, type=Path, help="folder of the sites' run folders")
     parser.add_argument("--out", required=True, type=Path, help="folder for what comes out")
@@ -186,7 +197,9 @@ def main():
     parser.add_argument("--stranger", action="store_true", help="a SuperNode more, with a key that nobody registered; needs --tls")
     parser.add_argument("--kill", metavar="SITE", help="kill this site's SuperNode, and all that it started, in the second round, and start it again")
     parser.add_argument("--kill-link", action="store_true", help="kill the SuperLink after two rounds, start it again, and run the app once more")
+    parser.add_argument("--within", metavar="SECONDS", type=int, default=0, help="give up after this time")
     options = parser.parse_args()
+    signal.alarm(options.within)
     sites = sorted(path for path in options.sites.resolve().iterdir() if (path / "statement.json").is_file())
     binary, out = Path(options.synovia).resolve(), options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -227,21 +240,26 @@ def main():
                 keys = ["--auth-supernode-private-key", str(folder / site.name)]
                 register = [str(BIN / "flwr"), "supernode", "register", str(folder / f"{site.name}.pub"), "here"]
                 subprocess.run(register, env=environment, check=True, stdout=subprocess.DEVNULL)
-            here = f'site="{site.name}" run="{site}" statement="{site / "statement.json"}" synovia="{binary}"'
+            program = held_back(folder / "killed", binary) if site.name == options.kill else binary
+            here = f'site="{site.name}" run="{site}" statement="{site / "statement.json"}" synovia="{program}"'
             here += ' secure="true"' if options.sealed else ""
             node = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{port}", "--port", str(free_port())]
             node += ["--node-config", here, *safe_node, *keys]
             child = running.enter_context(process(node, environment, out / f"{site.name}.log"))
             if site.name == options.kill:
-                again = lambda node=node, name=site.name: running.enter_context(process(node, environment, out / f"{name}-again.log"))
-                threading.Thread(target=kill_in_round, args=(child, out, again, over), daemon=True).start()
+                again = lambda node=node, name=site.name: process(node, environment, out / f"{name}-again.log")
+                killing = threading.Thread(target=kill_in_round, args=(child, folder / "killed/held", out, again, over), daemon=True)
         if options.stranger:
             node_key(folder / "stranger")
             node = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()), *safe_node]
             node += ["--auth-supernode-private-key", str(folder / "stranger"), "--node-config", f'site="{sites[0].name}"']
             running.enter_context(process(node, environment, out / "stranger.log"))
 
-        running.callback(over.set)
+        if options.kill:
+            killing.start()
+            # What is called last is called first: the thread ends, with the SuperNode that it started, before the others do.
+            running.callback(killing.join)
+            running.callback(over.set)
         settings = [f'out="{out}"', f"sites={len(sites)}", f"rounds={options.rounds}", f'synovia="{binary}"', *options.set]
         run = [str(BIN / "flwr"), "run", str(APP), "here", "--stream", "--run-config", " ".join(settings)]
         (out / "result.json").unlink(missing_ok=True)

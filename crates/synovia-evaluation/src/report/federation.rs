@@ -62,7 +62,7 @@ pub struct FederationReport {
     pub validation_losses: Vec<f64>,
     /// Each site by itself against what all made.
     pub sites: Vec<SiteGain>,
-    /// The same over the test examples of all sites.
+    /// The same over the test examples of all sites, within sites.
     pub pooled: Vec<SiteGain>,
     /// What all made against a model of all data in one place, where that was trained.
     pub central: Vec<SiteGain>,
@@ -110,7 +110,7 @@ fn card(gain: &SiteGain) -> String {
     format!(
         "<div class=\"card {class}\"><h2>{}</h2><p class=\"verdict\">{verdict}</p><dl><div><dt>each site alone</dt><dd>{}</dd></div>\
          <div><dt>together</dt><dd>{}</dd></div></dl>{sentence}<p class=\"what\">{} test examples of all sites, each by its site's own \
-         model and by what all made; patients drawn again.</p></div>",
+         model and by what all made, compared within its site; patients drawn again.</p></div>",
         escape(&gain.task),
         value(gain.alone),
         value(gain.together),

@@ -1,4 +1,7 @@
 //! What joining is worth: two models on the same test examples, with patients drawn again.
+//!
+//! Over several sites, positives are compared with negatives of their own site alone (Janes and Pepe, Biometrika 2009): each site's
+//! model has its own level, and which hospital a patient is in is nothing that a diagnosis can be credited with.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +18,17 @@ const DRAWS: u64 = 1000;
 
 /// What a model says of labelled test examples, by example.
 pub struct Scored {
-    /// Patient, label a task, probabilities a task.
-    by_example: BTreeMap<String, (String, Vec<Option<f32>>, Vec<Vec<f32>>)>,
+    by_example: BTreeMap<String, Example>,
+    n_sites: usize,
+}
+
+struct Example {
+    site: usize,
+    patient: String,
+    /// A task.
+    labels: Vec<Option<f32>>,
+    /// A task.
+    said: Vec<Vec<f32>>,
 }
 
 impl Scored {
@@ -27,14 +39,16 @@ impl Scored {
         let of_row = |p: &synovia_training::Predicted| {
             let row = rows[p.row];
             let said = plan.tasks.iter().zip(&p.logits).map(|(task, logits)| probabilities(logits, 1.0, task)).collect();
-            (row.id.as_str().to_owned(), (row.patient.clone(), row.labels.clone(), said))
+            (row.id.as_str().to_owned(), Example { site: 0, patient: row.patient.clone(), labels: row.labels.clone(), said })
         };
-        Ok(Self { by_example: predicted.iter().map(of_row).collect() })
+        Ok(Self { by_example: predicted.iter().map(of_row).collect(), n_sites: 1 })
     }
 
     /// Adds those of another site.
     pub fn extend(&mut self, other: Self) {
-        self.by_example.extend(other.by_example);
+        let here = self.n_sites;
+        self.by_example.extend(other.by_example.into_iter().map(|(id, of)| (id, Example { site: here + of.site, ..of })));
+        self.n_sites += other.n_sites;
     }
 }
 
@@ -62,7 +76,7 @@ pub struct Gain {
     pub alone_accuracy: Option<f64>,
     /// The same by the model that all made.
     pub together_accuracy: Option<f64>,
-    /// AUROC of the model of the site alone.
+    /// AUROC of the model of the site alone; over several sites the mean of theirs, weighted by pairs of a positive and a negative.
     pub alone: Option<f64>,
     /// AUROC of the model that all made.
     pub together: Option<f64>,
@@ -74,40 +88,69 @@ pub struct Gain {
     pub high: Option<f64>,
 }
 
-/// A task's examples: patient, label, probabilities of each model.
+/// A task's examples by site.
 struct Panel<'a> {
     task: &'a Task,
+    sites: Vec<Site<'a>>,
+}
+
+/// A site's examples: patient, label, probabilities of each model.
+#[derive(Default)]
+struct Site<'a> {
     rows: Vec<(usize, usize, Vec<&'a [f32]>)>,
     n_patients: usize,
 }
 
 impl<'a> Panel<'a> {
-    /// Of the examples that all models say something of.
+    /// Of the examples that all models say something of, at the sites of the first.
     fn new(models: &[&'a Scored], k: usize, task: &'a Task) -> Self {
-        let (mut rows, mut patients) = (Vec::new(), BTreeMap::new());
-        for (id, (patient, labels, said)) in &models[0].by_example {
-            let others = models[1..].iter().map(|model| model.by_example.get(id).map(|(_, _, said)| said[k].as_slice()));
-            let said: Option<Vec<&[f32]>> = std::iter::once(Some(said[k].as_slice())).chain(others).collect();
-            if let (Some(label), Some(said)) = (labels[k], said) {
-                let n = patients.len();
-                rows.push((*patients.entry(patient).or_insert(n), label as usize, said));
+        let mut sites: Vec<Site<'a>> = (0..models[0].n_sites).map(|_| Site::default()).collect();
+        let mut patients = BTreeMap::new();
+        for (id, example) in &models[0].by_example {
+            let others = models[1..].iter().map(|model| model.by_example.get(id).map(|of| of.said[k].as_slice()));
+            let said: Option<Vec<&[f32]>> = std::iter::once(Some(example.said[k].as_slice())).chain(others).collect();
+            if let (Some(label), Some(said)) = (example.labels[k], said) {
+                let site = &mut sites[example.site];
+                let patient = *patients.entry((example.site, &example.patient)).or_insert_with(|| {
+                    site.n_patients += 1;
+                    site.n_patients - 1
+                });
+                site.rows.push((patient, label as usize, said));
             }
         }
-        Self { task, rows, n_patients: patients.len() }
+        Self { task, sites }
     }
 
-    /// The model's AUROC with each patient as often as `times` says.
-    fn auroc(&self, model: usize, times: &[u16]) -> Option<f64> {
-        let rows = || self.rows.iter().flat_map(|row| std::iter::repeat_n(row, usize::from(times[row.0])));
+    fn n(&self) -> usize {
+        self.sites.iter().map(|site| site.rows.len()).sum()
+    }
+
+    /// Each patient once.
+    fn once(&self) -> Vec<Vec<u16>> {
+        self.sites.iter().map(|site| vec![1; site.n_patients]).collect()
+    }
+
+    /// The model's AUROC within sites, with each patient as often as `times` says.
+    fn auroc(&self, model: usize, times: &[Vec<u16>]) -> Option<f64> {
         let classes = match self.task.kind {
             TaskKind::Binary => 1..2,
             TaskKind::Multiclass => 0..self.task.classes.len(),
         };
         let of_class = |class: usize| {
             let output = if self.task.kind == TaskKind::Binary { 0 } else { class };
-            let scores: Vec<f32> = rows().map(|(_, _, said)| said[model][output]).collect();
-            let labels: Vec<bool> = rows().map(|(_, label, _)| *label == class).collect();
-            auroc(&scores, &labels)
+            let (mut sum, mut pairs) = (0.0, 0.0);
+            for (site, times) in self.sites.iter().zip(times) {
+                let rows = || site.rows.iter().flat_map(|row| std::iter::repeat_n(row, usize::from(times[row.0])));
+                let scores: Vec<f32> = rows().map(|(_, _, said)| said[model][output]).collect();
+                let labels: Vec<bool> = rows().map(|(_, label, _)| *label == class).collect();
+                let positives = labels.iter().filter(|&&is| is).count();
+                let here = (positives * (labels.len() - positives)) as f64;
+                if let Some(of_site) = auroc(&scores, &labels) {
+                    sum += here * of_site;
+                    pairs += here;
+                }
+            }
+            (pairs > 0.0).then(|| sum / pairs)
         };
         let each: Vec<f64> = classes.filter_map(of_class).collect();
         (!each.is_empty()).then(|| each.iter().sum::<f64>() / each.len() as f64)
@@ -119,17 +162,21 @@ impl<'a> Panel<'a> {
             TaskKind::Binary => usize::from(said[model][0] > 0.5) == *label,
             TaskKind::Multiclass => said[model].iter().enumerate().all(|(k, p)| k == *label || *p < said[model][*label]),
         };
-        (!self.rows.is_empty()).then(|| self.rows.iter().filter(is_right).count() as f64 / self.rows.len() as f64)
+        let right = self.sites.iter().flat_map(|site| &site.rows).filter(is_right).count();
+        (self.n() > 0).then(|| right as f64 / self.n() as f64)
     }
 
-    /// The central 95 % of a number over draws of patients with replacement.
-    fn interval(&self, seed: u64, measure: impl Fn(&[u16]) -> Option<f64>) -> (Option<f64>, Option<f64>) {
+    /// The central 95 % of a number over draws of each site's patients with replacement.
+    fn interval(&self, seed: u64, measure: impl Fn(&[Vec<u16>]) -> Option<f64>) -> (Option<f64>, Option<f64>) {
         let mut values = Vec::with_capacity(DRAWS as usize);
         for draw in 0..DRAWS {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(draw);
-            let mut times = vec![0u16; self.n_patients];
-            (0..self.n_patients).for_each(|_| times[rng.random_range(0..self.n_patients)] += 1);
+            let mut times: Vec<Vec<u16>> = self.sites.iter().map(|site| vec![0; site.n_patients]).collect();
+            for of_site in &mut times {
+                let n = of_site.len();
+                (0..n).for_each(|_| of_site[rng.random_range(0..n)] += 1);
+            }
             values.extend(measure(&times));
         }
         values.sort_by(f64::total_cmp);
@@ -142,17 +189,17 @@ impl<'a> Panel<'a> {
 pub fn score(scored: &Scored, k: usize, task: &Task, seed: u64) -> TestScore {
     let panel = Panel::new(&[scored], k, task);
     let (low, high) = panel.interval(seed, |times| panel.auroc(0, times));
-    TestScore { n: panel.rows.len(), accuracy: panel.accuracy(0), auroc: panel.auroc(0, &vec![1; panel.n_patients]), low, high }
+    TestScore { n: panel.n(), accuracy: panel.accuracy(0), auroc: panel.auroc(0, &panel.once()), low, high }
 }
 
 /// Two models on task `k`.
 pub fn gain(alone: &Scored, together: &Scored, k: usize, task: &Task, seed: u64) -> Gain {
     let panel = Panel::new(&[alone, together], k, task);
-    let difference = |times: &[u16]| Some(panel.auroc(1, times)? - panel.auroc(0, times)?);
-    let once = vec![1; panel.n_patients];
+    let difference = |times: &[Vec<u16>]| Some(panel.auroc(1, times)? - panel.auroc(0, times)?);
+    let once = panel.once();
     let (low, high) = panel.interval(seed, difference);
     Gain {
-        n: panel.rows.len(),
+        n: panel.n(),
         alone_accuracy: panel.accuracy(0),
         together_accuracy: panel.accuracy(1),
         alone: panel.auroc(0, &once),
@@ -168,9 +215,15 @@ mod tests {
     use super::*;
 
     fn scored(probabilities: &[f32], labels: &[f32]) -> Scored {
-        let row =
-            |(k, (p, label)): (usize, (&f32, &f32))| (format!("{k:03}"), (format!("patient {k}"), vec![Some(*label)], vec![vec![*p]]));
-        Scored { by_example: probabilities.iter().zip(labels).enumerate().map(row).collect() }
+        scored_at("here", probabilities, labels)
+    }
+
+    fn scored_at(site: &str, probabilities: &[f32], labels: &[f32]) -> Scored {
+        let row = |(k, (p, label)): (usize, (&f32, &f32))| {
+            let example = Example { site: 0, patient: format!("patient {k}"), labels: vec![Some(*label)], said: vec![vec![*p]] };
+            (format!("{site} {k:03}"), example)
+        };
+        Scored { by_example: probabilities.iter().zip(labels).enumerate().map(row).collect(), n_sites: 1 }
     }
 
     #[test]
@@ -187,5 +240,26 @@ mod tests {
         assert_eq!((same.gain, same.low, same.high), (Some(0.0), Some(0.0), Some(0.0)));
         let one_class = gain(&scored(&[0.1], &[1.0]), &scored(&[0.1], &[1.0]), 0, &task, 1);
         assert_eq!((one_class.gain, one_class.low), (None, None));
+    }
+
+    /// Two sites that differ in how ill their patients are. One model for both that knows no more than the site puts the ill site's
+    /// patients above the other's; that is no knowledge of any patient.
+    #[test]
+    fn to_know_the_hospital_is_not_to_know_the_illness() {
+        let task = Task { name: "ill".into(), kind: TaskKind::Binary, classes: vec!["ill".into()] };
+        let (ill, well) = ([1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]);
+        let both = |at_ill: &[f32], at_well: &[f32]| {
+            let mut scored = scored_at("ill", at_ill, &ill);
+            scored.extend(scored_at("well", at_well, &well));
+            scored
+        };
+        let (of_site, knows) = (both(&[0.9; 4], &[0.1; 4]), both(&[0.6, 0.6, 0.6, 0.2], &[0.3, 0.3, 0.3, 0.9]));
+        let found = gain(&of_site, &knows, 0, &task, 1);
+        assert_eq!((found.n, found.alone, found.together, found.gain), (8, Some(0.5), Some(1.0), Some(0.5)));
+        assert_eq!(found.alone_accuracy, Some(0.75));
+        // Sites count by their pairs: 3 of a site with 0.5, 1 of a site with 1.
+        let mut uneven = scored_at("a", &[0.5; 4], &ill);
+        uneven.extend(scored_at("b", &[0.1, 0.9], &[0.0, 1.0]));
+        assert_eq!(gain(&uneven, &uneven, 0, &task, 1).alone, Some(0.625));
     }
 }
