@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::runs::files;
+use crate::sources::{Orthanc, installed, orthanc};
 use crate::synovia::{command, json_lines, root, run, simulate, skipped, small, succeed};
 
 /// A server, ended with the test however that ends.
@@ -31,7 +32,12 @@ impl Server {
     /// Of a folder of models, on ports of its own, when it is ready.
     fn start(models: &Path, log: &Path) -> Self {
         let mut command = command();
-        command.args(["serve", "--address", "127.0.0.1:0", "--grpc-address", "127.0.0.1:0", "--access-log", "--models"]).arg(models);
+        command.arg("serve");
+        Self::start_with(models, log, command)
+    }
+
+    fn start_with(models: &Path, log: &Path, mut command: Command) -> Self {
+        command.args(["--address", "127.0.0.1:0", "--grpc-address", "127.0.0.1:0", "--access-log", "--models"]).arg(models);
         command.current_dir(root()).env_remove("SYNOVIA_TOKEN").stdout(Stdio::piped()).stderr(std::fs::File::create(log).unwrap());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -65,7 +71,17 @@ impl Server {
     /// Uploads images and records to the model `lung`.
     #[track_caller]
     fn predict(&self, images: &[PathBuf], records: &[PathBuf]) -> Value {
+        let (status, answer) = self.predict_with(&[], images, records);
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// The same with other fields.
+    fn predict_with(&self, fields: &[(&str, &str)], images: &[PathBuf], records: &[PathBuf]) -> (u16, Value) {
         let mut body = Vec::new();
+        for (field, text) in fields {
+            write!(body, "--frontier\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{text}\r\n").unwrap();
+        }
         for (field, path) in images.iter().map(|path| ("images", path)).chain(records.iter().map(|path| ("records", path))) {
             let name = path.file_name().unwrap().to_string_lossy();
             write!(body, "--frontier\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\n\r\n").unwrap();
@@ -73,9 +89,7 @@ impl Server {
             body.extend(b"\r\n");
         }
         body.extend(b"--frontier--\r\n");
-        let (status, answer) = self.ask("POST", "/v1/models/lung/predict", "multipart/form-data; boundary=frontier", &body);
-        assert_eq!(status, 200, "{answer}");
-        answer
+        self.ask("POST", "/v1/models/lung/predict", "multipart/form-data; boundary=frontier", &body)
     }
 }
 
@@ -133,6 +147,16 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
         assert_eq!(served["model"]["sha256"], predicted[0]["model"]);
         answers.push(served);
     }
+    // Files in one zip archive are the files; the names that they have in it are not said, a wrong one's neither.
+    let zip = dir.path().join("study.zip");
+    let wrong = dir.path().join("Mustermann_Erika.dcm");
+    std::fs::write(&wrong, "no DICOM").unwrap();
+    let zipped = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(&wrong).args(&images[..8]).status().unwrap();
+    assert!(zipped.success());
+    let (of_zip, of_files) = (server.predict(&[zip], &[]), server.predict(&images[..8], &[]));
+    assert_eq!(by_example(of_zip["predictions"].as_array().unwrap()), by_example(of_files["predictions"].as_array().unwrap()));
+    assert!(of_zip["rejected"].to_string().contains("0001.zip") && !of_zip.to_string().contains("Mustermann"), "{of_zip}");
+
     let ranged = answers[2]["predictions"].as_array().unwrap().iter().filter(|p| p["out_of_range"] == Value::Array(Vec::new())).count();
     assert!(ranged > 10, "of 120 patients of the training's own distribution most are in range");
 
@@ -174,6 +198,115 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
     assert!(n_looked_for > 60, "{n_looked_for}");
 }
 
+/// A study that is in an archive, by its UID; and back into the archive what is said of it.
+#[test]
+fn a_study_of_an_archive_is_predicted_and_the_result_stored_beside_it() {
+    if !Orthanc::is_installed() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (models, data) = exported(dir.path());
+    let archive = orthanc(dir.path(), &data.join("dicom"));
+    let log = dir.path().join("log");
+    let start = |stores: &[&str]| {
+        let mut command = command();
+        command.args(["serve", "--pacs", &archive.url]).args(stores);
+        command.env("SYNOVIA_PACS_USER", "reader").env("SYNOVIA_PACS_PASSWORD", "test-password");
+        Server::start_with(&models, &log, command)
+    };
+    let server = start(&["--pacs-store"]);
+    let (mut images, mut records) = (Vec::new(), Vec::new());
+    files(&data.join("dicom"), &mut images);
+    files(&data.join("fhir"), &mut records);
+    let uploaded = by_example(server.predict(&images, &records)["predictions"].as_array().unwrap());
+    let listed: Value = serde_json::from_slice(&archive.get("/dicom-web/studies?limit=6", "application/dicom+json")).unwrap();
+    let value = |object: &Value, tag: &str| object[tag]["Value"][0].clone();
+    let uid = |study: &Value| value(study, "0020000D").as_str().unwrap().to_owned();
+    let with_image = |answer: &Value| {
+        let of = answer["predictions"].as_array().unwrap().iter().filter(|p| p["present"]["image"] == true).cloned();
+        of.collect::<Vec<Value>>()
+    };
+    let mut n_same = 0;
+    for study in listed.as_array().unwrap() {
+        let (status, answer) = server.predict_with(&[("study", &uid(study))], &[], &records);
+        assert_eq!(status, 200, "{answer}");
+        let [found] = &with_image(&answer)[..] else { panic!("{answer}") };
+        // Some studies have a patient whose chart knows nothing of them.
+        if let Some(expected) = uploaded.get(found["example"].as_str().unwrap()) {
+            assert_eq!((&found["probabilities"], &found["present"]), (&expected["probabilities"], &expected["present"]));
+            n_same += 1;
+        }
+    }
+    assert!(n_same >= 4, "{n_same}");
+
+    // Stored: twice the same report, which a reader of DICOM understands.
+    let study = &listed[0];
+    let stored = [(); 2].map(|()| {
+        let (status, answer) = server.predict_with(&[("study", &uid(study)), ("store", "true")], &[], &[]);
+        assert_eq!(status, 200, "{answer}");
+        with_image(&answer).remove(0)
+    });
+    assert_eq!(stored[0], stored[1]);
+    let [of_series, of_report] = ["series_instance_uid", "sop_instance_uid"].map(|key| stored[0]["stored"][key].as_str().unwrap().to_owned());
+    let path = format!("/dicom-web/studies/{}/series/{of_series}/instances/{of_report}/metadata", uid(study));
+    let read: Value = serde_json::from_slice(&archive.get(&path, "application/dicom+json")).unwrap();
+    let report = &read[0];
+    // Patient and study are those of the images.
+    for tag in ["00100010", "00100020", "00100030", "00100040", "0020000D", "00080020", "00080030", "00200010"] {
+        assert_eq!(value(report, tag), value(study, tag), "{tag}");
+    }
+    assert_eq!((value(report, "00080060"), value(report, "0040A493")), ("SR".into(), "UNVERIFIED".into()));
+    let mut told = BTreeMap::new();
+    let content = |item: &Value| item["0040A730"]["Value"].as_array().cloned().unwrap_or_default();
+    for number in content(report).iter().flat_map(content).filter(|item| value(item, "0040A040") == "NUM") {
+        let name = value(&value(&number, "0040A043"), "00080104").as_str().unwrap().to_owned();
+        told.insert(name, value(&value(&number, "0040A300"), "0040A30A").as_f64().unwrap());
+    }
+    let mut n_told = 0;
+    for (task, classes) in stored[0]["probabilities"].as_object().unwrap() {
+        for (class, p) in classes.as_object().unwrap() {
+            n_told += 1;
+            assert!((told[&format!("{task}: {class}")] - p.as_f64().unwrap()).abs() < 1e-6, "{task} {class}: {told:?}");
+        }
+    }
+    assert_eq!(n_told, told.len());
+    if installed(&["dciodvfy"]) {
+        let instances: Value = serde_json::from_slice(&archive.get("/instances?expand", "application/json")).unwrap();
+        let is_it = |instance: &&Value| instance["MainDicomTags"]["SOPInstanceUID"] == of_report.as_str();
+        let id = instances.as_array().unwrap().iter().find(is_it).unwrap()["ID"].as_str().unwrap().to_owned();
+        let file = dir.path().join("report.dcm");
+        std::fs::write(&file, archive.get(&format!("/instances/{id}/file"), "application/dicom")).unwrap();
+        let output = Command::new("dciodvfy").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("EnhancedSR") && !said.contains("Error"), "{said}");
+    }
+
+    let check = |server: &Server, fields: &[(&str, &str)], images: &[PathBuf], expected: u16, words: &str| {
+        let (status, answer) = server.predict_with(fields, images, &[]);
+        assert!(status == expected && answer["error"].as_str().unwrap().contains(words), "{fields:?}: {status} {answer}");
+    };
+    let known = uid(study);
+    check(&server, &[("study", "1.2.3.4")], &[], 400, "no image");
+    for wrong in ["../../instances", "1.2&limit=1", "1.2/series", "http://127.0.0.1/", "1.2\r\nHost: b", "", &"1.".repeat(40)] {
+        check(&server, &[("study", wrong)], &[], 400, "one Study Instance UID");
+    }
+    check(&server, &[("study", &known), ("study", &known)], &[], 400, "one Study Instance UID");
+    check(&server, &[("study", &known)], &images[..1], 400, "not both");
+    check(&server, &[("store", "true")], &images[..1], 400, "image archive");
+    check(&server, &[("study", &known), ("store", "yes")], &[], 400, "true or false");
+    drop(server);
+    let server = start(&[]);
+    check(&server, &[("study", &known), ("store", "true")], &[], 400, "--pacs-store");
+    archive.end();
+    check(&server, &[("study", &known)], &[], 503, "image archive");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("\"event\":\"archive\"") && said.contains("does not answer") && !said.contains(&known), "{said}");
+    drop(server);
+    let server = Server::start(&models, &log);
+    check(&server, &[("study", &known)], &[], 400, "--pacs");
+}
+
+/// `just serving-cases` asks more.
 /// `just serving-cases` asks more.
 #[test]
 fn made_up_requests_get_documented_answers() {

@@ -1,7 +1,7 @@
 //! Images from other systems, by programs that are not ours: Orthanc's DICOMweb, dcmtk's storescu. Where they are not installed
 //! these tests skip, and say so.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ impl Drop for Running {
     }
 }
 
-fn installed(programs: &[&str]) -> bool {
+pub fn installed(programs: &[&str]) -> bool {
     let is = |program: &&str| ["/usr/bin", "/usr/sbin", "/usr/local/bin"].iter().any(|dir| Path::new(dir).join(program).exists());
     let all = programs.iter().all(is);
     if !all {
@@ -60,15 +60,45 @@ fn studies(run: &Path) -> Vec<serde_json::Value> {
     std::mem::take(studies)
 }
 
-struct Orthanc {
-    _running: Running,
-    url: String,
+pub struct Orthanc {
+    running: Running,
+    pub url: String,
 }
 
 const LOGIN: &str = "user_variable = \"TEST_PACS_USER\"\npassword_variable = \"TEST_PACS_PASSWORD\"\n";
 
+impl Orthanc {
+    /// Whether both it and a sender are installed.
+    pub fn is_installed() -> bool {
+        let has_plugin = Path::new("/usr/share/orthanc/plugins/libOrthancDicomWeb.so").exists();
+        if !has_plugin {
+            skipped("orthanc-dicomweb is not installed");
+        }
+        has_plugin && installed(&["Orthanc", "storescu"])
+    }
+
+    pub fn end(mut self) {
+        let _ = self.running.0.kill();
+        let _ = self.running.0.wait();
+    }
+
+    /// What it has at an address below its own, or below that of its DICOMweb service.
+    pub fn get(&self, path: &str, accept: &str) -> Vec<u8> {
+        let address = self.url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        // reader:test-password
+        let login = "cmVhZGVyOnRlc3QtcGFzc3dvcmQ=";
+        write!(socket, "GET {path} HTTP/1.0\r\nHost: a\r\nAuthorization: Basic {login}\r\nAccept: {accept}\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        assert!(answer.starts_with(b"HTTP/1.") && answer[9..12] == *b"200", "{path}: {}", String::from_utf8_lossy(&answer[..head]));
+        answer.split_off(head + 4)
+    }
+}
+
 /// An Orthanc with a login, that holds the files of a folder.
-fn orthanc(dir: &Path, dicom: &Path) -> Orthanc {
+pub fn orthanc(dir: &Path, dicom: &Path) -> Orthanc {
     let (http, dimse) = (free_port(), free_port());
     let store = dir.join("orthanc");
     let settings = serde_json::json!({
@@ -89,7 +119,7 @@ fn orthanc(dir: &Path, dicom: &Path) -> Orthanc {
     let sent =
         Command::new("storescu").args(["-aec", "ORTHANC", "+sd", "+r", "127.0.0.1", &dimse.to_string()]).arg(dicom).output().unwrap();
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
-    Orthanc { _running: running, url: format!("http://127.0.0.1:{http}/dicom-web") }
+    Orthanc { running, url: format!("http://127.0.0.1:{http}/dicom-web") }
 }
 
 fn pipeline(images: &str, records: &Path) -> String {
@@ -101,8 +131,7 @@ fn pipeline(images: &str, records: &Path) -> String {
 
 #[test]
 fn a_dicomweb_server_is_as_good_as_a_folder() {
-    if !installed(&["Orthanc", "storescu"]) || !Path::new("/usr/share/orthanc/plugins/libOrthancDicomWeb.so").exists() {
-        skipped("orthanc and orthanc-dicomweb are not installed");
+    if !Orthanc::is_installed() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

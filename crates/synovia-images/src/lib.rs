@@ -33,7 +33,7 @@ use std::path::Path;
 
 use synovia_cohort::{Rejected, RejectedLog, Study};
 
-pub use deidentify::{Clean, Profile, ProfileError, Secret, deidentify};
+pub use deidentify::{Clean, Profile, ProfileError, Secret, deidentify, is_uid};
 pub use error::ImagesError;
 pub use preparation::{Fit, Preparation};
 pub use receive::{Receiver, Reception};

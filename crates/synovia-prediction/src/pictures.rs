@@ -48,6 +48,11 @@ impl<'a> Pictures<'a> {
         Ok(Self { root, studies, preparation: Some(preparation) })
     }
 
+    /// Whether images were given at all; that none of them could be used does not matter.
+    pub const fn are_some(&self) -> bool {
+        self.preparation.is_some()
+    }
+
     /// The pixels of a study; `None` where they can't be had, which goes to `log`.
     pub(crate) fn load(&self, study: usize, log: &RejectedLog) -> Option<Vec<f32>> {
         synovia_images::load(&self.root, &self.studies[study], self.preparation?).map_err(|rejected| log.push(&rejected)).ok()

@@ -14,6 +14,9 @@ use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::settings::Settings;
 
+/// Studies that are fetched from the image archive and prepared at a time. They wait for the archive more than they work.
+const MAX_FETCHES: usize = 16;
+
 /// What all requests share: models, settings, counts.
 pub struct App {
     pub(crate) settings: Settings,
@@ -26,6 +29,7 @@ pub struct App {
     held: Arc<AtomicUsize>,
     /// Uploads that are prepared at a time, and those that may wait for it.
     pub(crate) preparing: Arc<Semaphore>,
+    pub(crate) fetching: Arc<Semaphore>,
     pub(crate) uploads: Arc<Semaphore>,
 }
 
@@ -42,6 +46,7 @@ impl App {
             is_draining: AtomicBool::new(false),
             held: Arc::default(),
             preparing: Arc::new(Semaphore::new(cores)),
+            fetching: Arc::new(Semaphore::new(MAX_FETCHES)),
             uploads: Arc::new(Semaphore::new(settings.max_queue)),
             settings,
         })

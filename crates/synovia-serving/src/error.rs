@@ -110,6 +110,11 @@ impl Refusal {
         Self::Bad(what.into())
     }
 
+    /// Why not is in the log.
+    pub(crate) fn archive() -> Self {
+        Self::Unavailable("the image archive does not do what it is asked for; try again later".to_owned())
+    }
+
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
             Self::Bad(_) => StatusCode::BAD_REQUEST,

@@ -6,7 +6,7 @@
 //! their place at once.
 //!
 //! This crate knows no training, no pipeline and no evaluation, and keeps nothing of a request: what is uploaded lies in a
-//! temporary folder until it is answered. Neither logs nor metrics hold anything that a client sent but for the names of loaded
+//! temporary folder until it is answered. Of an image archive it knows what its operator says: where it is. Neither logs nor metrics hold anything that a client sent but for the names of loaded
 //! models.
 
 mod app;
@@ -32,4 +32,4 @@ pub use error::{LoadError, ServingError};
 pub use grpc::grpc;
 pub use rest::rest;
 pub use serve::{Listening, run, serve};
-pub use settings::Settings;
+pub use settings::{Pacs, Settings};

@@ -3,6 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use synovia_pacs::Archive;
+
+/// An image archive that studies are taken from by their UIDs.
+#[derive(Clone, Debug)]
+pub struct Pacs {
+    /// Where it is.
+    pub archive: Archive,
+    /// Whether it is given results.
+    pub stores: bool,
+}
+
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -28,6 +39,8 @@ pub struct Settings {
     pub batch_wait: Duration,
     /// Threads of one run of a model; `None` leaves it to ONNX Runtime.
     pub threads: Option<usize>,
+    /// The image archive; `None` where studies come by upload alone.
+    pub pacs: Option<Pacs>,
     /// Whether each request has a line in the log, or only those that failed by the server's fault.
     pub access_log: bool,
     /// Whether nothing is logged at all.
@@ -49,6 +62,7 @@ impl Settings {
             max_batch: None,
             batch_wait: Duration::from_millis(1),
             threads: None,
+            pacs: None,
             access_log: false,
             quiet: false,
         }

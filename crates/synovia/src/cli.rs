@@ -249,6 +249,13 @@ pub struct ServeArgs {
     /// Microseconds that a batch waits for requests that are being read
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub batch_wait: u64,
+    /// DICOMweb service of an image archive, such as https://pacs.example/dicom-web, that studies are taken from by their UIDs; it is
+    /// logged in to by the environment's SYNOVIA_PACS_USER and SYNOVIA_PACS_PASSWORD, or SYNOVIA_PACS_TOKEN
+    #[arg(long, value_name = "URL")]
+    pub pacs: Option<String>,
+    /// Give the archive a DICOM structured report of a result where a client asks for it
+    #[arg(long, requires = "pacs")]
+    pub pacs_store: bool,
     /// A log line for every request, not only those that failed by the server's fault
     #[arg(long)]
     pub access_log: bool,

@@ -66,7 +66,7 @@ impl Secret {
 }
 
 /// Whether a text is a UID (PS3.5 §9.1), but for zeros before a component, which many writers have.
-pub(crate) fn is_uid(text: &str) -> bool {
+pub fn is_uid(text: &str) -> bool {
     text.len() <= 64 && text.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 

@@ -28,8 +28,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 use synovia_cohort::Rejected;
 
-pub use keyed::Secret;
-pub(crate) use keyed::is_uid;
+pub use keyed::{Secret, is_uid};
 
 use crate::dicom::{Encoding, Split, split_file};
 use crate::error::Fault;

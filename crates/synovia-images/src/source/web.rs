@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -65,7 +65,8 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    fn header(&self) -> Option<String> {
+    /// `Authorization`, where there is something to show.
+    pub fn header(&self) -> Option<String> {
         match self {
             Self::None => None,
             Self::Basic { user, password } => Some(format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))),
@@ -96,6 +97,14 @@ pub struct ServerError {
     pub what: String,
 }
 
+impl ServerError {
+    /// A server that did not answer.
+    pub fn unanswered(url: &str, error: &ureq::Error) -> Self {
+        let what = format!("does not answer ({}); is the address right, and the server up?", kind_of(error));
+        Self { url: url.to_owned(), what }
+    }
+}
+
 /// A DICOMweb service.
 #[derive(Clone)]
 pub struct Server {
@@ -104,6 +113,8 @@ pub struct Server {
     query: Vec<String>,
     agent: ureq::Agent,
     first_delay: Duration,
+    until: Option<Instant>,
+    only: Option<String>,
 }
 
 impl fmt::Debug for Server {
@@ -156,13 +167,15 @@ impl Server {
         }
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            // A server that leads elsewhere would lead this machine to where its network alone may go.
+            .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(Duration::from_mins(5)))
             .timeout_per_read(Some(Duration::from_mins(2)))
             .user_agent(concat!("synovia/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Ok(Self { url: url.to_owned(), login, query, agent, first_delay: Duration::from_millis(500) })
+        Ok(Self { url: url.to_owned(), login, query, agent, first_delay: Duration::from_millis(500), until: None, only: None })
     }
 
     /// Its address.
@@ -176,6 +189,18 @@ impl Server {
         Self { first_delay, ..self }
     }
 
+    /// The same, for one study alone. What else the server gives, as one does that knows no such key, is left.
+    #[must_use]
+    pub fn of_study(self, uid: &str) -> Self {
+        Self { query: vec![format!("StudyInstanceUID={uid}")], only: Some(uid.to_owned()), ..self }
+    }
+
+    /// The same, that gives up at a moment.
+    #[must_use]
+    pub fn until(self, until: Instant) -> Self {
+        Self { until: Some(until), ..self }
+    }
+
     fn error(&self, what: impl Into<String>) -> ServerError {
         ServerError { url: self.url.clone(), what: what.into() }
     }
@@ -184,15 +209,15 @@ impl Server {
     fn get<T>(&self, path: &str, accept: &str, read: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<T>) -> Result<Option<T>, Failed> {
         let mut delay = self.first_delay;
         for attempt in 1.. {
-            let mut request = self.agent.get(format!("{}/{path}", self.url)).header("Accept", accept);
+            let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+            let request = self.agent.get(format!("{}/{path}", self.url)).config().timeout_global(left).build();
+            let mut request = request.header("Accept", accept);
             if let Some(login) = self.login.header() {
                 request = request.header("Authorization", login);
             }
             let mut wait = delay;
             let failed = match request.call() {
-                Err(error) => {
-                    Failed::Server(self.error(format!("does not answer ({}); is the address right, and the server up?", kind_of(&error))))
-                }
+                Err(error) => Failed::Server(ServerError::unanswered(&self.url, &error)),
                 Ok(mut response) => {
                     let text = |response: &ureq::http::Response<ureq::Body>, name: &str| {
                         response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
@@ -226,11 +251,14 @@ impl Server {
                             }
                             Failed::This(format!("the server fails ({status})"))
                         }
+                        status @ 300..400 => {
+                            return Err(Failed::Server(self.error(format!("leads elsewhere ({status}); give the address that it leads to"))));
+                        }
                         status => return Err(Failed::This(format!("the server answers {status}"))),
                     }
                 }
             };
-            if attempt == ATTEMPTS {
+            if attempt == ATTEMPTS || self.until.is_some_and(|until| Instant::now() + wait >= until) {
                 return Err(failed);
             }
             std::thread::sleep(wait);
@@ -274,7 +302,7 @@ impl Server {
         let path = format!("studies?{keys}");
         let mut studies = Vec::new();
         let result = self.search(&path, &mut |[uid, _, n]| {
-            if is_uid(&uid) {
+            if is_uid(&uid) && self.only.as_ref().is_none_or(|only| *only == uid) {
                 studies.push((uid, n.parse().unwrap_or(0)));
             }
         });

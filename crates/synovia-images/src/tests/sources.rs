@@ -276,6 +276,42 @@ fn web(url: &str, login: Login) -> Source {
 }
 
 #[test]
+fn a_server_that_leads_elsewhere_is_not_followed() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), Answers::default());
+    elsewhere.json("/web/secret", "[]");
+    let to = elsewhere.serve();
+    let answers = Answers::default();
+    answers.put(&format!("{STUDIES}0"), &format!("302 Found\r\nLocation: {to}/secret"), "");
+    let login = Login::Bearer("hidden".to_owned());
+    let error = scanned(&web(&answers.serve(), login), ImageKind::Dicom, dir.path()).unwrap_err().to_string();
+    assert!(error.contains("leads elsewhere (302)"), "{error}");
+    assert_eq!((answers.asked().len(), elsewhere.asked().len()), (1, 0));
+}
+
+#[test]
+fn a_server_that_knows_no_keys_is_asked_for_one_study_alone() {
+    let (dir, answers) = (tempfile::tempdir().unwrap(), Answers::default());
+    let studies = STUDIES.replace('?', "?StudyInstanceUID=1.2.2&");
+    answers.json(&format!("{studies}0"), &studies_json(&["1.2.1", "1.2.2"]));
+    answers.json(&format!("{studies}2"), "[]");
+    ["1.2.1", "1.2.2"].iter().for_each(|study| put_study(&answers, study));
+    let server = Server::new(&answers.serve(), Login::None, Vec::new()).unwrap().with_delay(Duration::from_millis(1));
+    let expected = ["1.2.2 of SECRET-4711 with 1 images, 1", "1 files, 1 images, 1 studies"];
+    assert_eq!(scanned(&Source::server(server.of_study("1.2.2")), ImageKind::Dicom, dir.path()).unwrap(), expected);
+    assert!(answers.asked().iter().all(|path| !path.contains("studies/1.2.1")));
+}
+
+#[test]
+fn a_server_is_given_up_in_time() {
+    let (dir, answers) = (tempfile::tempdir().unwrap(), Answers::default());
+    answers.put(&format!("{STUDIES}0"), "503 Busy", "");
+    let server = Server::new(&answers.serve(), Login::None, Vec::new()).unwrap().until(Instant::now() + Duration::from_millis(300));
+    let started = Instant::now();
+    assert!(scanned(&Source::server(server), ImageKind::Dicom, dir.path()).is_err());
+    assert!(started.elapsed() < Duration::from_secs(1) && answers.asked().len() == 1);
+}
+
+#[test]
 fn a_server_that_fails_and_serves_again() {
     let dir = tempfile::tempdir().unwrap();
     let answers = Answers::default();

@@ -69,11 +69,12 @@ impl PartialSchema for Numbers {
 
 impl ToSchema for Numbers {}
 
-/// A form of files.
-pub(super) fn form(fields: &[&str]) -> Typed {
-    let files = || ArrayBuilder::new().items(bytes("").1);
-    let form = fields.iter().fold(ObjectBuilder::new(), |form, field| form.property(*field, files()));
-    ("multipart/form-data", form.into())
+/// A form of a part a field; a field of files may come as often as there are files.
+pub(super) fn form(files: &[&str], fields: &[(&str, Type)]) -> Typed {
+    let of_files = || ArrayBuilder::new().items(bytes("").1);
+    let form = files.iter().fold(ObjectBuilder::new(), |form, field| form.property(*field, of_files()));
+    let field = |form: ObjectBuilder, (name, of): &(&str, Type)| form.property(*name, ObjectBuilder::new().schema_type(of.clone()));
+    ("multipart/form-data", fields.iter().fold(form, field).into())
 }
 
 /// The answer to all that is refused.

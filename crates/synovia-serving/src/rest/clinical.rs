@@ -12,18 +12,20 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 use synovia_cohort::RejectedLog;
-use synovia_images::ImageKind;
+use synovia_images::{ImageKind, ImagesError, Source};
 use synovia_onnx::OutputArray;
+use synovia_pacs::{Archive, ArchiveError, Said, Stored};
 use synovia_prediction::{Answer, Exported, OutOfRange, Pictures, PredictionError, Prepared, for_each_example, records};
 use synovia_records::{FeaturePlan, Format};
 use utoipa::ToSchema;
 
-use super::multipart::{Kind, Part, parts};
+use super::multipart::{Kind, Part, Upload, upload};
 use super::{Served, Target};
 use crate::app::App;
 use crate::batch::{Fitting, Output, Values};
 use crate::body;
 use crate::error::Refusal;
+use crate::log::Log;
 use crate::model::Model;
 
 /// Predictions of one request.
@@ -106,6 +108,17 @@ struct Prediction {
     /// Features beyond the middle 98 % of the training's records; not there where the model does not know them.
     #[serde(skip_serializing_if = "Option::is_none")]
     out_of_range: Option<Vec<OutOfRange>>,
+    /// The report of it in the image archive, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<Report>,
+}
+
+/// A DICOM structured report beside the images.
+#[derive(Serialize, ToSchema)]
+struct Report {
+    study_instance_uid: String,
+    series_instance_uid: String,
+    sop_instance_uid: String,
 }
 
 /// What was read of a request.
@@ -157,56 +170,65 @@ fn ending(format: Format, bytes: &[u8]) -> Result<&'static str, Refusal> {
     }
 }
 
-/// Reads the parts by the way of `synovia predict`, in a folder that is removed afterwards.
-fn prepare(exported: &Exported, parts: &[Part]) -> Result<Readings, Refusal> {
+/// An archive of files, by its first bytes.
+fn is_zip(part: &Part) -> bool {
+    part.kind == Kind::Image && part.bytes.starts_with(b"PK\x03\x04")
+}
+
+/// Reads what was uploaded by the way of `synovia predict`, in a folder that is removed afterwards.
+fn prepare(exported: &Exported, upload: &Upload, archive: Option<&Archive>, server_log: Log) -> Result<Readings, Refusal> {
+    let parts = &upload.parts;
     let broken = |_: std::io::Error| Refusal::Unavailable("there is no room for what was uploaded; try again later".to_owned());
     let scratch = tempfile::tempdir().map_err(broken)?;
     let folder = |kind: Kind| scratch.path().join(if kind == Kind::Image { "images" } else { "documents" });
     let has = |kind: Kind| parts.iter().any(|part| part.kind == kind);
-    if has(Kind::Image) && exported.preparation.is_none() {
+    let has_images = has(Kind::Image) || upload.study.is_some();
+    if has_images && exported.preparation.is_none() {
         return Err(Refusal::bad("this model looks at records only; leave the images out"));
     }
-    if has(Kind::Image) && exported.image_kind != Some(ImageKind::Dicom) {
-        return Err(Refusal::bad("this model looks at pictures or volumes that are no DICOM; only DICOM is taken by upload"));
+    if has_images && exported.image_kind != Some(ImageKind::Dicom) {
+        return Err(Refusal::bad("this model looks at pictures or volumes that are no DICOM; only DICOM is taken here"));
     }
     if has(Kind::Records) && exported.records.is_none() {
         return Err(Refusal::bad("this model looks at images only; leave the records out"));
     }
+    let files = parts.iter().filter(|part| part.kind == Kind::Image).count();
+    let zip = parts.iter().find(|part| files == 1 && is_zip(part));
     for kind in [Kind::Image, Kind::Records].into_iter().filter(|&kind| has(kind)) {
         std::fs::create_dir(folder(kind)).map_err(broken)?;
         for (k, part) in parts.iter().filter(|part| part.kind == kind).enumerate() {
             let ending = match (kind, exported.records.as_ref()) {
                 (Kind::Records, Some(format)) => ending(format.format, &part.bytes)?,
+                _ if zip.is_some() => "zip",
                 _ => "dcm",
             };
             std::fs::write(folder(kind).join(format!("{:04}.{ending}", k + 1)), &part.bytes).map_err(broken)?;
         }
     }
+    let images = match (&upload.study, archive) {
+        (Some(uid), Some(archive)) => Some(archive.study(uid)?),
+        _ if zip.is_some() => Some(Source::open(&folder(Kind::Image).join("0001.zip")).map_err(PredictionError::from)?),
+        _ if has(Kind::Image) => Some(Source::open(&folder(Kind::Image)).map_err(PredictionError::from)?),
+        _ => None,
+    };
+    let documents = has(Kind::Records).then(|| folder(Kind::Records));
     let lines = Lines::default();
     let log = RejectedLog::to_writer(Box::new(lines.clone()));
     let mut readings = Readings { examples: Vec::new(), rejected: Vec::new(), unlinked: Vec::new() };
-    let unlinked = &mut readings.unlinked;
-    let examples = &mut readings.examples;
-    let outcome = predictable(
-        exported,
-        &folder,
-        &has,
-        scratch.path(),
-        &log,
-        &mut |n, reason| {
-            unlinked.push(json!({ "studies": n, "reason": reason }));
-        },
-        &mut |example| {
-            if examples.len() == MAX_EXAMPLES {
-                return Err(Refusal::bad(format!("more than {MAX_EXAMPLES} predictions; ask for fewer at a time")));
-            }
-            examples.push(example);
-            Ok(())
-        },
-    );
-    outcome?;
+    let pictures = images.as_ref().map(|source| Pictures::of(source, exported, scratch.path(), &log)).transpose();
+    let tell = |error: &PredictionError| {
+        if let PredictionError::Images(ImagesError::Server(error)) = error {
+            server_log.event("archive", json!({ "error": error.to_string() }));
+        }
+    };
+    let pictures = pictures.inspect_err(tell)?.unwrap_or_default();
+    predictable(exported, &pictures, documents.as_deref(), scratch.path(), &log, &mut readings)?;
     let (told, n_untold) = lines.told();
     readings.rejected = told;
+    if zip.is_some() {
+        // Names in an archive may be patients'.
+        readings.rejected.iter_mut().for_each(|rejection| rejection["source"] = json!("0001.zip"));
+    }
     if n_untold > 0 {
         readings.rejected.push(json!({ "source": "", "position": "", "reason": format!("and {n_untold} more") }));
     }
@@ -217,7 +239,8 @@ fn prepare(exported: &Exported, parts: &[Part]) -> Result<Readings, Refusal> {
 impl From<PredictionError> for Refusal {
     fn from(error: PredictionError) -> Self {
         match error {
-            // Their texts hold paths of the server.
+            // Their texts hold addresses and paths of the server.
+            PredictionError::Images(ImagesError::Server(_)) => Self::archive(),
             PredictionError::Io { .. } | PredictionError::Images(_) | PredictionError::Records(_) => {
                 Self::bad("what was uploaded can't be read as the images and records of this model")
             }
@@ -226,21 +249,36 @@ impl From<PredictionError> for Refusal {
     }
 }
 
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Server(_) | ArchiveError::Report(_) => Self::archive(),
+            error => Self::bad(error.to_string()),
+        }
+    }
+}
+
 fn predictable(
     exported: &Exported,
-    folder: &dyn Fn(Kind) -> std::path::PathBuf,
-    has: &dyn Fn(Kind) -> bool,
+    pictures: &Pictures<'_>,
+    documents: Option<&Path>,
     scratch: &Path,
     log: &RejectedLog,
-    unlinked: &mut dyn FnMut(u64, &str),
-    f: &mut dyn FnMut(Prepared) -> Result<(), Refusal>,
+    readings: &mut Readings,
 ) -> Result<(), Refusal> {
-    let pictures = if has(Kind::Image) { Pictures::find(&folder(Kind::Image), exported, scratch, log)? } else { Pictures::default() };
-    let store = match exported.records.as_ref().filter(|_| has(Kind::Records)) {
-        Some(format) => Some(records(&folder(Kind::Records), format, has(Kind::Image), scratch, log)?),
+    let store = match exported.records.as_ref().zip(documents) {
+        Some((format, folder)) => Some(records(folder, format, pictures.are_some(), scratch, log)?),
         None => None,
     };
-    for_each_example(&pictures, store.as_ref(), exported, log, unlinked, f)
+    let Readings { examples, unlinked, .. } = readings;
+    let mut unlinked = |n: u64, reason: &str| unlinked.push(json!({ "studies": n, "reason": reason }));
+    for_each_example(pictures, store.as_ref(), exported, log, &mut unlinked, &mut |example| {
+        if examples.len() == MAX_EXAMPLES {
+            return Err(Refusal::bad(format!("more than {MAX_EXAMPLES} predictions; ask for fewer at a time")));
+        }
+        examples.push(example);
+        Ok(())
+    })
 }
 
 /// All examples as one request to the model.
@@ -295,33 +333,63 @@ pub(super) async fn predict(
     let deadline = app.deadline();
     exported(&model)?;
     let _place = app.uploads.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
-    let (parts, held) = parts(&app, &headers, body).await?;
-    let turn = app.preparing.clone().acquire_owned().await.map_err(|_| Refusal::Late)?;
-    let of = Arc::clone(&model);
+    let (upload, held) = upload(&app, &headers, body).await?;
+    // Who waits for the archive keeps nobody from work.
+    let turns = if upload.study.is_some() { &app.fetching } else { &app.preparing };
+    let turn = turns.clone().acquire_owned().await.map_err(|_| Refusal::Late)?;
+    let (of, with) = (Arc::clone(&model), Arc::clone(&app));
+    let (study, store) = (upload.study.clone(), upload.store);
     // The turn is over when the work is, whether somebody still waits for it or not.
     let prepared = body::off_thread(move || {
         let (_turn, _held) = (turn, held);
-        prepare(exported(&of)?, &parts)
+        prepare(exported(&of)?, &upload, with.settings.pacs.as_ref().map(|pacs| &pacs.archive), with.log)
     });
     let Readings { examples, rejected, unlinked } = prepared.await?;
     if examples.is_empty() {
         let refusal = Refusal::bad("no image and no record of it could be used; `rejected` says why");
         return Ok(refusal.response(Some(("rejected", json!(rejected)))));
     }
+    // Who names a study wants to know of it, and not of the record alone.
+    if study.is_some() && examples.iter().all(|example| example.image.is_none()) {
+        let refusal = Refusal::bad("the image archive has no image of this study that the model could use; `rejected` says why");
+        return Ok(refusal.response(Some(("rejected", json!(rejected)))));
+    }
     let exported = exported(&model)?;
     let outputs = model.infer(rows(&model, exported, &examples)?, deadline, None).await?;
-    let prediction = |(k, example): (usize, &Prepared)| Prediction {
-        answer: exported.answer(example, &row(&model, &outputs, k)),
-        out_of_range: (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example)),
-    };
-    let body = Predicted {
-        model: Who::of(&model),
-        predictions: examples.iter().enumerate().map(prediction).collect(),
-        rejected,
-        unlinked,
-        intended_use: exported.intended_use.clone(),
-    };
+    let mut predictions = Vec::with_capacity(examples.len());
+    for (k, example) in examples.iter().enumerate() {
+        let answer = exported.answer(example, &row(&model, &outputs, k));
+        let stored = match study.as_ref().filter(|_| store && example.image.is_some()) {
+            Some(uid) => Some(give_back(&app, &model, uid, &answer).await?),
+            None => None,
+        };
+        let out_of_range = (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example));
+        predictions.push(Prediction { answer, out_of_range, stored });
+    }
+    let body =
+        Predicted { model: Who::of(&model), predictions, rejected, unlinked, intended_use: exported.intended_use.clone() };
     let mut response = Json(body).into_response();
     response.extensions_mut().insert(Served(Arc::clone(&model)));
     Ok(response)
+}
+
+/// A report of the answer into the image archive.
+async fn give_back(app: &Arc<App>, model: &Arc<Model>, uid: &str, answer: &Answer) -> Result<Report, Refusal> {
+    let (app, model, uid, answer) = (Arc::clone(app), Arc::clone(model), uid.to_owned(), answer.clone());
+    body::off_thread(move || {
+        let pacs = app.settings.pacs.as_ref().ok_or_else(Refusal::archive)?;
+        let version = model.version.to_string();
+        let said = Said {
+            answer: &answer,
+            model: &model.name,
+            version: &version,
+            sha256: &model.sha256,
+            intended_use: &exported(&model)?.intended_use,
+            at: chrono::Local::now(),
+        };
+        let stored = pacs.archive.store(&uid, &said).inspect_err(|error| app.log.event("archive", json!({ "error": error.to_string() })))?;
+        let Stored { study_instance_uid, series_instance_uid, sop_instance_uid } = stored;
+        Ok(Report { study_instance_uid, series_instance_uid, sop_instance_uid })
+    })
+    .await
 }

@@ -75,8 +75,9 @@ pub fn rest(app: Arc<App>) -> Router {
             .takes(bytes("application/octet-stream"))
             .runs();
         let predict = simple("Probabilities for images and records as they are", json_of::<clinical::Predicted>())
-            .needs(form(&["images", "records"]))
+            .needs(form(&["images", "records"], &[("study", Type::String), ("store", Type::Boolean)]))
             .takes(bytes("application/dicom"))
+            .takes(bytes("application/zip"))
             .takes(text("application/fhir+json"))
             .takes(text("application/fhir+ndjson"))
             .takes(text("text/csv"))

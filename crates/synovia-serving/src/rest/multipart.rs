@@ -4,15 +4,19 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 use multer::{Constraints, Multipart, SizeLimit};
+use synovia_images::is_uid;
 
 use crate::app::App;
 use crate::body::{self, Held};
 use crate::error::Refusal;
 
-const NEEDED: &str = "send a form (multipart/form-data) with fields `images` and `records`, or one body of application/dicom, \
-                      application/fhir+json, application/fhir+ndjson or text/csv";
+const NEEDED: &str = "send a form (multipart/form-data) with fields `images` (or `study`) and `records`, or one body of \
+                      application/dicom, application/zip, application/fhir+json, application/fhir+ndjson or text/csv";
 /// Parts of a form.
 const MAX_PARTS: usize = 4096;
+
+/// Fields of a form; the two names that are one thing's are for clients that send one.
+const FIELDS: [&str; 6] = ["images", "image", "records", "record", "study", "store"];
 
 /// What a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +31,31 @@ pub(super) struct Part {
     pub bytes: Vec<u8>,
 }
 
-/// The parts, held as long as the second value is.
-pub(super) async fn parts(app: &App, headers: &HeaderMap, body: Body) -> Result<(Vec<Part>, Held), Refusal> {
+/// What is to be predicted on.
+#[derive(Default)]
+pub(super) struct Upload {
+    pub parts: Vec<Part>,
+    /// Study Instance UID of a study in the image archive.
+    pub study: Option<String>,
+    /// Whether the archive is to be given the result.
+    pub store: bool,
+}
+
+/// What was uploaded, held as long as the second value is.
+pub(super) async fn upload(app: &App, headers: &HeaderMap, body: Body) -> Result<(Upload, Held), Refusal> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let kind = match essence.as_str() {
         "multipart/form-data" => return form(app, headers, content_type, body).await,
-        "application/dicom" => Kind::Image,
+        "application/dicom" | "application/zip" => Kind::Image,
         "application/fhir+json" | "application/fhir+ndjson" | "application/x-ndjson" | "application/json" | "text/csv" => Kind::Records,
         _ => return Err(Refusal::Media(NEEDED.to_owned())),
     };
     let (bytes, held) = body::read(app, headers, body).await?;
-    Ok((vec![Part { kind, bytes: bytes.into() }], held))
+    Ok((Upload { parts: vec![Part { kind, bytes: bytes.into() }], ..Upload::default() }, held))
 }
 
-async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) -> Result<(Vec<Part>, Held), Refusal> {
+async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) -> Result<(Upload, Held), Refusal> {
     let limit = app.settings.max_body_bytes;
     if body::claimed_length(headers).is_some_and(|n| n > limit) {
         return Err(Refusal::TooLarge { limit });
@@ -54,25 +68,48 @@ async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) ->
         _ => Refusal::bad("the form can't be read: it ends before its end, or is not multipart/form-data"),
     };
     let mut held = app.hold();
-    let mut parts = Vec::new();
+    let mut upload = Upload::default();
+    let mut n_parts = 0;
     while let Some(mut field) = form.next_field().await.map_err(wrong)? {
-        let kind = match field.name() {
-            Some("images" | "image") => Kind::Image,
-            Some("records" | "record") => Kind::Records,
-            _ => return Err(Refusal::bad("a field of the form is neither `images` nor `records`")),
-        };
-        if parts.len() == MAX_PARTS {
-            return Err(Refusal::bad(format!("the form has more than {MAX_PARTS} files")));
+        if n_parts == MAX_PARTS {
+            return Err(Refusal::bad(format!("the form has more than {MAX_PARTS} parts")));
+        }
+        n_parts += 1;
+        let name = field.name().unwrap_or_default().to_owned();
+        if !FIELDS.contains(&name.as_str()) {
+            return Err(Refusal::bad("a field of the form is none of `images`, `records`, `study` and `store`"));
         }
         let mut bytes = BytesMut::new();
         while let Some(chunk) = field.chunk().await.map_err(wrong)? {
             held.add(chunk.len())?;
             bytes.extend_from_slice(&chunk);
         }
-        parts.push(Part { kind, bytes: bytes.into() });
+        match name.as_str() {
+            "images" | "image" => upload.parts.push(Part { kind: Kind::Image, bytes: bytes.into() }),
+            "records" | "record" => upload.parts.push(Part { kind: Kind::Records, bytes: bytes.into() }),
+            "study" => {
+                let uid = std::str::from_utf8(&bytes).map(str::trim).unwrap_or_default();
+                if !is_uid(uid) || upload.study.is_some() {
+                    return Err(Refusal::bad("`study` is one Study Instance UID: digits and points, at most 64 of them"));
+                }
+                upload.study = Some(uid.to_owned());
+            }
+            _ => match &bytes[..] {
+                b"true" => upload.store = true,
+                b"false" => upload.store = false,
+                _ => return Err(Refusal::bad("`store` is true or false")),
+            },
+        }
     }
-    if parts.is_empty() {
-        return Err(Refusal::bad(NEEDED));
+    let has_image = upload.parts.iter().any(|part| part.kind == Kind::Image);
+    match (&upload.study, &app.settings.pacs) {
+        (Some(_), _) if has_image => Err(Refusal::bad("send `images`, or the UID of a `study`, and not both")),
+        (Some(_), None) => Err(Refusal::bad("this server knows no image archive, so send `images`; it is started with --pacs where it does")),
+        (Some(_), Some(pacs)) if upload.store && !pacs.stores => {
+            Err(Refusal::bad("this server gives its image archive no results; it is started with --pacs-store where it does"))
+        }
+        (None, _) if upload.store => Err(Refusal::bad("`store` is for a `study` of the image archive")),
+        (None, _) if upload.parts.is_empty() => Err(Refusal::bad(NEEDED)),
+        _ => Ok((upload, held)),
     }
-    Ok((parts, held))
 }

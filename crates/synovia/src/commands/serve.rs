@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use synovia_serving::Settings;
+use synovia_images::Login;
+use synovia_pacs::Archive;
+use synovia_serving::{Pacs, Settings};
 
 use super::Context;
 use crate::cli::ServeArgs;
@@ -13,6 +15,8 @@ use crate::failure::{UsageError, print};
 
 /// Environment variable with the token.
 const TOKEN: &str = "SYNOVIA_TOKEN";
+/// Environment variables with the login of the image archive.
+const PACS: [&str; 3] = ["SYNOVIA_PACS_USER", "SYNOVIA_PACS_PASSWORD", "SYNOVIA_PACS_TOKEN"];
 
 /// Serves until it is told to end (SIGTERM, SIGINT). Prints where it listens.
 ///
@@ -42,6 +46,7 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
         max_batch: args.max_batch,
         batch_wait: Duration::from_micros(args.batch_wait),
         threads: context.global.threads,
+        pacs: args.pacs.as_deref().map(|url| pacs(url, args)).transpose()?,
         access_log: args.access_log,
         quiet: context.global.quiet,
         ..Settings::new(&args.models)
@@ -84,4 +89,16 @@ fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
         return Err(UsageError(format!("{}: its first line, the token, is empty", file.display())).into());
     }
     Ok(Some(line.to_owned()))
+}
+
+/// The image archive. It may take two thirds of the time that a request has.
+fn pacs(url: &str, args: &ServeArgs) -> anyhow::Result<Pacs> {
+    let login = match PACS.map(|name| std::env::var(name).ok().filter(|value| !value.is_empty())) {
+        [Some(user), Some(password), None] => Login::Basic { user, password },
+        [None, None, Some(token)] => Login::Bearer(token),
+        [None, None, None] => Login::None,
+        _ => return Err(UsageError(format!("the archive's login is {} and {}, or {} alone", PACS[0], PACS[1], PACS[2])).into()),
+    };
+    let archive = Archive::new(url, login, Duration::from_secs(args.timeout) * 2 / 3).map_err(|error| UsageError(error.to_string()))?;
+    Ok(Pacs { archive, stores: args.pacs_store })
 }
