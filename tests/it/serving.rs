@@ -149,9 +149,11 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
     }
     // Files in one zip archive are the files; the names that they have in it are not said, a wrong one's neither.
     let zip = dir.path().join("study.zip");
-    let wrong = dir.path().join("Mustermann_Erika.dcm");
-    std::fs::write(&wrong, "no DICOM").unwrap();
-    let zipped = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(&wrong).args(&images[..8]).status().unwrap();
+    let picked = dir.path().join("Mustermann");
+    std::fs::create_dir(&picked).unwrap();
+    std::fs::write(picked.join("Erika.dcm"), "no DICOM").unwrap();
+    images[..8].iter().enumerate().for_each(|(k, image)| drop(std::fs::copy(image, picked.join(format!("{k}.dcm"))).unwrap()));
+    let zipped = Command::new("python3").args(["-m", "zipfile", "-c"]).args([&zip, &picked]).status().unwrap();
     assert!(zipped.success());
     let (of_zip, of_files) = (server.predict(&[zip], &[]), server.predict(&images[..8], &[]));
     assert_eq!(by_example(of_zip["predictions"].as_array().unwrap()), by_example(of_files["predictions"].as_array().unwrap()));
@@ -247,7 +249,8 @@ fn a_study_of_an_archive_is_predicted_and_the_result_stored_beside_it() {
         with_image(&answer).remove(0)
     });
     assert_eq!(stored[0], stored[1]);
-    let [of_series, of_report] = ["series_instance_uid", "sop_instance_uid"].map(|key| stored[0]["stored"][key].as_str().unwrap().to_owned());
+    let [of_series, of_report] =
+        ["series_instance_uid", "sop_instance_uid"].map(|key| stored[0]["stored"][key].as_str().unwrap().to_owned());
     let path = format!("/dicom-web/studies/{}/series/{of_series}/instances/{of_report}/metadata", uid(study));
     let read: Value = serde_json::from_slice(&archive.get(&path, "application/dicom+json")).unwrap();
     let report = &read[0];

@@ -122,7 +122,7 @@ impl Archive {
             }
             204 => Ok(Value::Null),
             status @ (401 | 403) => Err(self.error(format!("refuses access ({status}); check the login that the server was started with"))),
-            status @ 300..400 => Err(self.error(format!("leads elsewhere ({status}); give the address that it leads to"))),
+            status @ 300..=399 => Err(self.error(format!("leads elsewhere ({status}); give the address that it leads to"))),
             status => Err(self.error(format!("answers {status}"))),
         }
     }

@@ -185,18 +185,22 @@ pub(crate) fn of(identity: &Identity, said: &Said<'_>) -> Result<(Stored, Vec<u8
         (false, false) => "nothing",
     };
     let mut content = vec![
-        code_item(
-            "HAS CONCEPT MOD",
-            ("121049", "DCM", "Language of Content Item and Descendants"),
-            ("en", "RFC5646", "English"),
-        ),
+        code_item("HAS CONCEPT MOD", ("121049", "DCM", "Language of Content Item and Descendants"), ("en", "RFC5646", "English")),
         code_item("HAS OBS CONTEXT", ("121005", "DCM", "Observer Type"), ("121007", "DCM", "Device")),
         observer,
         text_item("HAS OBS CONTEXT", ("121013", "DCM", "Device Observer Name"), said.model),
-        text_item("HAS OBS CONTEXT", ("121015", "DCM", "Device Observer Model Name"), &format!("version {}, SHA-256 {}", said.version, said.sha256)),
+        text_item(
+            "HAS OBS CONTEXT",
+            ("121015", "DCM", "Device Observer Model Name"),
+            &format!("version {}, SHA-256 {}", said.version, said.sha256),
+        ),
     ];
     content.extend(answer.probabilities.keys().map(|task| of_task(task, answer)));
-    content.push(text_item("CONTAINS", ("121106", "DCM", "Comment"), &format!("Calibrated probabilities of a statistical model, of: {used}.")));
+    content.push(text_item(
+        "CONTAINS",
+        ("121106", "DCM", "Comment"),
+        &format!("Calibrated probabilities of a statistical model, of: {used}."),
+    ));
     if !said.intended_use.is_empty() {
         content.push(text_item("CONTAINS", ("121106", "DCM", "Comment"), said.intended_use));
     }

@@ -251,8 +251,10 @@ impl Server {
                             }
                             Failed::This(format!("the server fails ({status})"))
                         }
-                        status @ 300..400 => {
-                            return Err(Failed::Server(self.error(format!("leads elsewhere ({status}); give the address that it leads to"))));
+                        status @ 300..=399 => {
+                            return Err(Failed::Server(
+                                self.error(format!("leads elsewhere ({status}); give the address that it leads to")),
+                            ));
                         }
                         status => return Err(Failed::This(format!("the server answers {status}"))),
                     }

@@ -366,8 +366,7 @@ pub(super) async fn predict(
         let out_of_range = (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example));
         predictions.push(Prediction { answer, out_of_range, stored });
     }
-    let body =
-        Predicted { model: Who::of(&model), predictions, rejected, unlinked, intended_use: exported.intended_use.clone() };
+    let body = Predicted { model: Who::of(&model), predictions, rejected, unlinked, intended_use: exported.intended_use.clone() };
     let mut response = Json(body).into_response();
     response.extensions_mut().insert(Served(Arc::clone(&model)));
     Ok(response)
@@ -387,7 +386,8 @@ async fn give_back(app: &Arc<App>, model: &Arc<Model>, uid: &str, answer: &Answe
             intended_use: &exported(&model)?.intended_use,
             at: chrono::Local::now(),
         };
-        let stored = pacs.archive.store(&uid, &said).inspect_err(|error| app.log.event("archive", json!({ "error": error.to_string() })))?;
+        let stored =
+            pacs.archive.store(&uid, &said).inspect_err(|error| app.log.event("archive", json!({ "error": error.to_string() })))?;
         let Stored { study_instance_uid, series_instance_uid, sop_instance_uid } = stored;
         Ok(Report { study_instance_uid, series_instance_uid, sop_instance_uid })
     })

@@ -18,6 +18,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
+use utoipa::openapi::schema::Type;
 
 use crate::app::App;
 use crate::error::Refusal;

@@ -104,7 +104,9 @@ async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) ->
     let has_image = upload.parts.iter().any(|part| part.kind == Kind::Image);
     match (&upload.study, &app.settings.pacs) {
         (Some(_), _) if has_image => Err(Refusal::bad("send `images`, or the UID of a `study`, and not both")),
-        (Some(_), None) => Err(Refusal::bad("this server knows no image archive, so send `images`; it is started with --pacs where it does")),
+        (Some(_), None) => {
+            Err(Refusal::bad("this server knows no image archive, so send `images`; it is started with --pacs where it does"))
+        }
         (Some(_), Some(pacs)) if upload.store && !pacs.stores => {
             Err(Refusal::bad("this server gives its image archive no results; it is started with --pacs-store where it does"))
         }

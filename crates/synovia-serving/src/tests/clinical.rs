@@ -110,7 +110,7 @@ async fn what_can_t_be_predicted_on_is_said() {
     };
     check("text/plain", b"a".to_vec(), 415, &["images", "records"]).await;
     check(FORM, form(&[]), 400, &["images"]).await;
-    check(FORM, form(&[("pictures", "a")]), 400, &["neither"]).await;
+    check(FORM, form(&[("pictures", "a")]), 400, &["none of"]).await;
     check(FORM, form(&[("images", "DICM")]), 400, &["records only"]).await;
     check(FORM, b"--frontier\r\nContent-Disposition: form-data; name=\"records\"\r\n\r\n{".to_vec(), 400, &["before its end"]).await;
     check(FORM, b"no form".to_vec(), 400, &[]).await;
