@@ -309,6 +309,59 @@ fn a_study_of_an_archive_is_predicted_and_the_result_stored_beside_it() {
     check(&server, &[("study", &known)], &[], 400, "--pacs");
 }
 
+/// Where the audit log has no room nothing is predicted, and what was is in it.
+#[test]
+fn a_full_disk_under_the_audit_log_stops_predictions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (models, _) = exported(dir.path());
+    let log = dir.path().join("audit.jsonl");
+    let start = |limit: &str| {
+        let mut command = Command::new("bash");
+        let program = crate::synovia::command().get_program().to_owned();
+        // A file may not grow beyond 4 KiB, as on a full disk.
+        command.args(["-c", &format!("trap '' XFSZ; {limit} exec \"$0\" serve \"$@\"")]).arg(program).arg("--audit-log").arg(&log);
+        Server::start_with(&models, &dir.path().join("log"), command)
+    };
+    let chart = br#"{"resourceType": "Patient", "id": "p", "birthDate": "1950-01-01", "gender": "female"}
+{"resourceType": "Condition", "id": "c", "subject": {"reference": "Patient/p"}, "recordedDate": "2000-01-01", "code": {"coding": [{"system": "http://snomed.info/sct", "code": "38341003"}]}}
+"#;
+    let ask = |server: &Server| server.ask("POST", "/v1/models/lung/predict", "application/fhir+ndjson", chart);
+    let server = start("ulimit -f 4;");
+    let mut n_answered = 0;
+    let refused = loop {
+        match ask(&server) {
+            (200, _) => n_answered += 1,
+            (status, answer) => break (status, answer),
+        }
+        assert!(n_answered < 100);
+    };
+    assert!(refused.0 == 503 && refused.1["error"].as_str().unwrap().contains("audit log"), "{refused:?}");
+    assert_eq!(ask(&server).0, 503);
+    assert_eq!(server.ask("GET", "/v2/health/live", "", b"").0, 200);
+    drop(server);
+    let whole = |n: usize| {
+        let said: Value = serde_json::from_str(&succeed(&format!("verify-log {}", log.display()))).unwrap();
+        assert_eq!((&said["lines"], &said["unfinished_bytes"]), (&n.into(), &0.into()));
+        said["sha256"].as_str().unwrap().to_owned()
+    };
+    let kept = whole(n_answered);
+    // With room it goes on.
+    let server = start("");
+    assert_eq!(ask(&server).0, 200);
+    drop(server);
+    whole(n_answered + 1);
+    succeed(&format!("verify-log {} --holds {kept}", log.display()));
+    let broken = |more: &str, words: &str| {
+        let output = run(&format!("verify-log {} {more}", log.display()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(words), "{said}");
+    };
+    broken(&format!("--holds {}", "0".repeat(64)), "no line has the digest");
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, text.replacen("lung", "lang", 1)).unwrap();
+    broken("", "line 1");
+}
+
 /// `just serving-cases` asks more.
 /// `just serving-cases` asks more.
 #[test]

@@ -1,21 +1,30 @@
 //! What all requests share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use sha2::{Digest, Sha256};
+use serde_json::json;
+use synovia_onnx::TensorInfo;
 use tokio::sync::Semaphore;
 
-use crate::body::Held;
+use crate::audit::AuditLog;
+use crate::batch::{Fitting, Output, digest};
+use crate::body::{Held, off_thread};
+use crate::client::{self, Caller, Role};
 use crate::error::{Refusal, ServingError};
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::queue::Arriving;
 use crate::repository::Repository;
 use crate::settings::Settings;
 
 /// Studies that are fetched from the image archive and prepared at a time. They wait for the archive more than they work.
 const MAX_FETCHES: usize = 16;
+
+/// Output values up to which the audit log has them, and not their digest alone.
+const MAX_AUDITED_VALUES: usize = 256;
 
 /// What all requests share: models, settings, counts.
 pub struct App {
@@ -23,7 +32,7 @@ pub struct App {
     pub(crate) repository: Repository,
     pub(crate) metrics: Metrics,
     pub(crate) log: Log,
-    token: Option<[u8; 32]>,
+    audit: OnceLock<AuditLog>,
     is_loaded: AtomicBool,
     is_draining: AtomicBool,
     held: Arc<AtomicUsize>,
@@ -41,7 +50,7 @@ impl App {
             repository: Repository::new(settings.clone()),
             metrics: Metrics::default(),
             log: Log { quiet: settings.quiet, access: settings.access_log },
-            token: settings.token.as_ref().map(|token| Sha256::digest(token).into()),
+            audit: OnceLock::new(),
             is_loaded: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             held: Arc::default(),
@@ -55,8 +64,13 @@ impl App {
     /// Loads and warms up all models of the folder, then says that it is ready.
     ///
     /// # Errors
-    /// [`ServingError::NoModel`] where none of them can be loaded.
+    /// [`ServingError::NoModel`] where none of them can be loaded, [`ServingError::Audit`] where the audit log is no chain or can't be
+    /// written.
     pub fn load(&self) -> Result<(), ServingError> {
+        if let Some(path) = &self.settings.audit_log {
+            let log = AuditLog::open(path).map_err(|source| ServingError::Audit { path: path.clone(), source })?;
+            let _ = self.audit.set(log);
+        }
         let outcome = self.repository.load_all();
         for listed in self.repository.index() {
             let more = serde_json::json!({"model": listed.name, "version": listed.version, "state": listed.state, "reason": listed.reason});
@@ -76,14 +90,53 @@ impl App {
         self.is_draining.store(true, Ordering::Release);
     }
 
-    /// Whether `Authorization` shows the token. Digests are compared, so that the time it takes tells nothing of the token.
-    pub(crate) fn admits(&self, authorization: Option<&[u8]>) -> bool {
-        let Some(expected) = self.token else { return true };
-        let shown = authorization.and_then(|value| {
-            let (scheme, token) = value.split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+    /// Who asks, if they may.
+    pub(crate) fn caller(&self, authorization: Option<&[u8]>, needs: Role, protocol: &'static str) -> Result<Caller, Refusal> {
+        client::caller(&self.settings.clients, authorization, needs, protocol)
+    }
+
+    /// Runs a model; with an audit log, the answer is given when its line is written.
+    pub(crate) async fn infer(
+        self: &Arc<Self>,
+        model: &Arc<Model>,
+        caller: &Caller,
+        inputs: Fitting,
+        deadline: Instant,
+        arriving: Option<Arriving<'_>>,
+    ) -> Result<Vec<Output>, Refusal> {
+        if self.audit.get().is_none() {
+            return model.infer(inputs, deadline, arriving).await;
+        }
+        let (examples, input) = (inputs.rows, inputs.digest());
+        let outputs = model.infer(inputs, deadline, arriving).await?;
+        let mut event = json!({
+            "event": "prediction", "client": *caller.name, "protocol": caller.protocol, "model": model.name, "version": model.version.to_string(),
+            "model_sha256": model.sha256, "examples": examples, "input_sha256": input, "output_sha256": digest(&outputs),
         });
-        shown.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == expected)
+        if outputs.iter().map(|output| output.values.len()).sum::<usize>() <= MAX_AUDITED_VALUES {
+            let of = |(info, output): (&TensorInfo, &Output)| (info.name.clone(), json!(output.values));
+            event["outputs"] = model.outputs.iter().zip(&outputs).map(of).collect::<serde_json::Map<_, _>>().into();
+        }
+        self.audit(event).await?;
+        Ok(outputs)
+    }
+
+    /// Adds a line to the audit log, where there is one.
+    pub(crate) async fn audit(self: &Arc<Self>, event: serde_json::Value) -> Result<(), Refusal> {
+        if self.audit.get().is_none() {
+            return Ok(());
+        }
+        let app = Arc::clone(self);
+        let write = move || {
+            let Some(log) = app.audit.get() else { return Ok(()) };
+            log.append(&event).map_err(|error| {
+                app.log.event("audit", json!({ "failure": error.kind().to_string() }));
+                Refusal::Unavailable(
+                    "the audit log can't be written, and nothing is predicted without it; tell who runs the server".to_owned(),
+                )
+            })
+        };
+        off_thread(write).await
     }
 
     /// When a request that comes now has to be answered.
@@ -101,7 +154,7 @@ impl App {
     }
 
     /// A loaded model; 503 while models are still being loaded.
-    pub(crate) fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<crate::model::Model>, Refusal> {
+    pub(crate) fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Refusal> {
         match self.repository.get(name, version) {
             Err(Refusal::NotFound(_)) if !self.is_loaded.load(Ordering::Acquire) => {
                 Err(Refusal::Unavailable("models are still being loaded".to_owned()))

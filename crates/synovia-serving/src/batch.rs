@@ -1,6 +1,7 @@
 //! Tensors as a client gives them to tensors as a model takes them.
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use synovia_onnx::TensorInfo;
 
 use crate::error::Refusal;
@@ -23,6 +24,13 @@ impl Values {
         match self {
             Self::Floats(values) => values.len(),
             Self::Bytes(bytes) => bytes.len() / 4,
+        }
+    }
+
+    fn add_to(&self, hash: &mut Sha256) {
+        match self {
+            Self::Floats(values) => values.iter().for_each(|value| hash.update(value.to_le_bytes())),
+            Self::Bytes(bytes) => hash.update(bytes),
         }
     }
 
@@ -54,6 +62,17 @@ pub(crate) struct Fitting {
 }
 
 impl Fitting {
+    /// SHA-256 of sizes and values of the inputs, in the model's order: 64-bit integers and 32-bit floats, little-endian, each
+    /// input's sizes after their number.
+    pub(crate) fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for (shape, values) in self.shapes.iter().zip(&self.values) {
+            add_shape(shape, &mut hash);
+            values.add_to(&mut hash);
+        }
+        hex::encode(hash.finalize())
+    }
+
     /// Whether the two can be rows of one batch.
     pub(crate) fn goes_with(&self, other: &Self) -> bool {
         self.shapes.iter().zip(&other.shapes).all(|(a, b)| a.get(1..) == b.get(1..))
@@ -65,6 +84,21 @@ impl Fitting {
 pub(crate) struct Output {
     pub shape: Vec<usize>,
     pub values: Vec<f32>,
+}
+
+fn add_shape(shape: &[usize], hash: &mut Sha256) {
+    hash.update((shape.len() as u64).to_le_bytes());
+    shape.iter().for_each(|&size| hash.update((size as u64).to_le_bytes()));
+}
+
+/// SHA-256 of sizes and values, as that of inputs.
+pub(crate) fn digest(outputs: &[Output]) -> String {
+    let mut hash = Sha256::new();
+    for output in outputs {
+        add_shape(&output.shape, &mut hash);
+        output.values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    }
+    hex::encode(hash.finalize())
 }
 
 impl Output {

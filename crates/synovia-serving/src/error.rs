@@ -8,6 +8,8 @@ use synovia_onnx::RuntimeError;
 use synovia_prediction::PredictionError;
 use tonic::{Code, Status};
 
+use crate::audit::AuditError;
+
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServingError {
@@ -26,6 +28,14 @@ pub enum ServingError {
         folder: PathBuf,
         /// What is wrong with the first one.
         reason: String,
+    },
+    /// The audit log.
+    #[error("audit log {}: {source}; a broken one is kept for whoever looks into it: give the server a new file", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: AuditError,
     },
     /// The operating system.
     #[error("{what}: {source}")]
@@ -87,6 +97,8 @@ pub(crate) enum Refusal {
     Bad(String),
     #[error("a bearer token is needed: send `Authorization: Bearer …` with the server's token")]
     Unauthorized,
+    #[error("this client may predict, and may not change the server; ask with an admin's token")]
+    Forbidden,
     #[error("{0}")]
     NotFound(String),
     #[error("the address has no such method")]
@@ -119,6 +131,7 @@ impl Refusal {
         match self {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -157,6 +170,7 @@ impl From<Refusal> for Status {
         let code = match refusal {
             Refusal::Bad(_) | Refusal::Media(_) => Code::InvalidArgument,
             Refusal::Unauthorized => Code::Unauthenticated,
+            Refusal::Forbidden => Code::PermissionDenied,
             Refusal::NotFound(_) => Code::NotFound,
             Refusal::Method => Code::Unimplemented,
             Refusal::TooLarge { .. } | Refusal::Busy => Code::ResourceExhausted,

@@ -6,12 +6,15 @@
 //! their place at once.
 //!
 //! This crate knows no training, no pipeline and no evaluation, and keeps nothing of a request: what is uploaded lies in a
-//! temporary folder until it is answered. Of an image archive it knows what its operator says: where it is. Neither logs nor metrics hold anything that a client sent but for the names of loaded
-//! models.
+//! temporary folder until it is answered. An audit log that the operator asks for has digests of inputs, and what was answered. Of
+//! an image archive it knows what its operator says: where it is. Neither logs nor metrics hold anything that a client sent but for
+//! the names of loaded models.
 
 mod app;
+mod audit;
 mod batch;
 mod body;
+mod client;
 mod error;
 mod grpc;
 mod load;
@@ -28,6 +31,8 @@ mod statistics;
 mod tests;
 
 pub use app::App;
+pub use audit::{AuditError, Chain, verify};
+pub use client::{Client, Role};
 pub use error::{LoadError, ServingError};
 pub use grpc::grpc;
 pub use rest::rest;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use synovia_pacs::Archive;
 
+use crate::client::Client;
+
 /// An image archive that studies are taken from by their UIDs.
 #[derive(Clone, Debug)]
 pub struct Pacs {
@@ -23,8 +25,10 @@ pub struct Settings {
     pub address: String,
     /// Where gRPC listens; `None` for nowhere.
     pub grpc_address: Option<String>,
-    /// What clients have to show as `Authorization: Bearer …`; `None` for nothing.
-    pub token: Option<String>,
+    /// Who may ask; where it is nobody, anyone may.
+    pub clients: Vec<Client>,
+    /// File that each prediction and each change of models has a line in, before it is answered.
+    pub audit_log: Option<PathBuf>,
     /// Bytes of one request's body.
     pub max_body_bytes: usize,
     /// Bytes of all bodies that are held at a time; more is answered 429.
@@ -54,7 +58,8 @@ impl Settings {
             models: models.into(),
             address: "127.0.0.1:8000".to_owned(),
             grpc_address: None,
-            token: None,
+            clients: Vec::new(),
+            audit_log: None,
             max_body_bytes: 256 << 20,
             max_held_bytes: 1 << 30,
             timeout: Duration::from_secs(30),

@@ -80,6 +80,9 @@ pub enum Command {
     /// Serve exported models: tensors by the Open Inference Protocol, and DICOM with FHIR as they are
     #[command(after_help = "Example: synovia serve --models models --address 127.0.0.1:8000 --grpc-address 127.0.0.1:8001")]
     Serve(ServeArgs),
+    /// Tell whether an audit log of the server is whole: no line changed, taken out, put in or moved
+    #[command(after_help = "Example: synovia verify-log audit.jsonl")]
+    VerifyLog(VerifyLogArgs),
     /// Write copies of DICOM files that name no patient (PS3.15 Annex E)
     #[command(after_help = "Example: synovia deidentify data/dicom clean --profile basic+dates --key secret.key")]
     Deidentify(DeidentifyArgs),
@@ -225,7 +228,8 @@ pub struct ServeArgs {
     /// Where gRPC listens [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub grpc_address: Option<String>,
-    /// File whose first line clients have to show as a bearer token [default: the environment's SYNOVIA_TOKEN]
+    /// File of bearer tokens that clients have to show, a line each: the token, the client's name, and `predict` or `admin`; a token
+    /// alone is an admin's [default: the environment's SYNOVIA_TOKEN]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Listen beyond this machine without a token
@@ -249,6 +253,10 @@ pub struct ServeArgs {
     /// Microseconds that a batch waits for requests that are being read
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub batch_wait: u64,
+    /// File that each prediction and each change of models has a line in, before it is answered; `synovia verify-log` tells whether
+    /// it is whole
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub audit_log: Option<PathBuf>,
     /// DICOMweb service of an image archive, such as https://pacs.example/dicom-web, that studies are taken from by their UIDs; it is
     /// logged in to by the environment's SYNOVIA_PACS_USER and SYNOVIA_PACS_PASSWORD, or SYNOVIA_PACS_TOKEN
     #[arg(long, value_name = "URL")]
@@ -259,6 +267,17 @@ pub struct ServeArgs {
     /// A log line for every request, not only those that failed by the server's fault
     #[arg(long)]
     pub access_log: bool,
+}
+
+/// `synovia verify-log`
+#[derive(Args, Clone, Debug)]
+pub struct VerifyLogArgs {
+    /// An audit log of `synovia serve`
+    #[arg(value_name = "FILE.jsonl")]
+    pub file: PathBuf,
+    /// Digest of a line that the log had at its end before; one that was cut off behind it shows
+    #[arg(long, value_name = "SHA256")]
+    pub holds: Option<String>,
 }
 
 /// `synovia deidentify`

@@ -44,6 +44,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Export(args) => stages::export(args, &context)?,
         Command::Predict(args) => predict::predict(args, &context)?,
         Command::Serve(args) => serve::serve(args, &context)?,
+        Command::VerifyLog(args) => verify_log::verify_log(args)?,
         Command::Federate(args) => federate::federate(args, &context)?,
         Command::Bench(args) => bench::bench(args, &context)?,
         Command::Deidentify(args) => deidentify::deidentify_folder(args, &context)?,

@@ -136,12 +136,12 @@ async fn load(call: Call, asked: RepositoryModelRequest) -> Result<Nothing, Refu
     if !asked.parameters.is_empty() {
         return Err(Refusal::bad("a model is loaded as the folder has it; leave the parameters out"));
     }
-    load_model(call.app, asked.model_name).await?;
+    load_model(call.app, asked.model_name, call.caller).await?;
     Ok(Nothing {})
 }
 
 async fn unload(call: Call, asked: RepositoryModelRequest) -> Result<Nothing, Refusal> {
-    unload_model(&call.app, &asked.model_name)?;
+    unload_model(&call.app, &asked.model_name, &call.caller).await?;
     Ok(Nothing {})
 }
 
@@ -197,7 +197,7 @@ async fn infer(call: Call, request: ModelInferRequest) -> Result<ModelInferRespo
     };
     let timeout = micros.filter(|&n| n > 0).map(std::time::Duration::from_micros);
     let deadline = timeout.map_or(call.deadline, |timeout| call.deadline.min(Instant::now() + timeout));
-    let outputs = model.infer(inputs, deadline, None).await?;
+    let outputs = call.app.infer(&model, &call.caller, inputs, deadline, None).await?;
     let described = |&place: &usize| InferOutput {
         name: model.outputs[place].name.clone(),
         datatype: FP32.to_owned(),

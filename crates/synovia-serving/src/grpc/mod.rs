@@ -21,6 +21,7 @@ use tonic_prost::ProstCodec;
 
 use crate::app::App;
 use crate::body;
+use crate::client::{Caller, Role};
 use crate::error::Refusal;
 use crate::model::Model;
 
@@ -62,6 +63,8 @@ fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
 struct Call {
     app: Arc<App>,
     deadline: Instant,
+    /// Who asks.
+    caller: Caller,
     /// Whom it asked, for the log.
     served: Arc<std::sync::OnceLock<Arc<Model>>>,
 }
@@ -73,11 +76,13 @@ async fn call(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
     };
     let (parts, body) = request.into_parts();
     let deadline = timeout_of(&parts.headers).map_or(app.deadline(), |timeout| app.deadline().min(started + timeout));
-    let call = Call { app: Arc::clone(&app), deadline, served: Arc::default() };
+    let loads = matches!(route, "RepositoryModelLoad");
+    let needs = if loads || matches!(route, "RepositoryModelUnload") { Role::Admin } else { Role::Predict };
+    let caller = app.caller(parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes), needs, "grpc");
+    let served: Arc<std::sync::OnceLock<Arc<Model>>> = Arc::default();
+    let of = Arc::clone(&served);
     let answer = async {
-        if !app.admits(parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes)) {
-            return Err(Refusal::Unauthorized);
-        }
+        let call = Call { app: Arc::clone(&app), deadline, caller: caller?, served: of };
         if Instant::now() >= deadline {
             return Err(Refusal::Late);
         }
@@ -87,13 +92,12 @@ async fn call(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
         drop(held);
         Ok(response)
     };
-    let loads = matches!(route, "RepositoryModelLoad");
     let outcome = if loads { answer.await } else { tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(Refusal::Late)) };
     let response = outcome.unwrap_or_else(respond);
     // The status is in the headers only where there is no message.
     let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     app.metrics.request("grpc", route, code, started.elapsed());
-    app.log.request("grpc", route, call.served.get().map(|model| model.name.as_str()), code, started.elapsed());
+    app.log.request("grpc", route, served.get().map(|model| model.name.as_str()), code, started.elapsed());
     response
 }
 

@@ -99,13 +99,15 @@ pub(super) struct Operation {
     answers: Vec<Typed>,
     /// Whether a model runs for it.
     runs: bool,
+    /// Whether it is for admins alone.
+    admin: bool,
     /// What it answers while it is not ready, where that is no error.
     unavailable: Option<Typed>,
 }
 
 impl Operation {
     pub(super) fn new(summary: &'static str, answer: Typed) -> Self {
-        Self { summary, bodies: Vec::new(), needs_body: false, answers: vec![answer], runs: false, unavailable: None }
+        Self { summary, bodies: Vec::new(), needs_body: false, answers: vec![answer], runs: false, admin: false, unavailable: None }
     }
 
     /// A body that it may take.
@@ -126,6 +128,10 @@ impl Operation {
 
     pub(super) fn runs(self) -> Self {
         Self { runs: true, ..self }
+    }
+
+    pub(super) fn admin(self) -> Self {
+        Self { admin: true, ..self }
     }
 
     pub(super) fn unavailable(self, answer: Typed) -> Self {
@@ -152,6 +158,9 @@ impl Operation {
         }
         if self.runs {
             refusals.push(Refusal::Failed);
+        }
+        if self.admin {
+            refusals.push(Refusal::Forbidden);
         }
         refusals
     }

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Value, json};
 use synovia_cohort::RejectedLog;
@@ -24,6 +24,7 @@ use super::{Served, Target};
 use crate::app::App;
 use crate::batch::{Fitting, Output, Values};
 use crate::body;
+use crate::client::Caller;
 use crate::error::Refusal;
 use crate::log::Log;
 use crate::model::Model;
@@ -327,6 +328,7 @@ fn row(model: &Model, outputs: &[Output], k: usize) -> Vec<OutputArray> {
 pub(super) async fn predict(
     State(app): State<Arc<App>>,
     Target(model): Target,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -355,7 +357,7 @@ pub(super) async fn predict(
         return Ok(refusal.response(Some(("rejected", json!(rejected)))));
     }
     let exported = exported(&model)?;
-    let outputs = model.infer(rows(&model, exported, &examples)?, deadline, None).await?;
+    let outputs = app.infer(&model, &caller, rows(&model, exported, &examples)?, deadline, None).await?;
     let mut predictions = Vec::with_capacity(examples.len());
     for (k, example) in examples.iter().enumerate() {
         let answer = exported.answer(example, &row(&model, &outputs, k));

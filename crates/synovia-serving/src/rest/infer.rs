@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
@@ -18,6 +19,7 @@ use super::{Served, Target, api};
 use crate::app::App;
 use crate::batch::{FP32, Fitting, Given, Output, Values, fit, shown};
 use crate::body;
+use crate::client::Caller;
 use crate::error::Refusal;
 use crate::model::Model;
 
@@ -285,7 +287,13 @@ fn respond(model: &Model, id: Option<String>, wanted: &[(usize, bool)], outputs:
     Ok(([(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (JSON_LENGTH, json_length)], body).into_response())
 }
 
-pub(super) async fn infer(State(app): State<Arc<App>>, Target(model): Target, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+pub(super) async fn infer(
+    State(app): State<Arc<App>>,
+    Target(model): Target,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     let deadline = app.deadline();
     // Before the body is read: what finds no place later costs nothing now.
     if !model.queue.has_room() {
@@ -304,7 +312,7 @@ pub(super) async fn infer(State(app): State<Arc<App>>, Target(model): Target, he
         parse(&model, &bytes, json_length)?
     };
     let deadline = asked.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
-    let outputs = model.infer(asked.inputs, deadline, Some(arriving)).await?;
+    let outputs = app.infer(&model, &caller, asked.inputs, deadline, Some(arriving)).await?;
     drop(held);
     let mut response = respond(&model, asked.id, &asked.outputs, &outputs)?;
     response.extensions_mut().insert(Served(model));

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use utoipa::openapi::schema::Type;
 
 use crate::app::App;
+use crate::client::Role;
 use crate::error::Refusal;
 use crate::metrics;
 use crate::model::Model;
@@ -63,9 +64,15 @@ pub fn rest(app: Arc<App>) -> Router {
         .post(
             "/v2/repository/models/{model}/load",
             post(v2::load),
-            simple("Loads a model as the folder has it now, or loads it again", json_of::<v2::Nothing>()).takes(json_of::<v2::Asked>()),
+            simple("Loads a model as the folder has it now, or loads it again", json_of::<v2::Nothing>())
+                .takes(json_of::<v2::Asked>())
+                .admin(),
         )
-        .post("/v2/repository/models/{model}/unload", post(v2::unload), simple("Takes a model out of service", json_of::<v2::Nothing>()))
+        .post(
+            "/v2/repository/models/{model}/unload",
+            post(v2::unload),
+            simple("Takes a model out of service", json_of::<v2::Nothing>()).admin(),
+        )
         .get("/metrics", get(exposition), simple("Counts for Prometheus", text("text/plain")));
     for of in [model, version] {
         let under = |end: &str| format!("{of}{end}");
@@ -106,18 +113,23 @@ pub fn rest(app: Arc<App>) -> Router {
 struct Served(Arc<Model>);
 
 /// Asks for the token, keeps to the time, counts and logs.
-async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes().to_vec());
-    let response = if !app.admits(authorization.as_deref()) {
-        Refusal::Unauthorized.into_response()
-    } else if route.starts_with("/v2/repository/") {
-        // Loading takes as long as it takes.
-        next.run(request).await
-    } else {
-        tokio::time::timeout(app.settings.timeout, next.run(request)).await.unwrap_or_else(|_| Refusal::Late.into_response())
+    let needs = if route.starts_with("/v2/repository/models/") { Role::Admin } else { Role::Predict };
+    let response = match app.caller(authorization.as_deref(), needs, "rest") {
+        Err(refusal) => refusal.into_response(),
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            if route.starts_with("/v2/repository/") {
+                // Loading takes as long as it takes.
+                next.run(request).await
+            } else {
+                tokio::time::timeout(app.settings.timeout, next.run(request)).await.unwrap_or_else(|_| Refusal::Late.into_response())
+            }
+        }
     };
     let (status, time) = (response.status().as_u16(), started.elapsed());
     app.metrics.request("rest", route, status, time);

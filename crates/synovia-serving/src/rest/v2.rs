@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use synovia_onnx::TensorInfo;
@@ -14,8 +14,9 @@ use utoipa::ToSchema;
 
 use super::{Name, Target};
 use crate::app::App;
-use crate::batch::{FP32, shape_of};
+use crate::batch::{FP32, shape_of, shown};
 use crate::body;
+use crate::client::Caller;
 use crate::error::{LoadError, Refusal};
 use crate::model::Model;
 use crate::repository::Listed;
@@ -262,7 +263,8 @@ pub(super) async fn index(State(app): State<Arc<App>>, headers: HeaderMap, body:
 }
 
 /// Loads a model, and says how it went.
-pub(crate) async fn load_model(app: Arc<App>, name: String) -> Result<(), Refusal> {
+pub(crate) async fn load_model(app: Arc<App>, name: String, caller: Caller) -> Result<(), Refusal> {
+    app.audit(json!({ "event": "load", "client": *caller.name, "protocol": caller.protocol, "model": shown(&name) })).await?;
     body::off_thread(move || {
         let outcome = app.repository.load(&name);
         let reason = outcome.as_ref().err().map(ToString::to_string);
@@ -279,7 +281,8 @@ pub(crate) async fn load_model(app: Arc<App>, name: String) -> Result<(), Refusa
 }
 
 /// Takes a model out of service.
-pub(crate) fn unload_model(app: &App, name: &str) -> Result<(), Refusal> {
+pub(crate) async fn unload_model(app: &Arc<App>, name: &str, caller: &Caller) -> Result<(), Refusal> {
+    app.audit(json!({ "event": "unload", "client": *caller.name, "protocol": caller.protocol, "model": shown(name) })).await?;
     app.repository.unload(name)?;
     app.log.event("unload", json!({ "model": name }));
     Ok(())
@@ -289,15 +292,25 @@ pub(crate) fn unload_model(app: &App, name: &str) -> Result<(), Refusal> {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Nothing {}
 
-pub(super) async fn load(State(app): State<Arc<App>>, Name(name): Name, headers: HeaderMap, body: Body) -> Result<Json<Nothing>, Refusal> {
+pub(super) async fn load(
+    State(app): State<Arc<App>>,
+    Name(name): Name,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Nothing>, Refusal> {
     if !asked(&app, &headers, body).await?.parameters.is_empty() {
         return Err(Refusal::bad("a model is loaded as the folder has it; leave the parameters out"));
     }
-    load_model(app, name).await?;
+    load_model(app, name, caller).await?;
     Ok(Json(Nothing {}))
 }
 
-pub(super) async fn unload(State(app): State<Arc<App>>, Name(name): Name) -> Result<Json<Nothing>, Refusal> {
-    unload_model(&app, &name)?;
+pub(super) async fn unload(
+    State(app): State<Arc<App>>,
+    Name(name): Name,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Nothing>, Refusal> {
+    unload_model(&app, &name, &caller).await?;
     Ok(Json(Nothing {}))
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::models::{N, scale, slow, write};
 use super::{Answer, app, get, post, send, settings};
-use crate::{App, Settings, serve};
+use crate::{App, Client, Role, Settings, serve};
 
 const INFER: &str = "/v2/models/slow/infer";
 
@@ -132,7 +132,7 @@ async fn bodies_stay_within_bounds() {
 async fn nothing_without_the_token() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "scale.onnx", &scale(1.0));
-    let app = app(Settings { token: Some("a long secret".to_owned()), ..settings(dir.path()) });
+    let app = app(Settings { clients: vec![Client::new("client", Role::Admin, "a long secret")], ..settings(dir.path()) });
     let gets = ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/v2/models/scale", "/v2/models/scale/ready"];
     let gets = gets.iter().chain(&[
         "/v2/models/scale/config",

@@ -1,5 +1,6 @@
 //! The server without a socket, but where the socket is what is tested, on models small enough to be worked out by hand.
 
+mod audit;
 mod clinical;
 mod document;
 mod faults;

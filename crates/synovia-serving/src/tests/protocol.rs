@@ -10,7 +10,7 @@ use tower::ServiceExt as _;
 
 use super::models::{N, scale, slow, write};
 use super::{Answer, app, get, post, send, settings};
-use crate::{App, Settings, grpc};
+use crate::{App, Client, Role, Settings, grpc};
 
 const INFER: &str = "/v2/models/scale/infer";
 
@@ -271,7 +271,13 @@ async fn grpc_frames_and_codes() {
     assert_eq!(call(&app, "TraceSetting", &[], &[]).await.0, "12");
     // A time that is over before it begins: DEADLINE_EXCEEDED.
     assert_eq!(call(&app, "ModelInfer", b"\x0a\x05scale", &[("grpc-timeout", "1n")]).await.0, "4");
-    let guarded = super::app(Settings { token: Some("secret".to_owned()), ..settings(dir.path()) });
+    let guarded = super::app(Settings { clients: vec![Client::new("client", Role::Admin, "secret")], ..settings(dir.path()) });
     assert_eq!(call(&guarded, "ServerLive", &[], &[]).await.0, "16");
     assert_eq!(call(&guarded, "ServerLive", &[], &[("authorization", "Bearer secret")]).await.0, "0");
+    // Who may predict and no more: PERMISSION_DENIED. RepositoryModelUnloadRequest { model_name: "scale" } is field 2.
+    let ward = super::app(Settings { clients: vec![Client::new("ward", Role::Predict, "secret")], ..settings(dir.path()) });
+    for name in ["RepositoryModelLoad", "RepositoryModelUnload"] {
+        assert_eq!(call(&ward, name, b"\x12\x05scale", &[("authorization", "Bearer secret")]).await.0, "7");
+        assert_eq!(call(&guarded, name, b"\x12\x05scale", &[("authorization", "Bearer secret")]).await.0, "0");
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use synovia_images::Login;
 use synovia_pacs::Archive;
-use synovia_serving::{Pacs, Settings};
+use synovia_serving::{Client, Pacs, Role, Settings};
 
 use super::Context;
 use crate::cli::ServeArgs;
@@ -25,8 +25,8 @@ const PACS: [&str; 3] = ["SYNOVIA_PACS_USER", "SYNOVIA_PACS_PASSWORD", "SYNOVIA_
 pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
     give_back_memory();
     context.use_threads(None)?;
-    let token = token(args.token_file.as_deref())?;
-    if token.is_none() && !args.without_token {
+    let clients = clients(args.token_file.as_deref())?;
+    if clients.is_empty() && !args.without_token {
         for address in [Some(&args.address), args.grpc_address.as_ref()].into_iter().flatten() {
             let mut addresses = address.to_socket_addrs().with_context(|| format!("{address}: not an address such as 127.0.0.1:8000"))?;
             if !addresses.all(|address| address.ip().is_loopback()) {
@@ -38,7 +38,8 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
     let settings = Settings {
         address: args.address.clone(),
         grpc_address: args.grpc_address.clone(),
-        token,
+        clients,
+        audit_log: args.audit_log.clone(),
         max_body_bytes: args.max_body << 20,
         max_held_bytes: args.max_held << 20,
         timeout: Duration::from_secs(args.timeout),
@@ -80,15 +81,14 @@ fn give_back_memory() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn give_back_memory() {}
 
-/// The token: of the file, else of the environment.
-fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
-    let Some(file) = file else { return Ok(std::env::var(TOKEN).ok().filter(|token| !token.is_empty())) };
-    let text = std::fs::read_to_string(file).with_context(|| format!("{}: the token can't be read", file.display()))?;
-    let line = text.lines().next().unwrap_or_default().trim();
-    if line.is_empty() {
-        return Err(UsageError(format!("{}: its first line, the token, is empty", file.display())).into());
-    }
-    Ok(Some(line.to_owned()))
+/// Who has to show what: by the file, else by the environment.
+fn clients(file: Option<&Path>) -> anyhow::Result<Vec<Client>> {
+    let Some(file) = file else {
+        let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+        return Ok(token.iter().map(|token| Client::new("client", Role::Admin, token)).collect());
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("{}: the tokens can't be read", file.display()))?;
+    Client::read(&text).map_err(|what| UsageError(format!("{}: {what}", file.display())).into())
 }
 
 /// The image archive. It may take two thirds of the time that a request has.
