@@ -152,7 +152,9 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
     let picked = dir.path().join("Mustermann");
     std::fs::create_dir(&picked).unwrap();
     std::fs::write(picked.join("Erika.dcm"), "no DICOM").unwrap();
-    images[..8].iter().enumerate().for_each(|(k, image)| drop(std::fs::copy(image, picked.join(format!("{k}.dcm"))).unwrap()));
+    for (k, image) in images[..8].iter().enumerate() {
+        std::fs::copy(image, picked.join(format!("{k}.dcm"))).unwrap();
+    }
     let zipped = Command::new("python3").args(["-m", "zipfile", "-c"]).args([&zip, &picked]).status().unwrap();
     assert!(zipped.success());
     let (of_zip, of_files) = (server.predict(&[zip], &[]), server.predict(&images[..8], &[]));

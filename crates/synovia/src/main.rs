@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use synovia::cli::{Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, bench, compare, deidentify, federate, predict, receive, serve, simulate, stages};
+use synovia::commands::{Context, audit, bench, compare, deidentify, federate, predict, receive, serve, simulate, stages, verify_log};
 use synovia::failure::{Failure, print};
 
 /// The system's allocator keeps an arena a thread and gives little of it back: ingest grew from 26 MB at 1,000 patients
