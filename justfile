@@ -70,6 +70,10 @@ serving-cases EXAMPLES="450": schemathesis
 serving-throughput PEERS PYTHON *MODELS: onnxruntime
     cargo build --release --workspace --examples && {{PYTHON}} tests/peers/serving.py {{PEERS}}/serve_fastapi.py {{MODELS}}
 
+# Ten times the requests that a server can answer, for a minute, on each of MODELS
+serving-overload *MODELS: onnxruntime
+    cargo build --release --workspace --examples && python3 tests/peers/overload.py {{MODELS}}
+
 # Speed on made-up data, such as `just bench train --batch 16 --size 224 --width 64 --layers`
 bench *ARGS: build
     {{synovia}} bench {{ARGS}}

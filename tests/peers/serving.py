@@ -123,4 +123,5 @@ def main():
             print(json.dumps({"model": str(model), "medians": rows}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

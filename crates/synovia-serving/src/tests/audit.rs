@@ -80,7 +80,7 @@ async fn predicting_is_not_ruling() {
     }
     let told: Vec<(Value, Value)> = lines(&log).iter().map(|line| (line["event"].clone(), line["client"].clone())).collect();
     assert_eq!(told, ["load", "unload"].map(|event| (json!(event), json!("operator"))));
-    post_as(&app, "sesame", "/v2/repository/index", "").await.refused(400, &[]);
+    post_as(&app, "sesame", "/v2/repository/index", "").await.ok();
 }
 
 /// A log of four lines, and what it has as text.
