@@ -200,7 +200,11 @@ def main():
     parser.add_argument("--within", metavar="SECONDS", type=int, default=0, help="give up after this time")
     options = parser.parse_args()
     signal.alarm(options.within)
-    sites = sorted(path for path in options.sites.resolve().iterdir() if (path / "statement.json").is_file())
+    sites = sorted(path.parent for path in options.sites.resolve().glob("*/statement.json"))
+    if not sites:
+        sys.exit(f"{options.sites}: no folder of a site with a statement.json; `synovia federate simulate` makes RUN/federation/sites")
+    if options.kill and options.kill not in (site.name for site in sites):
+        sys.exit(f"--kill {options.kill}: there is no such site; there are {', '.join(site.name for site in sites)}")
     binary, out = Path(options.synovia).resolve(), options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
 

@@ -3,10 +3,10 @@
   python3 tests/peers/overload.py MODEL.onnx… [--times 10] [--seconds 60]
 Needs `cargo build --release --workspace --examples`. A JSON line a model. The load comes from the same cores that serve.
 """
-import argparse, json, shutil, subprocess, tempfile
+import argparse, json, subprocess
 from pathlib import Path
 
-from serving import ROOT, Server, bodies, free_port, get, load
+from serving import ROOT, bodies, get, load, serving
 
 
 def main():
@@ -16,21 +16,15 @@ def main():
     arguments.add_argument("--seconds", type=float, default=60)
     arguments = arguments.parse_args()
     for model in arguments.models:
-        with tempfile.TemporaryDirectory() as folder:
-            folder = Path(folder)
-            (folder / "models").mkdir()
-            shutil.copy(model, folder / "models/model.onnx")
-            port = free_port()
-            command = [ROOT / "target/release/synovia", "serve", "--quiet", "--models", folder / "models", "--address", f"127.0.0.1:{port}"]
-            with Server(command, port) as server:
-                path = "/v2/models/model/infer"
-                _, binary, n = bodies(get(f"http://{server.address}/v2/models/model"), folder)
-                load(server, path, binary, 32, 2, n)
-                capacity = load(server, path, binary, 32, 5, n)["per_s"]
-                overload = [ROOT / "target/release/examples/overload", server.address, path, binary]
-                overload += [str(arguments.times * capacity), str(arguments.seconds), str(server.process.pid), str(n)]
-                out = subprocess.run(overload, check=True, capture_output=True)
-                print(json.dumps({"model": str(model), "capacity_per_s": capacity, **json.loads(out.stdout)}), flush=True)
+        with serving(model) as (server, folder):
+            path = "/v2/models/model/infer"
+            _, binary, n = bodies(get(f"http://{server.address}/v2/models/model"), folder)
+            load(server, path, binary, 32, 2, n)
+            capacity = load(server, path, binary, 32, 5, n)["per_s"]
+            overload = [ROOT / "target/release/examples/overload", server.address, path, binary]
+            overload += [str(arguments.times * capacity), str(arguments.seconds), str(server.process.pid), str(n)]
+            out = subprocess.run(overload, check=True, capture_output=True)
+            print(json.dumps({"model": str(model), "capacity_per_s": capacity, **json.loads(out.stdout)}), flush=True)
 
 
 main()

@@ -4,7 +4,7 @@
 Python needs what the peer asks for. Needs `cargo build --release --workspace --examples`. A JSON line a measurement, then for each
 model the medians of the rounds. The load comes from the same cores that serve.
 """
-import argparse, json, os, random, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time, urllib.request
+import argparse, contextlib, json, os, random, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time, urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +49,22 @@ class Server:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def serving(model):
+    """`synovia serve` on one model by the name of `model`, and a folder to work in."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        (folder / "models").mkdir()
+        shutil.copy(model, folder / "models/model.onnx")
+        with Server(*of_synovia(folder)) as server:
+            yield server, folder
+
+
+def of_synovia(folder):
+    port = free_port()
+    return [ROOT / "target/release/synovia", "serve", "--quiet", "--models", folder / "models", "--address", f"127.0.0.1:{port}"], port
 
 
 def load(server, path, body, clients, seconds, json_length=None):
@@ -98,9 +114,7 @@ def main():
 
             path = "/v2/models/model/infer"
             for _ in range(arguments.rounds):
-                port = free_port()
-                command = [ROOT / "target/release/synovia", "serve", "--quiet", "--models", folder / "models", "--address", f"127.0.0.1:{port}"]
-                with Server(command, port) as ours:
+                with Server(*of_synovia(folder)) as ours:
                     idle = resident_mb(ours.process.pid)
                     as_json, binary, n = bodies(get(f"http://{ours.address}/v2/models/model"), folder)
                     load(ours, path, as_json, arguments.clients, 1)
