@@ -5,6 +5,7 @@ mod audit;
 mod cohorts;
 mod deidentify;
 mod disk;
+mod faults;
 mod federation;
 mod real_data;
 mod records;

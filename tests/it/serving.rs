@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -15,9 +15,10 @@ use crate::sources::{Orthanc, installed, orthanc};
 use crate::synovia::{command, json_lines, root, run, simulate, skipped, small, succeed};
 
 /// A server, ended with the test however that ends.
-struct Server {
+pub struct Server {
     child: Child,
-    rest: String,
+    /// Where REST listens.
+    pub rest: String,
     grpc: String,
 }
 
@@ -36,7 +37,8 @@ impl Server {
         Self::start_with(models, log, command)
     }
 
-    fn start_with(models: &Path, log: &Path, mut command: Command) -> Self {
+    /// The same of a program that at last is `synovia serve`.
+    pub fn start_with(models: &Path, log: &Path, mut command: Command) -> Self {
         command.args(["--address", "127.0.0.1:0", "--grpc-address", "127.0.0.1:0", "--access-log", "--models"]).arg(models);
         command.current_dir(root()).env_remove("SYNOVIA_TOKEN").stdout(Stdio::piped()).stderr(std::fs::File::create(log).unwrap());
         let mut child = command.spawn().unwrap();
@@ -53,19 +55,50 @@ impl Server {
         server
     }
 
-    fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
-        let mut socket = TcpStream::connect(&self.rest).unwrap();
+    /// Status and body of the answer.
+    #[track_caller]
+    pub fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+        self.try_ask(method, path, content_type, body).unwrap()
+    }
+
+    /// Nothing where there is no answer.
+    pub fn try_ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Option<(u16, Value)> {
+        let mut socket = TcpStream::connect(&self.rest).ok()?;
         let n = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {content_type}\r\ncontent-length: {n}\r\n\r\n"
         );
-        socket.write_all(head.as_bytes()).unwrap();
-        socket.write_all(body).unwrap();
+        // It may say no before it has read all.
+        let _ = socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(body));
         let mut answer = Vec::new();
-        socket.read_to_end(&mut answer).unwrap();
+        let _ = socket.read_to_end(&mut answer);
         let text = String::from_utf8_lossy(&answer);
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap_or(Value::Null))
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head[9..12].parse().ok()?, serde_json::from_str(body).unwrap_or(Value::Null)))
+    }
+
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The most memory that it has had, MiB.
+    pub fn most_mb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+    }
+
+    /// Its end, for which it was told already.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Tells it to end, and waits for a good end.
+    #[track_caller]
+    pub fn end(&mut self) {
+        assert!(Command::new("kill").arg(self.id().to_string()).status().unwrap().success());
+        assert!(self.wait().success());
     }
 
     /// Uploads images and records to the model `lung`.
@@ -94,7 +127,7 @@ impl Server {
 }
 
 /// A trained and exported model in `DIR/models/lung/1`, and the data that it was trained on.
-fn exported(dir: &Path) -> (PathBuf, PathBuf) {
+pub fn exported(dir: &Path) -> (PathBuf, PathBuf) {
     let data = simulate(dir, 120, "--missing-image 0.1 --missing-record 0.1");
     let to = dir.join("run");
     let models = dir.join("models");
@@ -182,8 +215,7 @@ fn an_upload_gets_the_answer_of_predict_and_triton_s_client_works() {
 
     // It ends well when it is told to.
     let mut server = server;
-    assert!(Command::new("kill").arg(server.child.id().to_string()).status().unwrap().success());
-    assert!(server.child.wait().unwrap().success(), "{}", std::fs::read_to_string(&log).unwrap());
+    server.end();
 
     // Neither the answers nor the log name anybody.
     let patients = std::fs::read_to_string(data.join("fhir/Patient.ndjson")).unwrap();

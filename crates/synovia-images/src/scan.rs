@@ -197,7 +197,9 @@ pub(crate) fn scan_files(
     let mut failure = None;
     let mut batch: Vec<String> = Vec::with_capacity(BATCH);
     let mut flush = |batch: &mut Vec<String>| {
-        let read: Vec<_> = batch.par_iter().map(|file| instance_of(&root.join(file), kind, selection)).collect();
+        let read = |file: &String| instance_of(&root.join(file), kind, selection);
+        // Of one file another thread would be told in more time than it takes.
+        let read: Vec<_> = if batch.len() > 1 { batch.par_iter().map(read).collect() } else { batch.iter().map(read).collect() };
         for (result, file) in read.into_iter().zip(batch.drain(..)) {
             if let Err(error) = gathered.take(result, file) {
                 failure.get_or_insert(error);

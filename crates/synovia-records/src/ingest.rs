@@ -23,6 +23,8 @@ use crate::summary::{Summary, count};
 /// A partition that still becomes too large is cut when it is settled.
 const PARTITION_BYTES: u64 = 4 << 20;
 const MAX_PARTITIONS: u64 = 256;
+/// Input that is read in less time than threads for it would be made in.
+const FEW_BYTES: u64 = 256 << 10;
 /// What compressed JSON, or a Parquet file, says is about this much larger than the file.
 const PACKED_RATIO: u64 = 8;
 
@@ -105,7 +107,7 @@ pub fn ingest(
     let marker_path = spill.join(MARKER);
     let text = serde_json::to_vec_pretty(&marker(parts, summary))
         .map_err(|error| RecordsError::Io { path: marker_path.clone(), source: std::io::Error::other(error) })?;
-    publish(&marker_path, &text, true)?;
+    publish(&marker_path, &text)?;
     RecordStore::open(spill)
 }
 
@@ -158,7 +160,8 @@ impl Reading<'_> {
     }
 
     fn run(&self) -> Result<(), RecordsError> {
-        let n_threads = rayon::current_num_threads();
+        let is_little = self.sources.iter().map(|source| source.n_bytes).sum::<u64>() <= FEW_BYTES;
+        let n_threads = if is_little { 1 } else { rayon::current_num_threads() };
         if n_threads <= 1 {
             let mut failure = None;
             self.produce(&mut |batch| match self.work(batch) {

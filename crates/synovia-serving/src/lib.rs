@@ -24,6 +24,7 @@ mod model;
 mod queue;
 mod repository;
 mod rest;
+mod scratch;
 mod serve;
 mod settings;
 mod statistics;

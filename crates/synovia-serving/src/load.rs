@@ -29,8 +29,34 @@ pub(crate) fn read(path: &Path, version: u64) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|source| LoadError::Io { version, source })
 }
 
-/// A model from its file's bytes.
-pub(crate) fn load(bytes: &[u8], name: &str, version: u64, settings: &Settings) -> Result<Model, LoadError> {
+/// How much a model's threads give way to those that read requests: a refusal, or a health check, comes at once while all cores
+/// compute. Models alone lose nothing by it.
+const NICENESS: i32 = 5;
+
+/// A model from its file's bytes, on a thread of its own.
+pub(crate) fn load(bytes: Vec<u8>, name: &str, version: u64, settings: &Settings) -> Result<Model, LoadError> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (name, settings) = (name.to_owned(), settings.clone());
+    let make_and_run = move || {
+        // ONNX Runtime's own threads are begun by this one, and are as nice.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        let made = make(&bytes, name, version, &settings);
+        drop(bytes);
+        match made {
+            Ok((model, worker)) => {
+                let _ = tell.send(Ok(model));
+                worker.run();
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        }
+    };
+    let io = |source| LoadError::Io { version, source };
+    std::thread::Builder::new().name("model".to_owned()).spawn(make_and_run).map_err(io)?;
+    told.recv().unwrap_or_else(|_| Err(io(std::io::Error::other("its thread ended while it was loaded"))))
+}
+
+/// A model, and what its thread runs.
+fn make(bytes: &[u8], name: String, version: u64, settings: &Settings) -> Result<(Model, Worker), LoadError> {
     let runtime = |source| LoadError::Runtime { version, source };
     let mut session = Session::from_bytes(bytes, settings.threads).map_err(runtime)?;
     if let Some(info) = session.inputs().iter().chain(session.outputs()).find(|info| !info.is_f32()) {
@@ -69,9 +95,8 @@ pub(crate) fn load(bytes: &[u8], name: &str, version: u64, settings: &Settings) 
         wait: settings.batch_wait,
         statistics: Arc::clone(&statistics),
     };
-    std::thread::Builder::new().name("model".to_owned()).spawn(move || worker.run()).map_err(|source| LoadError::Io { version, source })?;
-    let (name, sha256) = (name.to_owned(), hash_of(bytes));
-    Ok(Model { name, version, sha256, inputs, outputs, exported, is_batchable, max_batch, queue, statistics })
+    let sha256 = hash_of(bytes);
+    Ok((Model { name, version, sha256, inputs, outputs, exported, is_batchable, max_batch, queue, statistics }, worker))
 }
 
 /// A run on zeros.

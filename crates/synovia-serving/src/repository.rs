@@ -128,7 +128,7 @@ impl Repository {
         let one = |(version, path): (u64, PathBuf)| -> Result<(u64, Arc<Model>), LoadError> {
             let bytes = read(&path, version)?;
             let same = before.versions.get(&version).filter(|model| model.sha256 == hash_of(&bytes));
-            let model = same.map_or_else(|| load(&bytes, name, version, &self.settings).map(Arc::new), |model| Ok(Arc::clone(model)))?;
+            let model = same.map_or_else(|| load(bytes, name, version, &self.settings).map(Arc::new), |model| Ok(Arc::clone(model)))?;
             Ok((version, model))
         };
         let loaded: Result<BTreeMap<u64, Arc<Model>>, LoadError> = files.into_iter().map(one).collect();

@@ -189,7 +189,7 @@ pub(crate) fn settle(
         let mut part = Part { context, out: Vec::new(), summary: Summary::default(), rejected: Vec::new() };
         part.settle(&bytes).map_err(damaged(path))?;
         let info = PartInfo { of, piece, n_bytes: part.out.len() as u64, checksum: checksum(&part.out) };
-        publish(&info.path(folder), &part.out, false)?;
+        publish(&info.path(folder), &part.out)?;
         std::fs::remove_file(path).map_err(io(path))?;
         Ok((info, part.summary, part.rejected))
     };
@@ -198,10 +198,11 @@ pub(crate) fn settle(
     let partitions: Vec<usize> = (0..n_partitions).collect();
     // A few at a time, so that rejections are logged in the order of the partitions without all of them being held.
     for few in partitions.chunks(4 * rayon::current_num_threads()) {
-        let settled: Vec<Vec<(PartInfo, Summary, Vec<Rejected>)>> = few
-            .into_par_iter()
-            .map(|&k| pieces(folder, k)?.iter().enumerate().map(|(j, path)| settle_one(k, j, path)).collect())
-            .collect::<Result<_, RecordsError>>()?;
+        let settle = |k: &usize| pieces(folder, *k)?.iter().enumerate().map(|(j, path)| settle_one(*k, j, path)).collect();
+        let settled: Vec<Vec<(PartInfo, Summary, Vec<Rejected>)>> = match few {
+            [k] => vec![settle(k)?],
+            few => few.into_par_iter().map(settle).collect::<Result<_, RecordsError>>()?,
+        };
         for (info, part, rejected) in settled.into_iter().flatten() {
             parts.push(info);
             summary.add(&part);

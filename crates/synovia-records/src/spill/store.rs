@@ -55,16 +55,11 @@ pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     step(rest.iter().fold(hash, |hash, byte| step(hash, u64::from(*byte))), bytes.len() as u64)
 }
 
-/// Writes a file under a temporary name and gives it its own. `sync` waits until it is on disk; what has a checksum elsewhere
-/// needs no wait.
-pub(crate) fn publish(path: &Path, bytes: &[u8], sync: bool) -> Result<(), RecordsError> {
+/// Writes a file under a temporary name and gives it its own. Nothing waits until it is on disk.
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), RecordsError> {
     let temporary = path.with_extension("tmp");
     let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        if sync {
-            file.sync_all()?;
-        }
+        std::fs::write(&temporary, bytes)?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(io(path))
@@ -160,6 +155,12 @@ pub struct RecordStore {
 }
 
 impl RecordStore {
+    /// The file that says what the others must be. With it on disk, a store that a machine without power left behind is found to be
+    /// whole or damaged; who keeps one waits for that, and who reads it once need not.
+    pub fn marker(&self) -> PathBuf {
+        self.folder.join(MARKER)
+    }
+
     /// Opens what [`crate::ingest`] wrote.
     ///
     /// # Errors

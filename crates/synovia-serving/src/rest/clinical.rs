@@ -17,6 +17,7 @@ use synovia_onnx::OutputArray;
 use synovia_pacs::{Archive, ArchiveError, Said, Stored};
 use synovia_prediction::{Answer, Exported, OutOfRange, Pictures, PredictionError, Prepared, for_each_example, records};
 use synovia_records::{FeaturePlan, Format};
+use tempfile::TempDir;
 use utoipa::ToSchema;
 
 use super::multipart::{Kind, Part, Upload, upload};
@@ -28,6 +29,7 @@ use crate::client::Caller;
 use crate::error::Refusal;
 use crate::log::Log;
 use crate::model::Model;
+use crate::scratch;
 
 /// Predictions of one request.
 const MAX_EXAMPLES: usize = 1024;
@@ -124,6 +126,8 @@ struct Report {
 
 /// What was read of a request.
 struct Readings {
+    /// What was put aside, still there: removing it may take as long as reading it did.
+    scratch: TempDir,
     examples: Vec<Prepared>,
     rejected: Vec<Value>,
     unlinked: Vec<Value>,
@@ -177,13 +181,15 @@ fn is_zip(part: &Part) -> bool {
 }
 
 /// Reads what was uploaded by the way of `synovia predict`, in a folder that is removed afterwards.
-fn prepare(exported: &Exported, upload: &Upload, archive: Option<&Archive>, server_log: Log) -> Result<Readings, Refusal> {
-    let parts = &upload.parts;
+fn prepare(exported: &Exported, upload: Upload, archive: Option<&Archive>, server_log: Log) -> Result<Readings, Refusal> {
+    let Upload { parts, study, .. } = upload;
     let broken = |_: std::io::Error| Refusal::Unavailable("there is no room for what was uploaded; try again later".to_owned());
-    let scratch = tempfile::tempdir().map_err(broken)?;
+    // What an archive sends is of any size.
+    let n_bytes = if study.is_some() { usize::MAX } else { parts.iter().map(|part| part.bytes.len()).sum() };
+    let scratch = scratch::folder(n_bytes).map_err(broken)?;
     let folder = |kind: Kind| scratch.path().join(if kind == Kind::Image { "images" } else { "documents" });
     let has = |kind: Kind| parts.iter().any(|part| part.kind == kind);
-    let has_images = has(Kind::Image) || upload.study.is_some();
+    let has_images = has(Kind::Image) || study.is_some();
     if has_images && exported.preparation.is_none() {
         return Err(Refusal::bad("this model looks at records only; leave the images out"));
     }
@@ -206,16 +212,18 @@ fn prepare(exported: &Exported, upload: &Upload, archive: Option<&Archive>, serv
             std::fs::write(folder(kind).join(format!("{:04}.{ending}", k + 1)), &part.bytes).map_err(broken)?;
         }
     }
-    let images = match (&upload.study, archive) {
+    let (is_zip, has_pictures, has_documents) = (zip.is_some(), has(Kind::Image), has(Kind::Records));
+    drop(parts);
+    let images = match (&study, archive) {
         (Some(uid), Some(archive)) => Some(archive.study(uid)?),
-        _ if zip.is_some() => Some(Source::open(&folder(Kind::Image).join("0001.zip")).map_err(PredictionError::from)?),
-        _ if has(Kind::Image) => Some(Source::open(&folder(Kind::Image)).map_err(PredictionError::from)?),
+        _ if is_zip => Some(Source::open(&folder(Kind::Image).join("0001.zip")).map_err(PredictionError::from)?),
+        _ if has_pictures => Some(Source::open(&folder(Kind::Image)).map_err(PredictionError::from)?),
         _ => None,
     };
-    let documents = has(Kind::Records).then(|| folder(Kind::Records));
+    let documents = has_documents.then(|| folder(Kind::Records));
     let lines = Lines::default();
     let log = RejectedLog::to_writer(Box::new(lines.clone()));
-    let mut readings = Readings { examples: Vec::new(), rejected: Vec::new(), unlinked: Vec::new() };
+    let (mut examples, mut unlinked) = (Vec::new(), Vec::new());
     let pictures = images.as_ref().map(|source| Pictures::of(source, exported, scratch.path(), &log)).transpose();
     let tell = |error: &PredictionError| {
         if let PredictionError::Images(ImagesError::Server(error)) = error {
@@ -223,17 +231,16 @@ fn prepare(exported: &Exported, upload: &Upload, archive: Option<&Archive>, serv
         }
     };
     let pictures = pictures.inspect_err(tell)?.unwrap_or_default();
-    predictable(exported, &pictures, documents.as_deref(), scratch.path(), &log, &mut readings)?;
-    let (told, n_untold) = lines.told();
-    readings.rejected = told;
-    if zip.is_some() {
+    predictable(exported, &pictures, documents.as_deref(), scratch.path(), &log, &mut examples, &mut unlinked)?;
+    let (mut rejected, n_untold) = lines.told();
+    if is_zip {
         // Names in an archive may be patients'.
-        readings.rejected.iter_mut().for_each(|rejection| rejection["source"] = json!("0001.zip"));
+        rejected.iter_mut().for_each(|rejection| rejection["source"] = json!("0001.zip"));
     }
     if n_untold > 0 {
-        readings.rejected.push(json!({ "source": "", "position": "", "reason": format!("and {n_untold} more") }));
+        rejected.push(json!({ "source": "", "position": "", "reason": format!("and {n_untold} more") }));
     }
-    Ok(readings)
+    Ok(Readings { scratch, examples, rejected, unlinked })
 }
 
 /// What is wrong with all of an upload.
@@ -265,13 +272,13 @@ fn predictable(
     documents: Option<&Path>,
     scratch: &Path,
     log: &RejectedLog,
-    readings: &mut Readings,
+    examples: &mut Vec<Prepared>,
+    unlinked: &mut Vec<Value>,
 ) -> Result<(), Refusal> {
     let store = match exported.records.as_ref().zip(documents) {
         Some((format, folder)) => Some(records(folder, format, pictures.are_some(), scratch, log)?),
         None => None,
     };
-    let Readings { examples, unlinked, .. } = readings;
     let mut unlinked = |n: u64, reason: &str| unlinked.push(json!({ "studies": n, "reason": reason }));
     for_each_example(pictures, store.as_ref(), exported, log, &mut unlinked, &mut |example| {
         if examples.len() == MAX_EXAMPLES {
@@ -344,9 +351,10 @@ pub(super) async fn predict(
     // The turn is over when the work is, whether somebody still waits for it or not.
     let prepared = body::off_thread(move || {
         let (_turn, _held) = (turn, held);
-        prepare(exported(&of)?, &upload, with.settings.pacs.as_ref().map(|pacs| &pacs.archive), with.log)
+        prepare(exported(&of)?, upload, with.settings.pacs.as_ref().map(|pacs| &pacs.archive), with.log)
     });
-    let Readings { examples, rejected, unlinked } = prepared.await?;
+    let Readings { scratch, examples, rejected, unlinked } = prepared.await?;
+    tokio::task::spawn_blocking(|| drop(scratch));
     if examples.is_empty() {
         let refusal = Refusal::bad("no image and no record of it could be used; `rejected` says why");
         return Ok(refusal.response(Some(("rejected", json!(rejected)))));

@@ -65,6 +65,8 @@ fn ingest(work: &Work) -> anyhow::Result<()> {
     let spill = dir.path().join("records");
     std::fs::create_dir_all(&spill).with_context(|| spill.display().to_string())?;
     let store = synovia_records::ingest(records, &format, &spill, &log, &|n| bar.add(n))?;
+    let marker = store.marker();
+    std::fs::File::open(&marker).and_then(|file| file.sync_all()).with_context(|| marker.display().to_string())?;
     bar.finish(&format!("{} patients, {} events", store.summary().n_patients, store.summary().n_events));
     let counts = log.finish().with_context(|| log_path.display().to_string())?;
     let total: u64 = counts.values().sum();
