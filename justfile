@@ -54,9 +54,9 @@ predict *ARGS: onnxruntime
 serve PIPELINE *ARGS: (export PIPELINE)
     {{synovia}} serve --models runs {{ARGS}}
 
-# Triton's and KServe's clients in an environment of their own, for the tests of serving
+# Triton's and KServe's clients, and a reader of FHIR, in an environment of their own, for the tests of serving
 serving-clients:
-    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy || { rm -rf .triton; exit 1; }
+    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy requests "fhir.resources==8.*" || { rm -rf .triton; exit 1; }
 
 # schemathesis in an environment of its own, for the test of the server's OpenAPI document
 schemathesis:
@@ -69,6 +69,18 @@ serving-cases EXAMPLES="450": schemathesis
 # Requests per second of MODELS served here and by PEERS/serve_fastapi.py, in turn; PYTHON has what the peer asks for
 serving-throughput PEERS PYTHON *MODELS: onnxruntime
     cargo build --release --workspace --examples && {{PYTHON}} tests/peers/serving.py {{PEERS}}/serve_fastapi.py {{MODELS}}
+
+# An upload's time against that of its parts, on a model, for IMAGE (DICOM) and CHART (FHIR) of one patient
+serving-upload MODEL IMAGE CHART: onnxruntime
+    cargo build --release --workspace --examples && python3 tests/peers/upload.py {{MODEL}} {{IMAGE}} {{CHART}}
+
+# Known advisories, licences and origins of all dependencies; needs `cargo install cargo-deny --locked`, and the advisories from github.com
+deny *CHECKS:
+    cargo deny check {{CHECKS}}
+
+# What drives Debian's chromium, and looks for what keeps people out, into .browser, for the test of the server's page
+browser:
+    npm install --silent --no-audit --no-fund --prefix .browser playwright-core@1 axe-core@4 || { rm -rf .browser; exit 1; }
 
 # Ten times the requests that a server can answer, for a minute, on each of MODELS
 serving-overload *MODELS: onnxruntime

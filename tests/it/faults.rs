@@ -66,7 +66,7 @@ impl Before {
 
     /// As before, if the fault cost no more than this beside; then it ends.
     #[track_caller]
-    fn is_well(mut self, held_mb: u64) {
+    fn ends_well(mut self, held_mb: u64) {
         let (status, answer) = self.server.ask("POST", PREDICT, NDJSON, &chart());
         assert_eq!((status, &answer), (200, &self.answer));
         assert_eq!(self.server.ask("GET", "/v2/health/ready", "", b"").0, 200);
@@ -146,7 +146,7 @@ fn gigabyte_bodies() {
         assert!(n_taken < 1024 || !answer.starts_with("HTTP/1.1 200"), "{n_taken} MiB were taken: {answer}");
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413") || answer.starts_with("HTTP/1.1 429"), "{answer}");
     }
-    before.is_well(96);
+    before.ends_well(96);
 }
 
 /// A zip archive that `python3` makes of a script that has `z`.
@@ -177,7 +177,7 @@ fn zip_bombs() {
     let n = bytes.len();
     bytes[n - 12..n - 4].copy_from_slice(&[0xff; 8]);
     assert_eq!(before.server.ask("POST", PREDICT, "application/zip", &bytes).0, 400);
-    before.is_well(0);
+    before.ends_well(0);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn names_in_archives_lead_nowhere() {
     assert_eq!(status, 400, "{answer}");
     let text = answer.to_string();
     assert!(!outside.exists() && !text.contains("outside") && !text.contains("root:") && !text.contains("passwd"), "{text}");
-    before.is_well(0);
+    before.ends_well(0);
 }
 
 /// An element in explicit little endian with a short length.
@@ -297,7 +297,7 @@ fn dicom_bombs() {
         assert!(status == 400 && !answer["rejected"].as_array().unwrap().is_empty(), "{what}: {status} {answer}");
         assert!(started.elapsed() < Duration::from_secs(20), "{what}");
     }
-    before.is_well(200);
+    before.ends_well(200);
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn fhir_bombs() {
         .collect();
     let (status, answer) = before.server.ask("POST", PREDICT, NDJSON, many.as_bytes());
     assert!(status == 400 && answer["error"].as_str().unwrap().contains("1024"), "{status} {answer}");
-    before.is_well(200);
+    before.ends_well(200);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn forms_of_too_much() {
         let (status, answer) = before.server.ask("POST", PREDICT, kind, &body);
         assert_eq!(status, 400, "{what}: {answer}");
     }
-    before.is_well(0);
+    before.ends_well(0);
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn heads_of_too_much() {
         let refused = ["HTTP/1.1 431", "HTTP/1.1 414", "HTTP/1.1 400"].iter().any(|status| answer.starts_with(status));
         assert!(answer.is_empty() || refused, "{what}: {answer}");
     }
-    before.is_well(0);
+    before.ends_well(0);
 }
 
 /// A request that hides another one in its body, from a proxy that reads lengths in another way, is refused, and what it hides is not
@@ -408,7 +408,7 @@ fn smuggled_requests() {
     // The same in the open is two requests.
     let answer = before.raw((post("content-length: 0", "") + hidden).as_bytes());
     assert!(answer.matches("HTTP/1.1 ").count() == 2 && answer.contains("there is nothing at this address"), "{answer}");
-    before.is_well(0);
+    before.ends_well(0);
 }
 
 #[test]
@@ -422,7 +422,7 @@ fn no_more_files() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(open.len() > 60);
     drop(open);
-    before.is_well(0);
+    before.ends_well(0);
 }
 
 /// Nothing can be put aside: what needs it is refused, and tensors are answered.
@@ -438,7 +438,7 @@ fn no_room_for_uploads() {
     assert!(status == 503 && answer["error"].as_str().unwrap().contains("no room"), "{status} {answer}");
     assert_eq!(before.server.ask("GET", "/v2/models/lung", "", b"").0, 200);
     std::fs::create_dir(&path).unwrap();
-    before.is_well(0);
+    before.ends_well(0);
     std::fs::remove_dir(&path).unwrap();
 }
 
@@ -474,7 +474,7 @@ fn the_clock_jumps() {
     assert!(years.len() == 5 && years[1] > years[0] && years[2] < years[0] && years[3] > years[1], "the clock did not jump: {years:?}");
     let said: Value = serde_json::from_str(&succeed(&format!("verify-log {}", log.display()))).unwrap();
     assert_eq!(said["lines"], 5);
-    before.is_well(0);
+    before.ends_well(0);
 }
 
 /// Killed in the middle of its work: all that was answered is in the audit log, whose chain holds.
@@ -503,7 +503,7 @@ fn killed_under_load() {
     // Those that it was about to answer may have a line, too.
     assert!(answered > 20 && (answered + 1..=answered + 9).contains(&n_lines), "{answered} answered, {n_lines} lines");
     // And it goes on where it was.
-    Before::new(&["--audit-log", &log.display().to_string()]).is_well(0);
+    Before::new(&["--audit-log", &log.display().to_string()]).ends_well(0);
     succeed(&format!("verify-log {}", log.display()));
 }
 
@@ -624,5 +624,5 @@ fn hostile_clients_do_not_hinder_others() {
         assert!(text.is_empty() || ["HTTP/1.1 503", "HTTP/1.1 408", "HTTP/1.1 400"].iter().any(|s| text.starts_with(s)), "{text}");
     }
     assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
-    before.is_well(0);
+    before.ends_well(0);
 }

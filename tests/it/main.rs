@@ -2,6 +2,7 @@
 
 mod architecture;
 mod audit;
+mod clients;
 mod cohorts;
 mod deidentify;
 mod disk;

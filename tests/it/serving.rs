@@ -38,7 +38,18 @@ impl Server {
     }
 
     /// The same of a program that at last is `synovia serve`.
-    pub fn start_with(models: &Path, log: &Path, mut command: Command) -> Self {
+    pub fn start_with(models: &Path, log: &Path, command: Command) -> Self {
+        let server = Self::start_unready(models, log, command);
+        let started = Instant::now();
+        while server.ask("GET", "/v2/health/ready", "", &[]).0 != 200 {
+            assert!(started.elapsed() < Duration::from_secs(30), "{}", std::fs::read_to_string(log).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    /// The same as soon as it listens.
+    pub fn start_unready(models: &Path, log: &Path, mut command: Command) -> Self {
         command.args(["--address", "127.0.0.1:0", "--grpc-address", "127.0.0.1:0", "--access-log", "--models"]).arg(models);
         command.current_dir(root()).env_remove("SYNOVIA_TOKEN").stdout(Stdio::piped()).stderr(std::fs::File::create(log).unwrap());
         let mut child = command.spawn().unwrap();
@@ -46,13 +57,7 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(log).unwrap()));
         let text = |key: &str| said[key].as_str().unwrap().to_owned();
-        let server = Self { child, rest: text("listening"), grpc: text("grpc") };
-        let started = Instant::now();
-        while server.ask("GET", "/v2/health/ready", "", &[]).0 != 200 {
-            assert!(started.elapsed() < Duration::from_secs(30), "{}", std::fs::read_to_string(log).unwrap());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
+        Self { child, rest: text("listening"), grpc: text("grpc") }
     }
 
     /// Status and body of the answer.
@@ -110,7 +115,7 @@ impl Server {
     }
 
     /// The same with other fields.
-    fn predict_with(&self, fields: &[(&str, &str)], images: &[PathBuf], records: &[PathBuf]) -> (u16, Value) {
+    pub fn predict_with(&self, fields: &[(&str, &str)], images: &[PathBuf], records: &[PathBuf]) -> (u16, Value) {
         let mut body = Vec::new();
         for (field, text) in fields {
             write!(body, "--frontier\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{text}\r\n").unwrap();

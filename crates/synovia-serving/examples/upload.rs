@@ -31,7 +31,7 @@ fn form(image: &[u8], chart: &[u8]) -> Vec<u8> {
 /// One exchange on a connection that stays.
 fn ask(socket: &mut TcpStream, request: &[u8]) -> Result<Value, Box<dyn std::error::Error>> {
     socket.write_all(request)?;
-    let (mut answer, mut chunk) = (Vec::new(), [0; 65536]);
+    let (mut answer, mut chunk) = (Vec::new(), [0; 8192]);
     loop {
         let n = socket.read(&mut chunk)?;
         answer.extend_from_slice(&chunk[..n]);
@@ -122,7 +122,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         timed(features, &mut || {
             if examples(&exported, &Pictures::default(), Some(&chart))?.len() == 1 { Ok(()) } else { Err("the chart can't be read".into()) }
         })?;
-        timed(run, &mut || Ok(drop(session.run(&views)?)))?;
+        timed(run, &mut || session.run(&views).map(drop).map_err(Into::into))?;
     }
     let [whole, decode, features, run] = times.map(|mut times| median(&mut times));
     let parts = decode + features + run;

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::audit::AuditLog;
 use crate::batch::{Fitting, Output, digest};
 use crate::body::{Held, off_thread};
-use crate::client::{self, Caller, Role};
+use crate::client::{self, Caller, Rates, Role, Shown};
 use crate::error::{Refusal, ServingError};
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -33,6 +33,7 @@ pub struct App {
     pub(crate) metrics: Metrics,
     pub(crate) log: Log,
     audit: OnceLock<AuditLog>,
+    rates: Rates,
     is_loaded: AtomicBool,
     is_draining: AtomicBool,
     held: Arc<AtomicUsize>,
@@ -51,6 +52,7 @@ impl App {
             metrics: Metrics::default(),
             log: Log { quiet: settings.quiet, access: settings.access_log },
             audit: OnceLock::new(),
+            rates: Rates::default(),
             is_loaded: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             held: Arc::default(),
@@ -91,8 +93,14 @@ impl App {
     }
 
     /// Who asks, if they may.
-    pub(crate) fn caller(&self, authorization: Option<&[u8]>, needs: Role, protocol: &'static str) -> Result<Caller, Refusal> {
-        client::caller(&self.settings.clients, authorization, needs, protocol)
+    ///
+    /// - runs: whether what is asked for costs more than the asking
+    pub(crate) fn caller(&self, shown: &Shown<'_>, needs: Role, protocol: &'static str, runs: bool) -> Result<Caller, Refusal> {
+        let caller = client::caller(&self.settings.clients, shown, needs, protocol)?;
+        if let Some(per_second) = self.settings.rate.filter(|_| runs) {
+            self.rates.take(&caller.name, per_second, Instant::now())?;
+        }
+        Ok(caller)
     }
 
     /// Runs a model; with an audit log, the answer is given when its line is written.

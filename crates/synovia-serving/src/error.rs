@@ -37,6 +37,9 @@ pub enum ServingError {
         /// Why.
         source: AuditError,
     },
+    /// HTTPS.
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::tls::TlsError),
     /// The operating system.
     #[error("{what}: {source}")]
     System {
@@ -99,6 +102,8 @@ pub(crate) enum Refusal {
     Unauthorized,
     #[error("this client may predict, and may not change the server; ask with an admin's token")]
     Forbidden,
+    #[error("a page of another site may not ask here")]
+    OtherSite,
     #[error("{0}")]
     NotFound(String),
     #[error("the address has no such method")]
@@ -107,8 +112,12 @@ pub(crate) enum Refusal {
     TooLarge { limit: usize },
     #[error("{0}")]
     Media(String),
+    #[error("{0}")]
+    Precondition(&'static str),
     #[error("as many requests wait as may; try again in a second")]
     Busy,
+    #[error("this client asks more often than it may; try again in {seconds} s")]
+    TooOften { seconds: u64 },
     #[error("no answer in the time that the request has")]
     Late,
     #[error("{0}")]
@@ -131,12 +140,13 @@ impl Refusal {
         match self {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::OtherSite => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Media(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
+            Self::Busy | Self::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Late | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -151,6 +161,9 @@ impl Refusal {
         let mut response = (self.status(), axum::Json(body)).into_response();
         if matches!(self, Self::Busy | Self::Late | Self::Unavailable(_)) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Self::TooOften { seconds } = self {
+            response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into());
         }
         if matches!(self, Self::Unauthorized) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -169,11 +182,12 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
             Refusal::Bad(_) | Refusal::Media(_) => Code::InvalidArgument,
+            Refusal::Precondition(_) => Code::FailedPrecondition,
             Refusal::Unauthorized => Code::Unauthenticated,
-            Refusal::Forbidden => Code::PermissionDenied,
+            Refusal::Forbidden | Refusal::OtherSite => Code::PermissionDenied,
             Refusal::NotFound(_) => Code::NotFound,
             Refusal::Method => Code::Unimplemented,
-            Refusal::TooLarge { .. } | Refusal::Busy => Code::ResourceExhausted,
+            Refusal::TooLarge { .. } | Refusal::Busy | Refusal::TooOften { .. } => Code::ResourceExhausted,
             Refusal::Late => Code::DeadlineExceeded,
             Refusal::Unavailable(_) => Code::Unavailable,
             Refusal::Failed => Code::Internal,

@@ -30,6 +30,7 @@ mod settings;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use app::App;
 pub use audit::{AuditError, Chain, verify};
@@ -39,3 +40,4 @@ pub use grpc::grpc;
 pub use rest::rest;
 pub use serve::{Listening, run, serve};
 pub use settings::{Pacs, Settings};
+pub use tls::{TlsError, TlsFiles};

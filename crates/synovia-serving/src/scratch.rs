@@ -17,12 +17,11 @@ const MORE: u64 = 16 << 20;
 /// `TMPDIR` says where, below that.
 pub(crate) fn folder(n_bytes: usize) -> io::Result<TempDir> {
     let n_bytes = n_bytes as u64;
-    if std::env::var_os("TMPDIR").is_none() && n_bytes <= MAX_BYTES && room(Path::new(MEMORY)) >= TIMES * n_bytes + MORE {
-        if let Ok(folder) = tempfile::tempdir_in(MEMORY) {
-            return Ok(folder);
-        }
+    let fits = std::env::var_os("TMPDIR").is_none() && n_bytes <= MAX_BYTES && room(Path::new(MEMORY)) >= TIMES * n_bytes + MORE;
+    match fits.then(|| tempfile::tempdir_in(MEMORY)) {
+        Some(Ok(folder)) => Ok(folder),
+        _ => tempfile::tempdir(),
     }
-    tempfile::tempdir()
 }
 
 /// Bytes that may be written there.

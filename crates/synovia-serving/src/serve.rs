@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -15,7 +15,9 @@ use tokio::sync::watch;
 
 use crate::app::App;
 use crate::error::ServingError;
+use crate::log::Log;
 use crate::settings::Settings;
+use crate::tls::{PeerCertificate, Tls};
 use crate::{grpc, rest};
 
 /// How long a client may take over the head of a request.
@@ -24,6 +26,8 @@ const HEAD_SECONDS: u64 = 10;
 const WINDOW_BYTES: u32 = 4 << 20;
 /// How long accepting stops when the system has no more files to give.
 const BREATH: Duration = Duration::from_millis(50);
+/// How often it is looked whether certificates were written.
+const RENEW: Duration = Duration::from_secs(30);
 
 /// Where it listens.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +58,23 @@ pub async fn serve(
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let tls_files = settings.tls.clone();
+    let tls = |protocols: &[&[u8]]| tls_files.as_ref().map(|files| Tls::open(files, protocols).map(Arc::new)).transpose();
+    // An address is one protocol's, or both of HTTP's.
+    let (rest_tls, grpc_tls) = (tls(&[b"h2", b"http/1.1"])?, if grpc_listener.is_some() { tls(&[b"h2"])? } else { None });
     let app = App::new(settings);
     let grpc_address = grpc_listener.as_ref().map(TcpListener::local_addr).transpose().map_err(addressed)?;
     listening(Listening { rest: rest_listener.local_addr().map_err(addressed)?, grpc: grpc_address });
 
     let (stop, stopped) = watch::channel(false);
-    let mut accepting = vec![tokio::spawn(accept(rest_listener, rest(Arc::clone(&app)), stopped.clone(), app.settings.timeout))];
+    let timeout = app.settings.timeout;
+    let certificates: Vec<Arc<Tls>> = rest_tls.iter().chain(&grpc_tls).cloned().collect();
+    let mut accepting = vec![tokio::spawn(accept(rest_listener, rest_tls, rest(Arc::clone(&app)), stopped.clone(), timeout))];
     if let Some(listener) = grpc_listener {
-        accepting.push(tokio::spawn(accept(listener, grpc(Arc::clone(&app)), stopped, app.settings.timeout)));
+        accepting.push(tokio::spawn(accept(listener, grpc_tls, grpc(Arc::clone(&app)), stopped.clone(), timeout)));
+    }
+    if !certificates.is_empty() {
+        accepting.push(tokio::spawn(renew(certificates, app.log, stopped)));
     }
     let load = Arc::clone(&app);
     let mut loading = tokio::task::spawn_blocking(move || load.load());
@@ -89,8 +102,26 @@ pub async fn serve(
     outcome
 }
 
+/// Reads certificates again when they were written, or when the process is told to (SIGHUP).
+async fn renew(certificates: Vec<Arc<Tls>>, log: Log, mut stopped: watch::Receiver<bool>) {
+    let Ok(mut told) = signal(SignalKind::hangup()) else { return };
+    loop {
+        let is_told = tokio::select! {
+            _ = told.recv() => true,
+            () = tokio::time::sleep(RENEW) => false,
+            _ = stopped.changed() => return,
+        };
+        for tls in &certificates {
+            if is_told || tls.is_old() {
+                let failure = tls.reload().err().map(|error| error.to_string());
+                log.event("certificate", serde_json::json!({ "failure": failure }));
+            }
+        }
+    }
+}
+
 /// Accepts until it is stopped; then waits for what is under way, as long as a request may take.
-async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>, timeout: Duration) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, router: Router, mut stopped: watch::Receiver<bool>, timeout: Duration) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(HEAD_SECONDS));
     builder
@@ -111,11 +142,20 @@ async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Recei
         };
         // Answers are small and wanted at once.
         let _ = stream.set_nodelay(true);
-        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone())).into_owned();
-        let connection = graceful.watch(connection);
+        let (watcher, builder, router, tls) = (graceful.watcher(), builder.clone(), router.clone(), tls.clone());
         tokio::spawn(async move {
             // Clients go whenever they want to.
-            let _ = connection.await;
+            let Some(tls) = tls else {
+                let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
+                let _ = watcher.watch(connection).await;
+                return;
+            };
+            let hello = tokio::time::timeout(Duration::from_secs(HEAD_SECONDS), tls.acceptor.accept(stream));
+            let Ok(Ok(stream)) = hello.await else { return };
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(PeerCertificate::of);
+            let router = shown.map_or(router.clone(), |certificate| router.layer(Extension(certificate)));
+            let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
+            let _ = watcher.watch(connection).await;
         });
     }
     drop(listener);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use synovia_pacs::Archive;
 
 use crate::client::Client;
+use crate::tls::TlsFiles;
 
 /// An image archive that studies are taken from by their UIDs.
 #[derive(Clone, Debug)]
@@ -25,6 +26,10 @@ pub struct Settings {
     pub address: String,
     /// Where gRPC listens; `None` for nowhere.
     pub grpc_address: Option<String>,
+    /// HTTPS, for REST and gRPC; `None` for HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Requests that a client may begin in a second, and at once, but for those that run nothing; `None` for any number.
+    pub rate: Option<u32>,
     /// Who may ask; where it is nobody, anyone may.
     pub clients: Vec<Client>,
     /// File that each prediction and each change of models has a line in, before it is answered.
@@ -58,6 +63,8 @@ impl Settings {
             models: models.into(),
             address: "127.0.0.1:8000".to_owned(),
             grpc_address: None,
+            tls: None,
+            rate: None,
             clients: Vec::new(),
             audit_log: None,
             max_body_bytes: 256 << 20,

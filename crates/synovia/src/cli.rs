@@ -228,8 +228,21 @@ pub struct ServeArgs {
     /// Where gRPC listens [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub grpc_address: Option<String>,
-    /// File of bearer tokens that clients have to show, a line each: the token, the client's name, and `predict` or `admin`; a token
-    /// alone is an admin's [default: the environment's SYNOVIA_TOKEN]
+    /// The server's certificate in PEM, with those that it is signed by: HTTPS for REST and gRPC. It is read again when it changes
+    #[arg(long, value_name = "FILE.pem", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE.pem", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates in PEM by which those of clients have to be signed; who shows none is not answered
+    #[arg(long, value_name = "FILE.pem", requires = "tls_certificate")]
+    pub client_ca: Option<PathBuf>,
+    /// Requests a second, and at once, that a client may have run [default: any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
+    /// File of bearer tokens that clients have to show, a line each: the token (or `sha256:` and the digest of the client's
+    /// certificate), the client's name, and `predict` or `admin`; a token alone is an admin's [default: the environment's
+    /// SYNOVIA_TOKEN]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Listen beyond this machine without a token

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
 use http_body_util::Full;
@@ -21,7 +21,7 @@ use tonic_prost::ProstCodec;
 
 use crate::app::App;
 use crate::body;
-use crate::client::{Caller, Role};
+use crate::client::{Caller, Role, Shown};
 use crate::error::Refusal;
 use crate::model::Model;
 
@@ -78,7 +78,8 @@ async fn call(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
     let deadline = timeout_of(&parts.headers).map_or(app.deadline(), |timeout| app.deadline().min(started + timeout));
     let loads = matches!(route, "RepositoryModelLoad");
     let needs = if loads || matches!(route, "RepositoryModelUnload") { Role::Admin } else { Role::Predict };
-    let caller = app.caller(parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes), needs, "grpc");
+    let runs = loads || matches!(route, "ModelInfer");
+    let caller = app.caller(&Shown::by(&parts.headers, &parts.extensions), needs, "grpc", runs);
     let served: Arc<std::sync::OnceLock<Arc<Model>>> = Arc::default();
     let of = Arc::clone(&served);
     let answer = async {

@@ -42,6 +42,11 @@ pub(super) fn bytes(content_type: &'static str) -> Typed {
     (content_type, binary.into())
 }
 
+/// JSON that is described elsewhere.
+pub(super) fn object(content_type: &'static str) -> Typed {
+    (content_type, ObjectBuilder::new().into())
+}
+
 /// A text.
 pub(super) fn text(content_type: &'static str) -> Typed {
     (content_type, ObjectBuilder::new().schema_type(Type::String).into())
@@ -97,17 +102,15 @@ pub(super) struct Operation {
     needs_body: bool,
     /// What it answers.
     answers: Vec<Typed>,
-    /// Whether a model runs for it.
-    runs: bool,
-    /// Whether it is for admins alone.
-    admin: bool,
+    /// What it may be refused with, besides what is the same for all, and what follows from its body and address.
+    refused: Vec<Refusal>,
     /// What it answers while it is not ready, where that is no error.
     unavailable: Option<Typed>,
 }
 
 impl Operation {
     pub(super) fn new(summary: &'static str, answer: Typed) -> Self {
-        Self { summary, bodies: Vec::new(), needs_body: false, answers: vec![answer], runs: false, admin: false, unavailable: None }
+        Self { summary, bodies: Vec::new(), needs_body: false, answers: vec![answer], refused: Vec::new(), unavailable: None }
     }
 
     /// A body that it may take.
@@ -126,20 +129,28 @@ impl Operation {
         self
     }
 
-    pub(super) fn runs(self) -> Self {
-        Self { runs: true, ..self }
+    /// With a refusal that it may be answered with.
+    pub(super) fn refused(mut self, with: Refusal) -> Self {
+        self.refused.push(with);
+        self
     }
 
+    /// A model runs for it.
+    pub(super) fn runs(self) -> Self {
+        self.refused(Refusal::Failed)
+    }
+
+    /// It is for admins alone.
     pub(super) fn admin(self) -> Self {
-        Self { admin: true, ..self }
+        self.refused(Refusal::Forbidden)
     }
 
     pub(super) fn unavailable(self, answer: Typed) -> Self {
         Self { unavailable: Some(answer), ..self }
     }
 
-    /// What it may be refused with, besides what is the same for all.
-    fn refusals(&self, path: &str) -> Vec<Refusal> {
+    /// What it may be refused with.
+    fn refusals(&self, path: &str, method: &HttpMethod) -> Vec<Refusal> {
         let of = |what: &str| what.to_owned();
         let mut refusals = vec![Refusal::Unauthorized, Refusal::Late];
         let has_body = !self.bodies.is_empty();
@@ -156,12 +167,10 @@ impl Operation {
                 Refusal::Media(of("another Content-Type or Content-Encoding")),
             ]);
         }
-        if self.runs {
-            refusals.push(Refusal::Failed);
+        if *method == HttpMethod::Post {
+            refusals.push(Refusal::OtherSite);
         }
-        if self.admin {
-            refusals.push(Refusal::Forbidden);
-        }
+        refusals.extend(self.refused.iter().cloned());
         refusals
     }
 }
@@ -212,7 +221,7 @@ impl Api {
         let content = |schema: RefOr<Schema>| ContentBuilder::new().schema(Some(schema)).build();
         let of_error = || RefOr::from(Ref::from_schema_name(Error::name()));
         let mut answered = ResponseBuilder::new().description("The answer");
-        let refusals = operation.refusals(path);
+        let refusals = operation.refusals(path, &method);
         let has_body = !operation.bodies.is_empty();
         for (content_type, schema) in operation.answers {
             answered = answered.content(content_type, content(schema));
@@ -255,7 +264,7 @@ impl Api {
     /// The router, with the document among its routes at `path`.
     pub(super) fn finish(self, path: &'static str) -> Router<Arc<App>> {
         let mut this = self.schema::<Error>().schema::<Numbers>();
-        this.describe(path, HttpMethod::Get, Operation::new("This document", ("application/json", ObjectBuilder::new().into())));
+        this.describe(path, HttpMethod::Get, Operation::new("This document", object("application/json")));
         let info = InfoBuilder::new()
             .title("synovia")
             .version(env!("CARGO_PKG_VERSION"))

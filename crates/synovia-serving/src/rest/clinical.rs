@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -20,11 +21,12 @@ use synovia_records::{FeaturePlan, Format};
 use tempfile::TempDir;
 use utoipa::ToSchema;
 
+use super::explain::Explained;
 use super::multipart::{Kind, Part, Upload, upload};
-use super::{Served, Target};
+use super::{Served, Target, fhir};
 use crate::app::App;
 use crate::batch::{Fitting, Output, Values};
-use crate::body;
+use crate::body::{self, Held};
 use crate::client::Caller;
 use crate::error::Refusal;
 use crate::log::Log;
@@ -37,22 +39,22 @@ const MAX_EXAMPLES: usize = 1024;
 const MAX_TOLD: usize = 1000;
 
 /// The model's metadata, where it is one of ours.
-fn exported(model: &Model) -> Result<&Exported, Refusal> {
+pub(super) fn exported(model: &Model) -> Result<&Exported, Refusal> {
     let other = || Refusal::bad("this model was not exported by synovia: only its tensors are served, at /v2/models/…/infer");
     model.exported.as_ref().ok_or_else(other)
 }
 
 /// The model that answers.
 #[derive(Serialize, ToSchema)]
-struct Who {
-    name: String,
-    version: String,
+pub(super) struct Who {
+    pub name: String,
+    pub version: String,
     /// Of the file.
-    sha256: String,
+    pub sha256: String,
 }
 
 impl Who {
-    fn of(model: &Model) -> Self {
+    pub(super) fn of(model: &Model) -> Self {
         Self { name: model.name.clone(), version: model.version.to_string(), sha256: model.sha256.clone() }
     }
 }
@@ -95,7 +97,7 @@ pub(super) async fn describe(Target(model): Target) -> Result<Json<Description>,
 #[derive(Serialize, ToSchema)]
 pub(super) struct Predicted {
     model: Who,
-    predictions: Vec<Prediction>,
+    pub predictions: Vec<Prediction>,
     /// What was not taken, where it stands and why.
     rejected: Vec<Value>,
     /// Studies that no record is of, by reason.
@@ -105,12 +107,15 @@ pub(super) struct Predicted {
 
 /// One of them.
 #[derive(Serialize, ToSchema)]
-struct Prediction {
+pub(super) struct Prediction {
     #[serde(flatten)]
-    answer: Answer,
+    pub answer: Answer,
     /// Features beyond the middle 98 % of the training's records; not there where the model does not know them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    out_of_range: Option<Vec<OutOfRange>>,
+    pub out_of_range: Option<Vec<OutOfRange>>,
+    /// What drove it, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<Explained>,
     /// The report of it in the image archive, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<Report>,
@@ -290,7 +295,7 @@ fn predictable(
 }
 
 /// All examples as one request to the model.
-fn rows(model: &Model, exported: &Exported, examples: &[Prepared]) -> Result<Fitting, Refusal> {
+pub(super) fn rows(model: &Model, exported: &Exported, examples: &[Prepared]) -> Result<Fitting, Refusal> {
     let differs = || Refusal::Unavailable("the model's inputs are not those that its metadata speak of; export it again".to_owned());
     let mut values: Vec<Vec<f32>> = vec![Vec::new(); model.inputs.len()];
     let mut shapes = vec![Vec::new(); model.inputs.len()];
@@ -314,7 +319,7 @@ fn rows(model: &Model, exported: &Exported, examples: &[Prepared]) -> Result<Fit
 }
 
 /// One example's row of each output.
-fn row(model: &Model, outputs: &[Output], k: usize) -> Vec<OutputArray> {
+pub(super) fn row(model: &Model, outputs: &[Output], k: usize) -> Vec<OutputArray> {
     let of = |output: &Output| {
         let mut shape = output.shape.clone();
         let n = output.values.len() / shape.first().copied().unwrap_or(1).max(1);
@@ -332,6 +337,72 @@ fn row(model: &Model, outputs: &[Output], k: usize) -> Vec<OutputArray> {
         .collect()
 }
 
+/// A probability as it is said to people.
+pub(super) fn percent(p: f32) -> String {
+    match p {
+        p if p > 0.0 && p < 0.001 => "below 0.1 %".to_owned(),
+        p if p > 0.999 && p < 1.0 => "above 99.9 %".to_owned(),
+        p => format!("{:.1} %", p * 100.0),
+    }
+}
+
+/// What came of an upload.
+pub(super) enum Outcome {
+    Predicted(Box<Predicted>),
+    /// Nothing of it could be used.
+    Unusable(Refusal, Vec<Value>),
+}
+
+/// Predictions on what was uploaded.
+pub(super) async fn answer(
+    app: &Arc<App>,
+    model: &Arc<Model>,
+    caller: &Caller,
+    upload: Upload,
+    held: Held,
+    deadline: Instant,
+) -> Result<Outcome, Refusal> {
+    // Who waits for the archive keeps nobody from work.
+    let turns = if upload.study.is_some() { &app.fetching } else { &app.preparing };
+    let turn = turns.clone().acquire_owned().await.map_err(|_| Refusal::Late)?;
+    let (of, with) = (Arc::clone(model), Arc::clone(app));
+    let (study, store, explain) = (upload.study.clone(), upload.store, upload.explain);
+    // The turn is over when the work is, whether somebody still waits for it or not.
+    let prepared = body::off_thread(move || {
+        let (_turn, _held) = (turn, held);
+        prepare(exported(&of)?, upload, with.settings.pacs.as_ref().map(|pacs| &pacs.archive), with.log)
+    });
+    let Readings { scratch, examples, rejected, unlinked } = prepared.await?;
+    tokio::task::spawn_blocking(|| drop(scratch));
+    if examples.is_empty() {
+        let refusal = Refusal::bad("no image and no record of it could be used; `rejected` says why");
+        return Ok(Outcome::Unusable(refusal, rejected));
+    }
+    // Who names a study wants to know of it, and not of the record alone.
+    if study.is_some() && examples.iter().all(|example| example.image.is_none()) {
+        let refusal = Refusal::bad("the image archive has no image of this study that the model could use; `rejected` says why");
+        return Ok(Outcome::Unusable(refusal, rejected));
+    }
+    if explain && examples.len() > 1 {
+        return Err(Refusal::bad(format!("`explain` is of one prediction at a time, and these are {}", examples.len())));
+    }
+    let exported = exported(model)?;
+    let outputs = app.infer(model, caller, rows(model, exported, &examples)?, deadline, None).await?;
+    let mut predictions = Vec::with_capacity(examples.len());
+    for (k, example) in examples.iter().enumerate() {
+        let answer = exported.answer(example, &row(model, &outputs, k));
+        let stored = match study.as_ref().filter(|_| store && example.image.is_some()) {
+            Some(uid) => Some(give_back(app, model, uid, &answer).await?),
+            None => None,
+        };
+        let out_of_range = (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example));
+        let explanation = if explain { Some(super::explain::explain(app, model, caller, example, deadline).await?) } else { None };
+        predictions.push(Prediction { answer, out_of_range, explanation, stored });
+    }
+    let model = Who::of(model);
+    Ok(Outcome::Predicted(Box::new(Predicted { model, predictions, rejected, unlinked, intended_use: exported.intended_use.clone() })))
+}
+
 pub(super) async fn predict(
     State(app): State<Arc<App>>,
     Target(model): Target,
@@ -343,41 +414,18 @@ pub(super) async fn predict(
     exported(&model)?;
     let _place = app.uploads.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
     let (upload, held) = upload(&app, &headers, body).await?;
-    // Who waits for the archive keeps nobody from work.
-    let turns = if upload.study.is_some() { &app.fetching } else { &app.preparing };
-    let turn = turns.clone().acquire_owned().await.map_err(|_| Refusal::Late)?;
-    let (of, with) = (Arc::clone(&model), Arc::clone(&app));
-    let (study, store) = (upload.study.clone(), upload.store);
-    // The turn is over when the work is, whether somebody still waits for it or not.
-    let prepared = body::off_thread(move || {
-        let (_turn, _held) = (turn, held);
-        prepare(exported(&of)?, upload, with.settings.pacs.as_ref().map(|pacs| &pacs.archive), with.log)
-    });
-    let Readings { scratch, examples, rejected, unlinked } = prepared.await?;
-    tokio::task::spawn_blocking(|| drop(scratch));
-    if examples.is_empty() {
-        let refusal = Refusal::bad("no image and no record of it could be used; `rejected` says why");
-        return Ok(refusal.response(Some(("rejected", json!(rejected)))));
-    }
-    // Who names a study wants to know of it, and not of the record alone.
-    if study.is_some() && examples.iter().all(|example| example.image.is_none()) {
-        let refusal = Refusal::bad("the image archive has no image of this study that the model could use; `rejected` says why");
-        return Ok(refusal.response(Some(("rejected", json!(rejected)))));
-    }
-    let exported = exported(&model)?;
-    let outputs = app.infer(&model, &caller, rows(&model, exported, &examples)?, deadline, None).await?;
-    let mut predictions = Vec::with_capacity(examples.len());
-    for (k, example) in examples.iter().enumerate() {
-        let answer = exported.answer(example, &row(&model, &outputs, k));
-        let stored = match study.as_ref().filter(|_| store && example.image.is_some()) {
-            Some(uid) => Some(give_back(&app, &model, uid, &answer).await?),
-            None => None,
-        };
-        let out_of_range = (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example));
-        predictions.push(Prediction { answer, out_of_range, stored });
-    }
-    let body = Predicted { model: Who::of(&model), predictions, rejected, unlinked, intended_use: exported.intended_use.clone() };
-    let mut response = Json(body).into_response();
+    let subject = upload.subject.clone();
+    let predicted = match answer(&app, &model, &caller, upload, held, deadline).await? {
+        Outcome::Predicted(predicted) => predicted,
+        Outcome::Unusable(refusal, rejected) => return Ok(refusal.response(Some(("rejected", json!(rejected))))),
+    };
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut response = if accepts.contains(fhir::CONTENT_TYPE) {
+        let bundle = fhir::bundle(&predicted.model, &predicted.predictions, subject.as_deref(), &predicted.intended_use);
+        ([(header::CONTENT_TYPE, fhir::CONTENT_TYPE)], bundle.to_string()).into_response()
+    } else {
+        Json(predicted).into_response()
+    };
     response.extensions_mut().insert(Served(Arc::clone(&model)));
     Ok(response)
 }

@@ -1,9 +1,13 @@
 //! REST: the routes, and what holds for all of them.
 
 mod api;
+mod cds;
 mod clinical;
+mod explain;
+mod fhir;
 mod infer;
 mod multipart;
+mod page;
 pub(crate) mod v2;
 
 use std::sync::Arc;
@@ -12,8 +16,8 @@ use std::time::Instant;
 use api::{Api, Operation, bytes, form, json_list_of, json_of, text};
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -21,7 +25,7 @@ use serde::Deserialize;
 use utoipa::openapi::schema::Type;
 
 use crate::app::App;
-use crate::client::Role;
+use crate::client::{Role, Shown};
 use crate::error::Refusal;
 use crate::metrics;
 use crate::model::Model;
@@ -47,6 +51,10 @@ pub fn rest(app: Arc<App>) -> Router {
         .schema::<infer::Answer<'static>>()
         .schema::<clinical::Description>()
         .schema::<clinical::Predicted>()
+        .schema::<cds::Services>()
+        .schema::<cds::Call>()
+        .schema::<cds::Cards>()
+        .schema::<cds::Feedback>()
         .get("/v2", get(v2::server), simple("The server", json_of::<v2::Server>()))
         .get("/v2/", get(v2::server), simple("The server", json_of::<v2::Server>()))
         .get("/v2/health/live", get(v2::live), simple("Whether it runs", json_of::<v2::Live>()))
@@ -73,6 +81,20 @@ pub fn rest(app: Arc<App>) -> Router {
             post(v2::unload),
             simple("Takes a model out of service", json_of::<v2::Nothing>()).admin(),
         )
+        .get("/cds-services", get(cds::services), simple("Models as services of CDS Hooks", json_of::<cds::Services>()))
+        .post(
+            "/cds-services/{model}",
+            post(cds::call),
+            simple("Cards for a chart, by CDS Hooks", json_of::<cds::Cards>())
+                .needs(json_of::<cds::Call>())
+                .runs()
+                .refused(Refusal::Precondition("`prefetch` lacks what was asked for")),
+        )
+        .post(
+            "/cds-services/{model}/feedback",
+            post(cds::feedback),
+            simple("What became of cards", json_of::<v2::Nothing>()).needs(json_of::<cds::Feedback>()),
+        )
         .get("/metrics", get(exposition), simple("Counts for Prometheus", text("text/plain")));
     for of in [model, version] {
         let under = |end: &str| format!("{of}{end}");
@@ -83,7 +105,11 @@ pub fn rest(app: Arc<App>) -> Router {
             .takes(bytes("application/octet-stream"))
             .runs();
         let predict = simple("Probabilities for images and records as they are", json_of::<clinical::Predicted>())
-            .needs(form(&["images", "records"], &[("study", Type::String), ("store", Type::Boolean)]))
+            .answers(api::object("application/fhir+json"))
+            .needs(form(
+                &["images", "records"],
+                &[("study", Type::String), ("store", Type::Boolean), ("explain", Type::Boolean), ("subject", Type::String)],
+            ))
             .takes(bytes("application/dicom"))
             .takes(bytes("application/zip"))
             .takes(text("application/fhir+json"))
@@ -99,7 +125,7 @@ pub fn rest(app: Arc<App>) -> Router {
             .get(&clinical, get(clinical::describe), simple("What a model was made of and looks at", json_of::<clinical::Description>()))
             .post(&format!("{clinical}/predict"), post(clinical::predict), predict);
     }
-    api.finish("/openapi.json")
+    page::routes(api.finish("/openapi.json"))
         .fallback(|| async {
             Refusal::NotFound("there is nothing at this address; see docs/serving.md for those that there are".to_owned())
         })
@@ -117,10 +143,12 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes().to_vec());
     let needs = if route.starts_with("/v2/repository/models/") { Role::Admin } else { Role::Predict };
-    let response = match app.caller(authorization.as_deref(), needs, "rest") {
-        Err(refusal) => refusal.into_response(),
+    let shown = Shown::by(request.headers(), request.extensions());
+    let response = match app.caller(&shown, needs, "rest", request.method() == Method::POST) {
+        Err(refusal) => page::challenged(route, &refusal, refusal.clone().into_response()),
+        // What a browser sends by itself (a password, a certificate) is no page's of another site to use.
+        Ok(_) if request.method() == Method::POST && is_of_another_site(request.headers()) => Refusal::OtherSite.into_response(),
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             if route.starts_with("/v2/repository/") {
@@ -136,6 +164,11 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let served = response.extensions().get::<Served>().map(|served| served.0.name.as_str());
     app.log.request("rest", route, served, status, time);
     response
+}
+
+/// By what browsers say of the page that a request comes from (W3C Fetch Metadata).
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
 async fn exposition(State(app): State<Arc<App>>) -> Response {

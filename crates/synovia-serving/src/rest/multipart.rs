@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use multer::{Constraints, Multipart, SizeLimit};
 use synovia_images::is_uid;
 
+use super::fhir::is_reference;
 use crate::app::App;
 use crate::body::{self, Held};
 use crate::error::Refusal;
@@ -16,7 +17,7 @@ const NEEDED: &str = "send a form (multipart/form-data) with fields `images` (or
 const MAX_PARTS: usize = 4096;
 
 /// Fields of a form; the two names that are one thing's are for clients that send one.
-const FIELDS: [&str; 6] = ["images", "image", "records", "record", "study", "store"];
+const FIELDS: [&str; 8] = ["images", "image", "records", "record", "study", "store", "explain", "subject"];
 
 /// What a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub(super) struct Upload {
     pub study: Option<String>,
     /// Whether the archive is to be given the result.
     pub store: bool,
+    /// Whether it is to be said what drove the prediction.
+    pub explain: bool,
+    /// Who it is of, in an answer in FHIR: a reference of the client's.
+    pub subject: Option<String>,
 }
 
 /// What was uploaded, held as long as the second value is.
@@ -77,7 +82,7 @@ async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) ->
         n_parts += 1;
         let name = field.name().unwrap_or_default().to_owned();
         if !FIELDS.contains(&name.as_str()) {
-            return Err(Refusal::bad("a field of the form is none of `images`, `records`, `study` and `store`"));
+            return Err(Refusal::bad("a field of the form is none of `images`, `records`, `study`, `store`, `explain` and `subject`"));
         }
         let mut bytes = BytesMut::new();
         while let Some(chunk) = field.chunk().await.map_err(wrong)? {
@@ -94,11 +99,19 @@ async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) ->
                 }
                 upload.study = Some(uid.to_owned());
             }
-            _ => match &bytes[..] {
-                b"true" => upload.store = true,
-                b"false" => upload.store = false,
-                _ => return Err(Refusal::bad("`store` is true or false")),
-            },
+            "subject" => {
+                let reference = std::str::from_utf8(&bytes).map(str::trim).ok().filter(|text| is_reference(text));
+                let wrong = || Refusal::bad("`subject` is a FHIR reference such as Patient/123");
+                upload.subject = Some(reference.ok_or_else(wrong)?.to_owned());
+            }
+            name => {
+                let is_wanted = match &bytes[..] {
+                    b"true" => true,
+                    b"false" => false,
+                    _ => return Err(Refusal::bad(format!("`{name}` is true or false"))),
+                };
+                *(if name == "store" { &mut upload.store } else { &mut upload.explain }) = is_wanted;
+            }
         }
     }
     let has_image = upload.parts.iter().any(|part| part.kind == Kind::Image);

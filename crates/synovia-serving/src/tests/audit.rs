@@ -161,6 +161,10 @@ fn files_of_clients() {
     check("secret\n", Ok("Client { name: \"client\", role: Admin"));
     check("secret ward\n", Ok("Client { name: \"ward\", role: Admin"));
     check("secret ward predict", Ok("Client { name: \"ward\", role: Predict"));
+    let digest = "AB:".repeat(31) + "AB";
+    check(&format!("sha256:{digest} ward predict\n"), Ok("name: \"ward\", role: Predict"));
+    check("sha256:abc ward predict\n", Err("64 hexadecimal digits"));
+    check(&format!("sha256:{digest} a\nsha256:{} b\n", digest.to_lowercase()), Err("line 2"));
     check("# nobody\n", Err("no line has a token"));
     check("secret ward root\n", Err("line 1"));
     check("other a\nsecret b\nsecret c\n", Err("line 3"));

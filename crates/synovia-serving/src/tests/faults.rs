@@ -141,10 +141,13 @@ async fn nothing_without_the_token() {
         "/metrics",
         "/openapi.json",
         "/",
+        "/page.js",
+        "/cds-services",
         "/none",
     ]);
     let posts = ["/v2/repository/index", "/v2/repository/models/scale/load", "/v2/repository/models/scale/unload"];
-    let posts = posts.iter().chain(&["/v2/models/scale/infer", "/v1/models/scale/predict"]);
+    let posts =
+        posts.iter().chain(&["/v2/models/scale/infer", "/v1/models/scale/predict", "/cds-services/scale", "/cds-services/scale/feedback"]);
     let requests: Vec<(&str, &str)> = gets.map(|path| ("GET", *path)).chain(posts.map(|path| ("POST", *path))).collect();
     for (method, path) in requests {
         let with = |authorization: Option<&str>| {
@@ -154,14 +157,27 @@ async fn nothing_without_the_token() {
             }
             request.body(Body::empty()).unwrap()
         };
-        for wrong in
-            [None, Some("Bearer"), Some("Bearer "), Some("Bearer a long secre"), Some("Bearer a long secrets"), Some("Basic a long secret")]
-        {
+        for wrong in [
+            None,
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer a long secre"),
+            Some("Bearer a long secrets"),
+            Some("Basic a long secret"),
+            // `client:a long secre`, `a long secret` and `a long secret:` in base64.
+            Some("Basic Y2xpZW50OmEgbG9uZyBzZWNyZQ=="),
+            Some("Basic YSBsb25nIHNlY3JldA=="),
+            Some("Basic YSBsb25nIHNlY3JldDo="),
+        ] {
             let answer = send(&app, with(wrong)).await;
             answer.refused(401, &["Bearer"]);
             assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            // A browser asks its user where it can show something.
+            let asks = answer.headers.get_all("www-authenticate").iter().any(|value| value.as_bytes().starts_with(b"Basic"));
+            assert_eq!(asks, path == "/" || path.starts_with("/page"), "{path}");
         }
-        for right in ["Bearer a long secret", "bearer a long secret"] {
+        // `anybody:a long secret` in base64.
+        for right in ["Bearer a long secret", "bearer a long secret", "Basic YW55Ym9keTphIGxvbmcgc2VjcmV0"] {
             assert_ne!(send(&app, with(Some(right))).await.status.as_u16(), 401, "{path}");
         }
     }
@@ -261,4 +277,48 @@ async fn what_is_asked_for_is_not_in_the_metrics() {
     get(&app, "/Mustermann").await.refused(404, &[]);
     let text = String::from_utf8(get(&app, "/metrics").await.body).unwrap();
     assert!(text.contains("route=\"none\"") && !text.contains("Mustermann"), "{text}");
+}
+
+/// What a browser would send for a page of another site is not done.
+#[tokio::test]
+async fn pages_of_other_sites_may_not_ask() {
+    let (_dir, app) = slowly(|_| ());
+    for (site, status) in
+        [(None, 200), (Some("same-origin"), 200), (Some("none"), 200), (Some("same-site"), 403), (Some("cross-site"), 403)]
+    {
+        let mut request = Request::post("/v2/repository/index");
+        if let Some(site) = site {
+            request = request.header("sec-fetch-site", site);
+        }
+        assert_eq!(send(&app, request.body(Body::empty()).unwrap()).await.status.as_u16(), status, "{site:?}");
+    }
+    // The page itself says that it may be in no other, and loads nothing from elsewhere.
+    let page = get(&app, "/").await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{policy}");
+}
+
+/// As often as it may, a client is answered; in front of that nobody else is.
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
+    let clients = || vec![Client::new("a", Role::Predict, "one"), Client::new("b", Role::Predict, "two")];
+    let (_dir, app) = slowly(|settings| (settings.rate, settings.clients) = (Some(5), clients()));
+    let ask = async |token: &str, path: &str| {
+        let request = if path.starts_with("/v2/repository") { Request::post(path) } else { Request::get(path) };
+        send(&app, request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap()).await
+    };
+    let (index, ready) = ("/v2/repository/index", "/v2/health/ready");
+    for _ in 0..5 {
+        ask("one", index).await.ok();
+    }
+    let answer = ask("one", index).await;
+    answer.refused(429, &["more often", "1 s"]);
+    assert_eq!(answer.headers["retry-after"], "1");
+    // Others, and what runs nothing, are not counted.
+    ask("two", index).await.ok();
+    for _ in 0..20 {
+        ask("one", ready).await.ok();
+    }
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    ask("one", index).await.ok();
 }

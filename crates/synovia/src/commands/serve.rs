@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use synovia_images::Login;
 use synovia_pacs::Archive;
-use synovia_serving::{Client, Pacs, Role, Settings};
+use synovia_serving::{Client, Pacs, Role, Settings, TlsFiles};
 
 use super::Context;
 use crate::cli::ServeArgs;
@@ -38,6 +38,12 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
     let settings = Settings {
         address: args.address.clone(),
         grpc_address: args.grpc_address.clone(),
+        tls: args.tls_certificate.clone().zip(args.tls_key.clone()).map(|(certificate, key)| TlsFiles {
+            certificate,
+            key,
+            client_ca: args.client_ca.clone(),
+        }),
+        rate: args.rate,
         clients,
         audit_log: args.audit_log.clone(),
         max_body_bytes: args.max_body << 20,

@@ -1,0 +1,281 @@
+//! CDS Hooks 2.0 (<https://cds-hooks.hl7.org/2.0/>): models of FHIR records as services that an EHR calls where it opens a chart
+//! (`patient-view`) or orders are written (`order-select`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use synovia_prediction::Answer;
+use synovia_records::Format;
+use utoipa::ToSchema;
+
+use super::Served;
+use super::clinical::{Outcome, Prediction, Who, answer, exported, percent};
+use super::multipart::{Kind, Part, Upload};
+use crate::app::App;
+use crate::body;
+use crate::client::Caller;
+use crate::error::Refusal;
+use crate::model::Model;
+
+/// What comes behind a model's name for the second hook.
+const ORDERS: &str = "-order-select";
+const HOOKS: [(&str, &str); 2] = [("patient-view", ""), ("order-select", ORDERS)];
+/// Characters of a card's summary.
+const MAX_SUMMARY: usize = 139;
+
+/// What an EHR is asked to send along.
+const PREFETCH: [(&str, &str); 7] = [
+    ("patient", "Patient/{{context.patientId}}"),
+    ("conditions", "Condition?patient={{context.patientId}}"),
+    ("observations", "Observation?patient={{context.patientId}}"),
+    ("medications", "MedicationRequest?patient={{context.patientId}}"),
+    ("procedures", "Procedure?patient={{context.patientId}}"),
+    ("encounters", "Encounter?patient={{context.patientId}}"),
+    ("studies", "ImagingStudy?patient={{context.patientId}}"),
+];
+
+/// The services that there are.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Services {
+    services: Vec<Service>,
+}
+
+/// One of them.
+#[derive(Serialize, ToSchema)]
+struct Service {
+    hook: &'static str,
+    title: String,
+    description: String,
+    id: String,
+    /// FHIR queries, by key.
+    prefetch: BTreeMap<&'static str, &'static str>,
+}
+
+/// A call of a service.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Call {
+    hook: String,
+    /// Of this call.
+    hook_instance: String,
+    context: Context,
+    /// What the queries found, by key: a resource, a Bundle of them, or null.
+    #[serde(default)]
+    prefetch: BTreeMap<String, Option<Value>>,
+}
+
+/// Where the user is.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Context {
+    patient_id: String,
+}
+
+/// Cards.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Cards {
+    cards: Vec<Card>,
+}
+
+/// What is said of a task.
+#[derive(Serialize, ToSchema)]
+struct Card {
+    uuid: String,
+    summary: String,
+    /// GitHub-flavoured Markdown.
+    detail: String,
+    /// `info`, or `warning` where a condition of two classes can't be excluded and its absence can.
+    indicator: &'static str,
+    source: Source,
+}
+
+/// The model.
+#[derive(Serialize, ToSchema)]
+struct Source {
+    label: String,
+}
+
+/// What became of cards.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Feedback {
+    feedback: Vec<OfCard>,
+}
+
+/// What became of a card.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct OfCard {
+    /// Its UUID.
+    card: String,
+    /// `accepted` or `overridden`.
+    outcome: String,
+}
+
+/// Whether an EHR can send what the model looks at.
+fn is_service(model: &Model) -> bool {
+    exported(model).is_ok_and(|exported| exported.records.as_ref().is_some_and(|format| format.format == Format::Fhir))
+}
+
+/// The services of all models whose records are FHIR.
+pub(super) async fn services(State(app): State<Arc<App>>) -> Json<Services> {
+    let mut newest: BTreeMap<String, Arc<Model>> = BTreeMap::new();
+    // Versions come in their order.
+    newest.extend(app.repository.loaded().into_iter().filter(|model| is_service(model)).map(|model| (model.name.clone(), model)));
+    let of = |model: &Arc<Model>| {
+        let tasks = exported(model).map(|exported| exported.tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>());
+        let tasks = tasks.unwrap_or_default().join(", ");
+        HOOKS.map(|(hook, end)| Service {
+            hook,
+            title: model.name.clone(),
+            description: format!("Probabilities of {tasks} by the model {}, of the chart as it is now", model.name),
+            id: format!("{}{end}", model.name),
+            prefetch: PREFETCH.into_iter().collect(),
+        })
+    };
+    Json(Services { services: newest.values().flat_map(of).collect() })
+}
+
+/// The model and the hook of a service.
+fn service(app: &App, id: &str) -> Result<(Arc<Model>, &'static str), Refusal> {
+    // A model may be named like another one's second service.
+    let found = app.model(id, None).map(|model| (model, HOOKS[0].0));
+    let found = found.or_else(|error| match id.strip_suffix(ORDERS) {
+        Some(name) => app.model(name, None).map(|model| (model, HOOKS[1].0)),
+        None => Err(error),
+    });
+    let (model, hook) = found?;
+    if is_service(&model) { Ok((model, hook)) } else { Err(Refusal::NotFound("this model is no service: it looks at no FHIR".to_owned())) }
+}
+
+/// Resources that an EHR sent along, as one Bundle.
+fn collected(prefetch: BTreeMap<String, Option<Value>>) -> Result<Value, Refusal> {
+    if !prefetch.get("patient").is_some_and(|patient| patient.as_ref().is_some_and(|patient| patient["resourceType"] == "Patient")) {
+        return Err(Refusal::Precondition("`prefetch` has no `patient`; the queries are in the answer of /cds-services"));
+    }
+    let mut entries = Vec::new();
+    for resource in prefetch.into_values().flatten() {
+        match resource {
+            Value::Object(mut bundle) if bundle.get("resourceType").is_some_and(|kind| kind == "Bundle") => {
+                if let Some(Value::Array(mut of_bundle)) = bundle.remove("entry") {
+                    let resources = of_bundle.iter_mut().filter_map(|entry| entry.get_mut("resource").map(Value::take));
+                    // A search may tell how it went as one of its results.
+                    entries.extend(resources.filter(|resource| resource["resourceType"] != "OperationOutcome"));
+                }
+            }
+            resource => entries.push(resource),
+        }
+    }
+    let entries: Vec<Value> = entries.into_iter().map(|resource| json!({ "resource": resource })).collect();
+    Ok(json!({"resourceType": "Bundle", "type": "collection", "entry": entries}))
+}
+
+/// A UUID that follows from what it is of: the card that a call of this model gets for a task (RFC 9562, version 8).
+fn uuid(instance: &str, sha256: &str, task: &str) -> String {
+    let digest = Sha256::digest(json!([instance, sha256, task]).to_string());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let text = hex::encode(bytes);
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
+}
+
+fn card(who: &Who, prediction: &Prediction, task: &str, instance: &str, intended_use: &str) -> Card {
+    let answer: &Answer = &prediction.answer;
+    let by_class = &answer.probabilities[task];
+    let set = answer.prediction_sets.get(task);
+    let (class, p) = by_class.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or(("", 0.0), |(class, p)| (class.as_str(), *p));
+    let is_binary = by_class.len() == 1;
+    let named = if class == task { class.to_owned() } else { format!("{task}: {class}") };
+    let summary: String = format!("{named} {} by the model {}", percent(p), who.name).chars().take(MAX_SUMMARY).collect();
+    let is_warned = is_binary && set.is_some_and(|set| set.classes.len() == 1 && set.classes[0] == class);
+    let mut lines: Vec<String> = by_class.iter().map(|(class, p)| format!("- {class}: {}", percent(*p))).collect();
+    if let Some(set) = set {
+        lines.push(format!("\nNot excluded at a coverage of {}: {}.", percent(set.coverage as f32), set.classes.join(", ")));
+    }
+    for outside in prediction.out_of_range.iter().flatten() {
+        lines.push(format!(
+            "\n{} ({} {}) is beyond most of the records that the model was trained on.",
+            outside.feature, outside.value, outside.unit
+        ));
+    }
+    let used = if answer.present.image { "the chart and an image" } else { "the chart, without an image" };
+    lines.push(format!("\nModel {} version {} on {used}. {intended_use}", who.name, who.version));
+    Card {
+        uuid: uuid(instance, &who.sha256, task),
+        summary,
+        detail: lines.join("\n"),
+        indicator: if is_warned { "warning" } else { "info" },
+        source: Source { label: format!("{} version {}", who.name, who.version) },
+    }
+}
+
+async fn json_of<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Result<(T, body::Held), Refusal> {
+    let (bytes, held) = body::read(app, headers, body).await?;
+    let value = serde_json::from_slice(&bytes).map_err(|_| Refusal::bad("the body is not the JSON that CDS Hooks 2.0 has here"))?;
+    Ok((value, held))
+}
+
+/// Cards for the chart that an EHR sends along.
+pub(super) async fn call(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let deadline = app.deadline();
+    let (model, hook) = service(&app, &id)?;
+    let _place = app.uploads.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+    let (call, held): (Call, _) = json_of(&app, &headers, body).await?;
+    if call.hook != hook {
+        return Err(Refusal::bad(format!("this service is for the hook {hook}")));
+    }
+    if call.context.patient_id.is_empty() {
+        return Err(Refusal::bad("`context.patientId` is empty"));
+    }
+    let bytes = collected(call.prefetch)?.to_string().into_bytes();
+    let upload = Upload { parts: vec![Part { kind: Kind::Records, bytes }], ..Upload::default() };
+    let predicted = match answer(&app, &model, &caller, upload, held, deadline).await? {
+        Outcome::Predicted(predicted) => predicted,
+        Outcome::Unusable(..) => return Err(Refusal::Precondition("nothing in `prefetch` is anything that the model knows of a patient")),
+    };
+    let who = Who::of(&model);
+    let intended_use = &exported(&model)?.intended_use;
+    // Of one patient they are in order of time.
+    let last = predicted.predictions.last();
+    let of = |prediction: &Prediction| -> Vec<Card> {
+        prediction.answer.probabilities.keys().map(|task| card(&who, prediction, task, &call.hook_instance, intended_use)).collect()
+    };
+    let mut response = Json(Cards { cards: last.map(of).unwrap_or_default() }).into_response();
+    response.extensions_mut().insert(Served(model));
+    Ok(response)
+}
+
+/// What became of cards, for the audit log.
+pub(super) async fn feedback(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<super::v2::Nothing>, Refusal> {
+    let (model, _) = service(&app, &id)?;
+    let (told, _held): (Feedback, _) = json_of(&app, &headers, body).await?;
+    let is_uuid = |text: &str| text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    for OfCard { card, outcome } in told.feedback {
+        if !is_uuid(&card) || !matches!(outcome.as_str(), "accepted" | "overridden") {
+            return Err(Refusal::bad("a feedback has the UUID of a `card`, and an `outcome` that is accepted or overridden"));
+        }
+        app.audit(json!({"event": "feedback", "client": *caller.name, "protocol": caller.protocol, "model": model.name, "card": card, "outcome": outcome})).await?;
+    }
+    Ok(Json(super::v2::Nothing {}))
+}
