@@ -56,7 +56,7 @@ serve PIPELINE *ARGS: (export PIPELINE)
 
 # Triton's and KServe's clients, and a reader of FHIR, in an environment of their own, for the tests of serving
 serving-clients:
-    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy requests "fhir.resources==8.*" || { rm -rf .triton; exit 1; }
+    python3 -m venv .triton/venv && .triton/venv/bin/pip install --quiet "tritonclient[http,grpc]==2.73.*" "kserve==0.21.*" numpy requests "fhir.resources==8.*" opentelemetry-proto || { rm -rf .triton; exit 1; }
 
 # schemathesis in an environment of its own, for the test of the server's OpenAPI document
 schemathesis:

@@ -1,5 +1,6 @@
 //! Clients that are not ours, of the server of a trained model: those that the guide shows, a browser, EHRs, and curl with certificates.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -410,4 +411,136 @@ fn https_with_certificates() {
     assert_eq!(shown(), fingerprint("renewed"));
     let log = std::fs::read_to_string(dir.join("log")).unwrap();
     assert!(!log.contains("secret") && !log.contains("PRIVATE"), "{log}");
+}
+
+/// A collector of traces: the bodies that were sent to it.
+fn collector() -> (String, std::sync::mpsc::Receiver<Value>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut reader = BufReader::new(socket.unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                    length = n.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").unwrap();
+            if tell.send(serde_json::from_slice(&body).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    (address, told)
+}
+
+/// Where a request's time goes is in its client's trace; and neither there nor in log, metrics and errors is anybody.
+#[test]
+fn traces_name_nobody() {
+    let ward = Ward::new();
+    let (collector, told) = collector();
+    let mut server = ward.serve(&["--traces", &collector]);
+    let expected = ward.predict(&server, &[]);
+    let mut texts = vec![expected.to_string()];
+    if installed(&["curl"]) {
+        let given = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let at = format!("http://{}/v1/models/lung/predict", server.rest);
+        let files = ["-F", "images=@chest.dcm", "-F", "records=@chart.json"];
+        said(&Command::new("curl").args(["-sS", "-H", given]).args(files).arg(at).current_dir(ward.dir.path()).output().unwrap());
+    }
+    // What goes wrong, too: a patient that is no FHIR any more, and one in the place of an image.
+    let patient = ward.resources.iter().find(|resource| resource["resourceType"] == "Patient").unwrap().to_string();
+    for (kind, body) in
+        [("application/fhir+json", &patient[..patient.len() - 1]), ("application/dicom", &patient), ("application/fhir+json", &patient)]
+    {
+        texts.push(server.ask("POST", "/v1/models/lung/predict", kind, body.as_bytes()).1.to_string());
+    }
+    let name = ward.resources.iter().find_map(|resource| resource["name"][0]["family"].as_str()).unwrap();
+    texts.push(server.ask_for_text("GET", "/metrics"));
+    // An address is said back to whoever asks, and to nobody else.
+    server.ask("POST", &format!("/v2/models/{name}/infer?{name}"), "application/json", b"{}");
+    texts.push(server.ask_for_text("GET", "/metrics"));
+    server.end();
+    texts.push(std::fs::read_to_string(ward.dir.path().join("log")).unwrap());
+    let messages: Vec<Value> = told.try_iter().collect();
+    let spans: Vec<&Value> =
+        messages.iter().flat_map(|message| message["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap()).collect();
+    texts.extend(messages.iter().map(ToString::to_string));
+    let of_client: Vec<&&Value> = spans.iter().filter(|span| span["traceId"] == "4bf92f3577b34da6a3ce929d0e0e4736").collect();
+    if installed(&["curl"]) {
+        let whole = of_client.iter().find(|span| span["name"] == "POST /v1/models/{model}/predict").unwrap();
+        assert_eq!((&whole["parentSpanId"], &whole["kind"]), (&json!("00f067aa0ba902b7"), &json!(2)));
+        let time = |span: &Value, key: &str| span[key].as_str().unwrap().parse::<u128>().unwrap();
+        for name in ["prepare", "infer"] {
+            let part = of_client.iter().find(|span| span["name"] == name).unwrap();
+            assert_eq!(part["parentSpanId"], whole["spanId"], "{name}");
+            assert!(
+                time(part, "startTimeUnixNano") >= time(whole, "startTimeUnixNano")
+                    && time(part, "endTimeUnixNano") <= time(whole, "endTimeUnixNano")
+            );
+        }
+        assert_eq!(of_client.len(), 3);
+    }
+    assert!(spans.len() >= 9, "{}", spans.len());
+    let identifying = |resource: &Value| {
+        let texts = [
+            &resource["id"],
+            &resource["identifier"][0]["value"],
+            &resource["name"][0]["family"],
+            &resource["name"][0]["given"][0],
+            &resource["birthDate"],
+        ];
+        texts.into_iter().filter_map(Value::as_str).filter(|text| text.len() > 3).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut n = 0;
+    for word in ward.resources.iter().flat_map(identifying).chain([name.to_owned()]) {
+        n += 1;
+        assert!(texts.iter().all(|text| !text.contains(&word)), "a name, an identifier or a date is said");
+    }
+    assert!(n > 20, "{n}");
+    let Some(python) = python() else { return };
+    // As OpenTelemetry's own definitions have it.
+    let script = "import json, sys\nfrom google.protobuf.json_format import ParseDict\nfrom opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest as Request\nprint(sum(len(ParseDict(message, Request()).resource_spans[0].scope_spans[0].spans) for message in json.load(open(sys.argv[1]))))";
+    let file = ward.dir.path().join("traces.json");
+    std::fs::write(&file, json!(messages).to_string()).unwrap();
+    assert_eq!(said(&Command::new(python).args(["-c", script]).arg(file).output().unwrap()).trim(), spans.len().to_string());
+}
+
+/// Settings of a file, with what is said beside it before it.
+#[test]
+fn settings_of_a_file() {
+    let ward = Ward::new();
+    let file = ward.dir.path().join("serve.toml");
+    let text = format!(
+        "models = \"{}\"\naudit-log = \"{}\"\nrate = 1000\nmax-body = 1\naccess-log = false\n",
+        ward.models.display(),
+        ward.dir.path().join("audit.jsonl").display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let server = ward.serve(&["--config", &file.display().to_string()]);
+    ward.predict(&server, &[]);
+    assert_eq!(json_lines(&std::fs::read_to_string(ward.dir.path().join("audit.jsonl")).unwrap()).len(), 1);
+    let large = vec![b' '; 1_500_000];
+    assert_eq!(server.ask("POST", "/v1/models/lung/predict", "application/dicom", &large).0, 413);
+    drop(server);
+    let server = ward.serve(&["--max-body", "2", "--config", &file.display().to_string()]);
+    assert_eq!(server.ask("POST", "/v1/models/lung/predict", "application/dicom", &large).0, 400);
+    drop(server);
+    for (text, words) in [
+        ("modells = \"a\"", "--modells"),
+        ("rate = [1]", "`rate` is neither"),
+        ("rate = \"often\"", "often"),
+        ("rate", "serve.toml"),
+        ("rate = 1", "no models"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let output = crate::synovia::run(&format!("serve --config {}", file.display()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(words), "{text}: {said}");
+    }
 }

@@ -66,6 +66,15 @@ impl Server {
         self.try_ask(method, path, content_type, body).unwrap()
     }
 
+    /// The answer as it is.
+    pub fn ask_for_text(&self, method: &str, path: &str) -> String {
+        let mut socket = TcpStream::connect(&self.rest).unwrap();
+        write!(socket, "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// Nothing where there is no answer.
     pub fn try_ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Option<(u16, Value)> {
         let mut socket = TcpStream::connect(&self.rest).ok()?;

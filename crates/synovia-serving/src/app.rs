@@ -19,6 +19,7 @@ use crate::model::Model;
 use crate::queue::Arriving;
 use crate::repository::Repository;
 use crate::settings::Settings;
+use crate::trace::Traces;
 
 /// Studies that are fetched from the image archive and prepared at a time. They wait for the archive more than they work.
 const MAX_FETCHES: usize = 16;
@@ -32,6 +33,7 @@ pub struct App {
     pub(crate) repository: Repository,
     pub(crate) metrics: Metrics,
     pub(crate) log: Log,
+    pub(crate) traces: Traces,
     audit: OnceLock<AuditLog>,
     rates: Rates,
     is_loaded: AtomicBool,
@@ -47,10 +49,12 @@ impl App {
     /// Without a model yet: see [`App::load`].
     pub fn new(settings: Settings) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let log = Log { quiet: settings.quiet, access: settings.access_log };
         Arc::new(Self {
+            traces: Traces::new(settings.traces.as_deref(), log),
             repository: Repository::new(settings.clone()),
             metrics: Metrics::default(),
-            log: Log { quiet: settings.quiet, access: settings.access_log },
+            log,
             audit: OnceLock::new(),
             rates: Rates::default(),
             is_loaded: AtomicBool::new(false),
@@ -105,6 +109,21 @@ impl App {
 
     /// Runs a model; with an audit log, the answer is given when its line is written.
     pub(crate) async fn infer(
+        self: &Arc<Self>,
+        model: &Arc<Model>,
+        caller: &Caller,
+        inputs: Fitting,
+        deadline: Instant,
+        arriving: Option<Arriving<'_>>,
+    ) -> Result<Vec<Output>, Refusal> {
+        let span = caller.span.map(|span| span.within());
+        let n = inputs.rows;
+        let outcome = self.infer_audited(model, caller, inputs, deadline, arriving).await;
+        self.traces.end(span, "infer", false, outcome.is_err(), &[("synovia.model", json!(model.name)), ("synovia.examples", json!(n))]);
+        outcome
+    }
+
+    async fn infer_audited(
         self: &Arc<Self>,
         model: &Arc<Model>,
         caller: &Caller,

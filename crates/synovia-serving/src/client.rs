@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Refusal;
 use crate::tls::PeerCertificate;
+use crate::trace::Begun;
 
 /// What a client may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +135,8 @@ impl Rates {
 pub(crate) struct Caller {
     pub name: Arc<str>,
     pub protocol: &'static str,
+    /// Of the request, where it is traced.
+    pub span: Option<Begun>,
 }
 
 /// The token in `Authorization: Bearer TOKEN`, or as the password of `Basic`, which is what browsers ask their users for.
@@ -151,12 +154,12 @@ fn token_in(authorization: &[u8]) -> Option<Vec<u8>> {
 /// The client that `Authorization` shows the token of. Digests are compared, so that the time it takes tells nothing of a token.
 pub(crate) fn caller(clients: &[Client], shown: &Shown<'_>, needs: Role, protocol: &'static str) -> Result<Caller, Refusal> {
     if clients.is_empty() {
-        return Ok(Caller { name: "anyone".into(), protocol });
+        return Ok(Caller { name: "anyone".into(), protocol, span: None });
     }
     let token = shown.authorization.and_then(token_in).map(|token| Shows::Token(Sha256::digest(token).into()));
     let certificate = shown.certificate.and_then(|PeerCertificate(digest)| hex::decode(digest.as_ref()).ok()?.try_into().ok());
     let certificate = certificate.map(Shows::Certificate);
     let is_shown = |client: &&Client| [token, certificate].contains(&Some(client.shows));
     let client = clients.iter().find(is_shown).ok_or(Refusal::Unauthorized)?;
-    if client.role < needs { Err(Refusal::Forbidden) } else { Ok(Caller { name: Arc::clone(&client.name), protocol }) }
+    if client.role < needs { Err(Refusal::Forbidden) } else { Ok(Caller { name: Arc::clone(&client.name), protocol, span: None }) }
 }

@@ -31,6 +31,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trace;
 
 pub use app::App;
 pub use audit::{AuditError, Chain, verify};

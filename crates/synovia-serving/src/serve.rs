@@ -98,6 +98,8 @@ pub async fn serve(
     for task in accepting {
         let _ = task.await;
     }
+    let traces = Arc::clone(&app);
+    let _ = tokio::task::spawn_blocking(move || traces.traces.close()).await;
     app.log.event("end", serde_json::json!({}));
     outcome
 }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// The image archive; `None` where studies come by upload alone.
     pub pacs: Option<Pacs>,
+    /// Where spans of requests go: a collector's address of OTLP over HTTP; `None` for nowhere.
+    pub traces: Option<String>,
     /// Whether each request has a line in the log, or only those that failed by the server's fault.
     pub access_log: bool,
     /// Whether nothing is logged at all.
@@ -75,6 +77,7 @@ impl Settings {
             batch_wait: Duration::from_millis(1),
             threads: None,
             pacs: None,
+            traces: None,
             access_log: false,
             quiet: false,
         }

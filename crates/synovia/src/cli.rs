@@ -219,9 +219,12 @@ pub struct PredictArgs {
 /// `synovia serve`
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
+    /// File of these settings by their names, such as `rate = 20`; what is said here as well counts
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
     /// Folder with NAME/VERSION/model.onnx, NAME/model.onnx or NAME.onnx
-    #[arg(long, value_name = "DIR")]
-    pub models: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub models: Option<PathBuf>,
     /// Where REST listens; port 0 for any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub address: String,
@@ -277,6 +280,10 @@ pub struct ServeArgs {
     /// Give the archive a DICOM structured report of a result where a client asks for it
     #[arg(long, requires = "pacs")]
     pub pacs_store: bool,
+    /// Collector of OpenTelemetry that spans of requests go to by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces [default: the
+    /// environment's OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, else nowhere]
+    #[arg(long, value_name = "URL")]
+    pub traces: Option<String>,
     /// A log line for every request, not only those that failed by the server's fault
     #[arg(long)]
     pub access_log: bool,

@@ -15,6 +15,7 @@ use axum::response::Response;
 use axum::routing::post;
 use http_body_util::Full;
 use prost::Message;
+use serde_json::json;
 use tonic::Status;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
@@ -24,6 +25,7 @@ use crate::body;
 use crate::client::{Caller, Role, Shown};
 use crate::error::Refusal;
 use crate::model::Model;
+use crate::trace::TRACEPARENT;
 
 /// The routes of gRPC, for HTTP/2.
 pub fn grpc(app: Arc<App>) -> Router {
@@ -79,11 +81,12 @@ async fn call(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
     let loads = matches!(route, "RepositoryModelLoad");
     let needs = if loads || matches!(route, "RepositoryModelUnload") { Role::Admin } else { Role::Predict };
     let runs = loads || matches!(route, "ModelInfer");
+    let span = app.traces.begin(parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
     let caller = app.caller(&Shown::by(&parts.headers, &parts.extensions), needs, "grpc", runs);
     let served: Arc<std::sync::OnceLock<Arc<Model>>> = Arc::default();
     let of = Arc::clone(&served);
     let answer = async {
-        let call = Call { app: Arc::clone(&app), deadline, caller: caller?, served: of };
+        let call = Call { app: Arc::clone(&app), deadline, caller: Caller { span, ..caller? }, served: of };
         if Instant::now() >= deadline {
             return Err(Refusal::Late);
         }
@@ -98,7 +101,11 @@ async fn call(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
     // The status is in the headers only where there is no message.
     let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     app.metrics.request("grpc", route, code, started.elapsed());
-    app.log.request("grpc", route, served.get().map(|model| model.name.as_str()), code, started.elapsed());
+    let served = served.get().map(|model| model.name.as_str());
+    app.log.request("grpc", route, served, code, started.elapsed());
+    let told = [("rpc.method", json!(route)), ("rpc.grpc.status_code", json!(code)), ("synovia.model", json!(served.unwrap_or_default()))];
+    // Of the codes, these are the server's fault: internal, unavailable, data loss.
+    app.traces.end(span, route, true, matches!(code, 13..=15), &told);
     response
 }
 

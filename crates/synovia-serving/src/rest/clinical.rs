@@ -372,7 +372,10 @@ pub(super) async fn answer(
         let (_turn, _held) = (turn, held);
         prepare(exported(&of)?, upload, with.settings.pacs.as_ref().map(|pacs| &pacs.archive), with.log)
     });
-    let Readings { scratch, examples, rejected, unlinked } = prepared.await?;
+    let span = caller.span.map(|span| span.within());
+    let prepared = prepared.await;
+    app.traces.end(span, "prepare", false, prepared.is_err(), &[]);
+    let Readings { scratch, examples, rejected, unlinked } = prepared?;
     tokio::task::spawn_blocking(|| drop(scratch));
     if examples.is_empty() {
         let refusal = Refusal::bad("no image and no record of it could be used; `rejected` says why");

@@ -22,14 +22,16 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::openapi::schema::Type;
 
 use crate::app::App;
-use crate::client::{Role, Shown};
+use crate::client::{Caller, Role, Shown};
 use crate::error::Refusal;
 use crate::metrics;
 use crate::model::Model;
 use crate::repository::Listed;
+use crate::trace::TRACEPARENT;
 
 /// The routes of REST.
 pub fn rest(app: Arc<App>) -> Router {
@@ -144,13 +146,17 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let needs = if route.starts_with("/v2/repository/models/") { Role::Admin } else { Role::Predict };
+    let is_post = request.method() == Method::POST;
+    let parent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    // What runs nothing is asked for often, and tells nothing.
+    let span = is_post.then(|| app.traces.begin(parent)).flatten();
     let shown = Shown::by(request.headers(), request.extensions());
-    let response = match app.caller(&shown, needs, "rest", request.method() == Method::POST) {
+    let response = match app.caller(&shown, needs, "rest", is_post) {
         Err(refusal) => page::challenged(route, &refusal, refusal.clone().into_response()),
         // What a browser sends by itself (a password, a certificate) is no page's of another site to use.
-        Ok(_) if request.method() == Method::POST && is_of_another_site(request.headers()) => Refusal::OtherSite.into_response(),
+        Ok(_) if is_post && is_of_another_site(request.headers()) => Refusal::OtherSite.into_response(),
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(Caller { span, ..caller });
             if route.starts_with("/v2/repository/") {
                 // Loading takes as long as it takes.
                 next.run(request).await
@@ -163,6 +169,9 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     app.metrics.request("rest", route, status, time);
     let served = response.extensions().get::<Served>().map(|served| served.0.name.as_str());
     app.log.request("rest", route, served, status, time);
+    let told =
+        [("http.route", json!(route)), ("http.response.status_code", json!(status)), ("synovia.model", json!(served.unwrap_or_default()))];
+    app.traces.end(span, &format!("POST {route}"), true, status >= 500, &told);
     response
 }
 

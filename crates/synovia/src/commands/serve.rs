@@ -1,20 +1,24 @@
 //! `synovia serve`: the server of exported models.
 
+use std::ffi::OsString;
 use std::net::ToSocketAddrs as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use synovia_images::Login;
 use synovia_pacs::Archive;
 use synovia_serving::{Client, Pacs, Role, Settings, TlsFiles};
 
 use super::Context;
-use crate::cli::ServeArgs;
+use crate::cli::{Cli, Command, ServeArgs};
 use crate::failure::{UsageError, print};
 
 /// Environment variable with the token.
 const TOKEN: &str = "SYNOVIA_TOKEN";
+/// Environment variable with the collector of traces.
+const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 /// Environment variables with the login of the image archive.
 const PACS: [&str; 3] = ["SYNOVIA_PACS_USER", "SYNOVIA_PACS_PASSWORD", "SYNOVIA_PACS_TOKEN"];
 
@@ -24,6 +28,13 @@ const PACS: [&str; 3] = ["SYNOVIA_PACS_USER", "SYNOVIA_PACS_PASSWORD", "SYNOVIA_
 /// When it can't listen, or no model can be loaded.
 pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
     give_back_memory();
+    let args = &match &args.config {
+        Some(path) => configured(path)?,
+        None => args.clone(),
+    };
+    let Some(models) = &args.models else {
+        return Err(UsageError("there are no models: say --models, or `models` in the file".to_owned()).into());
+    };
     context.use_threads(None)?;
     let clients = clients(args.token_file.as_deref())?;
     if clients.is_empty() && !args.without_token {
@@ -54,9 +65,10 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
         batch_wait: Duration::from_micros(args.batch_wait),
         threads: context.global.threads,
         pacs: args.pacs.as_deref().map(|url| pacs(url, args)).transpose()?,
+        traces: args.traces.clone().or_else(|| std::env::var(TRACES).ok().filter(|to| !to.is_empty())),
         access_log: args.access_log,
         quiet: context.global.quiet,
-        ..Settings::new(&args.models)
+        ..Settings::new(models)
     };
     let listening = |at: synovia_serving::Listening| {
         let grpc = at.grpc.map(|address| address.to_string());
@@ -64,6 +76,40 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
         let _ = print(serde_json::json!({ "listening": at.rest.to_string(), "grpc": grpc }));
     };
     Ok(synovia_serving::run(settings, listening)?)
+}
+
+/// The arguments of this process behind those that a file has.
+fn configured(path: &Path) -> anyhow::Result<ServeArgs> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: the settings can't be read", path.display()))?;
+    let wrong = |what: String| UsageError(format!("{}: {what}", path.display()));
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    let mut arguments: Vec<OsString> = vec!["synovia".into(), "serve".into()];
+    for (key, value) in &table {
+        let option = format!("--{key}");
+        let value = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            // What is there or not.
+            toml::Value::Boolean(true) => {
+                arguments.push(option.into());
+                continue;
+            }
+            toml::Value::Boolean(false) => continue,
+            _ => return Err(wrong(format!("`{key}` is neither a text, a whole number, nor true or false")).into()),
+        };
+        arguments.extend([option.into(), value.into()]);
+    }
+    let command = Cli::command().mut_subcommand("serve", |serve| serve.args_override_self(true));
+    let mut given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(place) = given.iter().position(|argument| argument == "serve") {
+        given.remove(place);
+    }
+    arguments.append(&mut given);
+    let matches = command.try_get_matches_from(arguments).map_err(|error| wrong(error.to_string()))?;
+    match Cli::from_arg_matches(&matches).map_err(|error| wrong(error.to_string()))?.command {
+        Command::Serve(args) => Ok(args),
+        _ => Err(wrong("these are no settings of `serve`".to_owned()).into()),
+    }
 }
 
 /// What glibc is told by this it does not change by itself.
