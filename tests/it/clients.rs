@@ -189,16 +189,23 @@ fn an_ehr_gets_cards() {
         };
         prefetch.insert(key.clone(), value);
     }
-    let call = |id: &str, hook: &str, prefetch: &serde_json::Map<String, Value>| {
-        let body = json!({"hook": hook, "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea", "context": {"userId": "Practitioner/1", "patientId": "1"}, "prefetch": prefetch});
-        server.ask("POST", &format!("/cds-services/{id}"), "application/json", body.to_string().as_bytes())
+    let id = prefetch["patient"]["id"].as_str().unwrap().to_owned();
+    let call_of = |patient: &str, service: &str, hook: &str, prefetch: &serde_json::Map<String, Value>| {
+        let body = json!({"hook": hook, "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea", "context": {"userId": "Practitioner/1", "patientId": patient}, "prefetch": prefetch});
+        server.ask("POST", &format!("/cds-services/{service}"), "application/json", body.to_string().as_bytes())
     };
+    let call = |service: &str, hook: &str, prefetch: &serde_json::Map<String, Value>| call_of(&id, service, hook, prefetch);
     let (status, answer) = call("lung", "patient-view", &prefetch);
     assert_eq!(status, 200, "{answer}");
     assert_eq!(call("lung-order-select", "order-select", &prefetch), (status, answer.clone()));
     let cards = answer["cards"].as_array().unwrap();
     assert_eq!(cards.len(), 2);
-    let alone = server.predict_with(&[], &[], std::slice::from_ref(&ward.chart)).1;
+    // Of the chart as it is: not as it was at its study.
+    let chart = ward.dir.path().join("without-studies.ndjson");
+    let lines: Vec<String> =
+        ward.resources.iter().filter(|resource| resource["resourceType"] != "ImagingStudy").map(Value::to_string).collect();
+    std::fs::write(&chart, lines.join("\n")).unwrap();
+    let alone = server.predict_with(&[], &[], &[chart]).1;
     let p = alone["predictions"][0]["probabilities"]["malignant"]["malignant"].as_f64().unwrap();
     assert!(cards[0]["summary"].as_str().unwrap().starts_with(&format!("malignant {:.1} %", 100.0 * p)), "{answer} {alone}");
     for card in cards {
@@ -219,12 +226,33 @@ fn an_ehr_gets_cards() {
     assert_eq!(call("lung", "patient-view", &patient_alone).0, 412);
     assert_eq!(call("lung", "order-select", &prefetch).0, 400);
     assert_eq!(call("none", "patient-view", &prefetch).0, 404);
+    // Nobody gets another patient's card, whoever is mixed up.
+    let others = [
+        ("patient-1", prefetch.clone(), 412),
+        (
+            id.as_str(),
+            {
+                let mut mixed = prefetch.clone();
+                mixed["conditions"]["entry"][0]["resource"]["subject"]["reference"] = json!("Patient/somebody-else");
+                mixed
+            },
+            400,
+        ),
+    ];
+    for (patient, prefetch, expected) in others {
+        assert_eq!(call_of(patient, "lung", "patient-view", &prefetch).0, expected);
+    }
+    let with_study: serde_json::Map<String, Value> = {
+        let study = ward.resources.iter().find(|resource| resource["resourceType"] == "ImagingStudy").unwrap();
+        prefetch.clone().into_iter().chain([("studies".to_owned(), study.clone())]).collect()
+    };
+    assert_eq!(call("lung", "patient-view", &with_study).1, answer);
     // What became of a card is in the audit log.
     let feedback = |outcome: &str| {
         let body = json!({"feedback": [{"card": cards[0]["uuid"], "outcome": outcome, "outcomeTimestamp": "2026-01-01T00:00:00Z"}]});
         server.ask("POST", "/cds-services/lung/feedback", "application/json", body.to_string().as_bytes()).0
     };
-    assert_eq!((feedback("accepted"), feedback("forgotten")), (200, 400));
+    assert_eq!((feedback("forgotten"), feedback("accepted")), (400, 200));
     let lines = json_lines(&std::fs::read_to_string(&audit).unwrap());
     assert!(lines.last().unwrap()["event"] == "feedback" && lines.last().unwrap()["card"] == cards[0]["uuid"], "{lines:?}");
 }
@@ -258,12 +286,22 @@ fn answers_in_fhir_are_fhir() {
         let expected = plain["probabilities"][task].as_object().unwrap();
         assert_eq!(told.len(), expected.len());
         for (told, (class, p)) in told.iter().zip(expected) {
-            assert!((told["probabilityDecimal"].as_f64().unwrap() - p.as_f64().unwrap()).abs() < 1e-6);
+            // Per cent, as FHIR has it.
+            assert!((told["probabilityDecimal"].as_f64().unwrap() - 100.0 * p.as_f64().unwrap()).abs() < 1e-3);
             assert!(told["outcome"]["text"].as_str().unwrap().ends_with(class.as_str()));
         }
     }
     assert!(ask(&[])["entry"][0]["resource"]["subject"]["reference"].is_null());
     assert!(ask(&["-F", "subject=http://elsewhere/Patient/1"])["error"].as_str().unwrap().contains("Patient/123"));
+    assert!(ask(&["-F", "explain=true"])["error"].as_str().unwrap().contains("explanation"));
+    // One subject of many predictions would be somebody else, too.
+    std::fs::write(ward.dir.path().join("other.dcm"), "no DICOM").unwrap();
+    let other = ward.resources.iter().map(|resource| resource.to_string().replace("pat-", "tap-")).collect::<Vec<_>>().join("\n");
+    std::fs::write(ward.dir.path().join("other.ndjson"), other).unwrap();
+    assert!(ask(&["-F", "records=@other.ndjson", "-F", "subject=Patient/pat-7"])["error"].as_str().unwrap().contains("one prediction"));
+    // What was not taken is in it.
+    let bundle = ask(&["-F", "images=@other.dcm", "-F", "subject=Patient/pat-7"]);
+    assert_eq!(bundle["entry"][2]["resource"]["resourceType"], "OperationOutcome", "{bundle}");
     let Some(python) = python() else { return };
     let file = ward.dir.path().join("bundle.json");
     std::fs::write(&file, bundle.to_string()).unwrap();
@@ -381,9 +419,14 @@ fn https_with_certificates() {
         let (is_well, code, _) = curl(arguments);
         assert!(!is_well && code.starts_with("000"), "{arguments}: {code}");
     }
+    // A token that is shown is what counts, whatever certificate is beside it.
+    assert_eq!(curl(&format!("{as_ward} -H 'Authorization: Bearer wrong' URL/v2")).1, "401 2");
     // More than eight at once are too many, and said to be.
-    let codes: Vec<String> = (0..14).map(|_| curl(&format!("{as_ward} --retry 0 -X POST URL/v2/repository/index")).1).collect();
-    assert!(codes.iter().any(|code| code == "200 2") && codes.iter().all(|code| code == "200 2" || code == "429 2"), "{codes:?}");
+    let model = "URL/v2/models/lung/infer";
+    let parallel =
+        format!("{as_ward} --retry 0 --parallel --parallel-immediate --parallel-max 40 -d '{{}}' {}", [model; 40].join(" -o /dev/null "));
+    let codes = curl(&parallel).1;
+    assert!(codes.contains("400") && codes.contains("429"), "{codes}");
     // A renewed certificate is shown after SIGHUP; a broken one is not.
     let shown = || {
         openssl(&format!(
@@ -542,5 +585,46 @@ fn settings_of_a_file() {
         let output = crate::synovia::run(&format!("serve --config {}", file.display()));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && said.contains(words), "{text}: {said}");
+    }
+}
+
+/// What is in the files for operators is what there is.
+#[test]
+fn files_for_operators_hold() {
+    let help = crate::synovia::succeed("serve --help");
+    let is_option = |option: &str| {
+        let there = [" ", "\n"].iter().any(|end| help.contains(&format!("--{option}{end}")));
+        assert!(there, "--{option} is no option of `serve`");
+    };
+    let folder = root().join("pipelines/serving");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let mut n = 0;
+    for line in read("serve.toml").lines() {
+        // A remark, or a setting behind one.
+        let setting = line.trim_start_matches("# ");
+        if let Some((key, _)) = setting.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
+            is_option(key);
+            n += 1;
+        }
+    }
+    for name in ["Dockerfile", "kubernetes.yaml"] {
+        for word in read(name).split(|c: char| c.is_whitespace() || "\"',[]()".contains(c)) {
+            let known = ["release", "workspace", "locked", "from", "to", "system", "uid"];
+            let option = word.strip_prefix("--").map(|option| option.split('=').next().unwrap());
+            if let Some(option) = option.filter(|option| !option.is_empty() && !known.iter().any(|of_others| of_others == option)) {
+                is_option(option);
+                n += 1;
+            }
+        }
+    }
+    assert!(n > 20, "{n}");
+    if installed(&["systemd-analyze"]) {
+        let dir = tempfile::tempdir().unwrap();
+        let unit = dir.path().join("synovia.service");
+        let program = command().get_program().to_owned();
+        std::fs::write(&unit, read("synovia.service").replace("/usr/local/bin/synovia", &program.to_string_lossy())).unwrap();
+        let output = Command::new("systemd-analyze").arg("verify").arg(&unit).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("synovia.service"), "{said}");
     }
 }

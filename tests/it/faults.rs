@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -20,13 +21,14 @@ const MORE_MB: u64 = 250;
 
 /// A trained model, once for all.
 fn models() -> &'static Path {
-    static MODELS: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, models) = MODELS.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let (models, _) = exported(dir.path());
-        (dir, models)
-    });
-    models
+    static MODELS: OnceLock<PathBuf> = OnceLock::new();
+    // What a static holds is never dropped: a folder that the next run clears.
+    MODELS.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        exported(&dir).0
+    })
 }
 
 fn chart() -> Vec<u8> {
@@ -149,6 +151,10 @@ fn gigabyte_bodies() {
     before.ends_well(96);
 }
 
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    String::from_utf8(Command::new(program).args(arguments).output().unwrap().stdout).unwrap()
+}
+
 /// A zip archive that `python3` makes of a script that has `z`.
 fn zip(dir: &Path, script: &str) -> Vec<u8> {
     let path = dir.join("a.zip");
@@ -166,10 +172,28 @@ fn zip_bombs() {
         "for k in range(20000): z.writestr(f'{k}.dcm', b'')",
         "import io\nb = b'x' * 1000\nfor _ in range(30):\n    o = io.BytesIO()\n    y = zipfile.ZipFile(o, 'w', zipfile.ZIP_DEFLATED)\n    y.writestr('a.zip', b)\n    y.close()\n    b = o.getvalue()\nz.writestr('a.zip', b)",
     ];
+    let in_memory = || {
+        let said = said_by("df", &["-B1", "--output=used", "/dev/shm"]);
+        said.lines().last().unwrap().trim().parse::<u64>().unwrap()
+    };
+    let at_first = in_memory();
     for bomb in bombs {
         let bytes = zip(before.dir.path(), bomb);
         assert!(bytes.len() < 8 << 20);
-        let (status, answer) = before.server.ask("POST", PREDICT, "application/zip", &bytes);
+        let (is_over, most) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (status, answer) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    most.fetch_max(in_memory(), Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            let answer = before.server.ask("POST", PREDICT, "application/zip", &bytes);
+            is_over.store(true, Ordering::Relaxed);
+            answer
+        });
+        // Other tests use it, too, for a little each.
+        assert!(most.load(Ordering::Relaxed) < at_first + (100 << 20), "{bomb}");
         assert!(status == 400 && answer["rejected"].is_array() || status == 503, "{status} {answer}");
     }
     // One whose directory lies.
@@ -422,6 +446,32 @@ fn no_more_files() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(open.len() > 60);
     drop(open);
+    before.ends_well(0);
+}
+
+/// What a killed server left in memory is removed by the next one; what a server that runs has there is its own.
+#[test]
+fn leftovers_in_memory() {
+    let memory = Path::new("/dev/shm");
+    if !memory.is_dir() {
+        skipped("there is no /dev/shm");
+        return;
+    }
+    // No process has this number.
+    let (left, own) = (memory.join("synovia-upload-4194999-left"), memory.join(format!("synovia-upload-{}-own", std::process::id())));
+    [&left, &own].into_iter().for_each(|path| std::fs::create_dir_all(path).unwrap());
+    std::fs::write(left.join("0001.json"), chart()).unwrap();
+    let before = Before::new(&[]);
+    assert!(!left.exists() && own.exists());
+    std::fs::remove_dir(own).unwrap();
+    let of_server = format!("synovia-upload-{}-", before.server.id());
+    for _ in 0..5 {
+        before.server.ask("POST", PREDICT, NDJSON, &chart());
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let remains =
+        std::fs::read_dir(memory).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&of_server)).count();
+    assert_eq!(remains, 0);
     before.ends_well(0);
 }
 

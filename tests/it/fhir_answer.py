@@ -1,7 +1,7 @@
 """An answer in FHIR, as another library reads it: fhir_answer.py FILE
 
-Bundle, RiskAssessment and Device have to be what HL7's definitions of R4B say (`fhir.resources`; none of what is used here differs from
-R4). Prints the number of assessments."""
+Bundle, RiskAssessment, Device and OperationOutcome have to be what HL7's definitions of R4B say (`fhir.resources`; none of what is used
+here differs from R4). Prints the number of assessments."""
 
 import json
 import sys
@@ -10,7 +10,10 @@ from fhir.resources.R4B.bundle import Bundle
 
 with open(sys.argv[1]) as file:
     bundle = Bundle.model_validate(json.load(file))
-risks = [entry.resource for entry in bundle.entry]
-assert all(risk.get_resource_type() == "RiskAssessment" for risk in risks)
-assert all(0 <= prediction.probabilityDecimal <= 1 for risk in risks for prediction in risk.prediction)
+resources = [entry.resource for entry in bundle.entry]
+risks = [resource for resource in resources if resource.get_resource_type() == "RiskAssessment"]
+assert all(resource.get_resource_type() in ("RiskAssessment", "OperationOutcome") for resource in resources)
+assert len({entry.fullUrl for entry in bundle.entry}) == len(resources)
+# Per cent, by its definition.
+assert all(0 <= prediction.probabilityDecimal <= 100 for risk in risks for prediction in risk.prediction)
 print(len(risks))

@@ -101,34 +101,39 @@ impl Plan {
         Self { features: known.map(|(k, _)| k).collect(), shape: shape.filter(|_| whole.image.is_some()), whole }
     }
 
-    /// Inputs to ask about. The model takes what is missing as masked.
-    pub fn variants(&self) -> Vec<Variant> {
-        let whole = &self.whole;
-        let mut variants = vec![
-            whole.clone(),
-            Variant { image: None, record: whole.record.clone() },
-            Variant { image: whole.image.clone(), record: None },
-            Variant { image: None, record: None },
-        ];
-        for &k in &self.features {
-            let mut record = whole.record.clone();
-            if let Some(record) = &mut record {
-                record[k] = f32::NAN;
-            }
-            variants.push(Variant { image: whole.image.clone(), record });
+    /// Inputs to ask about.
+    pub fn n_variants(&self) -> usize {
+        4 + self.features.len() + if self.shape.is_some() { GRID * GRID } else { 0 }
+    }
+
+    /// One of them. The model takes what is missing as masked.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub fn variant(&self, k: usize) -> Variant {
+        assert!(k < self.n_variants(), "there is no variant {k}");
+        let mut variant = self.whole.clone();
+        if matches!(k, 1 | 3) {
+            variant.image = None;
         }
-        if let (Some(shape), Some(image)) = (self.shape, &whole.image) {
-            for place in 0..GRID * GRID {
-                let image = levelled(image, shape, patch(place / GRID, shape.size), patch(place % GRID, shape.size));
-                variants.push(Variant { image: Some(image), record: whole.record.clone() });
-            }
+        if matches!(k, 2 | 3) {
+            variant.record = None;
         }
-        variants
+        let Some(part) = k.checked_sub(4) else { return variant };
+        if let Some(&feature) = self.features.get(part) {
+            if let Some(record) = &mut variant.record {
+                record[feature] = f32::NAN;
+            }
+        } else if let (Some(shape), Some(image)) = (self.shape, &mut variant.image) {
+            let place = part - self.features.len();
+            level(image, shape, patch(place / GRID, shape.size), patch(place % GRID, shape.size));
+        }
+        variant
     }
 
     /// What the answers say.
     ///
-    /// - probabilities: of the class, for each of [`Plan::variants`]
+    /// - probabilities: of the class, for each [`Plan::variant`]
     /// - feature: name and unit of a place in the record
     pub fn explain(&self, class: &str, probabilities: &[f64], feature: impl Fn(usize) -> (String, String)) -> Explanation {
         let [probability, record_alone, image_alone, neither] = [0, 1, 2, 3].map(|k| probabilities[k]);
@@ -163,16 +168,14 @@ impl Plan {
     }
 }
 
-/// The image with a patch at each channel's mean.
-fn levelled(image: &[f32], shape: ImageShape, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> Vec<f32> {
-    let mut image = image.to_vec();
+/// Puts a patch at each channel's mean.
+fn level(image: &mut [f32], shape: ImageShape, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
     for channel in image.chunks_mut(shape.size * shape.size) {
         let mean = (channel.iter().map(|&value| f64::from(value)).sum::<f64>() / channel.len() as f64) as f32;
         for row in rows.clone() {
             channel[row * shape.size..][columns.clone()].fill(mean);
         }
     }
-    image
 }
 
 #[cfg(test)]
@@ -194,7 +197,7 @@ mod tests {
         pixels[20 * 32 + 9] = 1.0;
         let whole = Variant { image: image.then_some(pixels), record: record.then(|| vec![1.0, f32::NAN, 7.0]) };
         let plan = Plan::new(whole, Some(SHAPE));
-        let probabilities: Vec<f64> = plan.variants().iter().map(model).collect();
+        let probabilities: Vec<f64> = (0..plan.n_variants()).map(|k| model(&plan.variant(k))).collect();
         plan.explain("sick", &probabilities, |k| (format!("f{k}"), "mg".to_owned()))
     }
 

@@ -36,3 +36,17 @@ pub enum PredictionError {
         source: std::io::Error,
     },
 }
+
+impl PredictionError {
+    /// Whether there was no room to put something aside, which is nobody's fault who asks.
+    pub fn is_full(&self) -> bool {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(cause) = error {
+            if cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+                return true;
+            }
+            error = cause.source();
+        }
+        false
+    }
+}

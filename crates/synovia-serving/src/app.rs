@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::queue::Arriving;
 use crate::repository::Repository;
+use crate::scratch;
 use crate::settings::Settings;
 use crate::trace::Traces;
 
@@ -43,11 +44,14 @@ pub struct App {
     pub(crate) preparing: Arc<Semaphore>,
     pub(crate) fetching: Arc<Semaphore>,
     pub(crate) uploads: Arc<Semaphore>,
+    /// Predictions that are explained at a time.
+    pub(crate) explaining: Semaphore,
 }
 
 impl App {
     /// Without a model yet: see [`App::load`].
     pub fn new(settings: Settings) -> Arc<Self> {
+        scratch::sweep();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let log = Log { quiet: settings.quiet, access: settings.access_log };
         Arc::new(Self {
@@ -63,6 +67,7 @@ impl App {
             preparing: Arc::new(Semaphore::new(cores)),
             fetching: Arc::new(Semaphore::new(MAX_FETCHES)),
             uploads: Arc::new(Semaphore::new(settings.max_queue)),
+            explaining: Semaphore::new(cores),
             settings,
         })
     }
@@ -108,17 +113,20 @@ impl App {
     }
 
     /// Runs a model; with an audit log, the answer is given when its line is written.
+    ///
+    /// - event: what it is called there
     pub(crate) async fn infer(
         self: &Arc<Self>,
         model: &Arc<Model>,
         caller: &Caller,
+        event: &'static str,
         inputs: Fitting,
         deadline: Instant,
         arriving: Option<Arriving<'_>>,
     ) -> Result<Vec<Output>, Refusal> {
         let span = caller.span.map(|span| span.within());
         let n = inputs.rows;
-        let outcome = self.infer_audited(model, caller, inputs, deadline, arriving).await;
+        let outcome = self.infer_audited(model, caller, event, inputs, deadline, arriving).await;
         self.traces.end(span, "infer", false, outcome.is_err(), &[("synovia.model", json!(model.name)), ("synovia.examples", json!(n))]);
         outcome
     }
@@ -127,6 +135,7 @@ impl App {
         self: &Arc<Self>,
         model: &Arc<Model>,
         caller: &Caller,
+        event: &'static str,
         inputs: Fitting,
         deadline: Instant,
         arriving: Option<Arriving<'_>>,
@@ -137,7 +146,7 @@ impl App {
         let (examples, input) = (inputs.rows, inputs.digest());
         let outputs = model.infer(inputs, deadline, arriving).await?;
         let mut event = json!({
-            "event": "prediction", "client": *caller.name, "protocol": caller.protocol, "model": model.name, "version": model.version.to_string(),
+            "event": event, "client": *caller.name, "protocol": caller.protocol, "model": model.name, "version": model.version.to_string(),
             "model_sha256": model.sha256, "examples": examples, "input_sha256": input, "output_sha256": digest(&outputs),
         });
         if outputs.iter().map(|output| output.values.len()).sum::<usize>() <= MAX_AUDITED_VALUES {

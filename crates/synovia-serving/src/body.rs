@@ -47,8 +47,13 @@ pub(crate) fn claimed_length(headers: &HeaderMap) -> Option<usize> {
 }
 
 /// The whole body, unpacked. It is held as long as the second value is.
-pub(crate) async fn read(app: &App, headers: &HeaderMap, mut body: Body) -> Result<(Bytes, Held), Refusal> {
-    let limit = app.settings.max_body_bytes;
+pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<(Bytes, Held), Refusal> {
+    read_up_to(app, headers, body, usize::MAX).await
+}
+
+/// The same of at most so many bytes, packed or unpacked.
+pub(crate) async fn read_up_to(app: &App, headers: &HeaderMap, mut body: Body, limit: usize) -> Result<(Bytes, Held), Refusal> {
+    let limit = limit.min(app.settings.max_body_bytes);
     let too_large = Refusal::TooLarge { limit };
     let claimed = claimed_length(headers);
     if claimed.is_some_and(|n| n > limit) {

@@ -159,7 +159,8 @@ pub(crate) fn caller(clients: &[Client], shown: &Shown<'_>, needs: Role, protoco
     let token = shown.authorization.and_then(token_in).map(|token| Shows::Token(Sha256::digest(token).into()));
     let certificate = shown.certificate.and_then(|PeerCertificate(digest)| hex::decode(digest.as_ref()).ok()?.try_into().ok());
     let certificate = certificate.map(Shows::Certificate);
-    let is_shown = |client: &&Client| [token, certificate].contains(&Some(client.shows));
-    let client = clients.iter().find(is_shown).ok_or(Refusal::Unauthorized)?;
+    // Who shows a token is who that says, or nobody.
+    let shows = if shown.authorization.is_some() { token } else { certificate };
+    let client = clients.iter().find(|client| Some(client.shows) == shows).ok_or(Refusal::Unauthorized)?;
     if client.role < needs { Err(Refusal::Forbidden) } else { Ok(Caller { name: Arc::clone(&client.name), protocol, span: None }) }
 }

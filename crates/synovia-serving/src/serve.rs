@@ -73,9 +73,8 @@ pub async fn serve(
     if let Some(listener) = grpc_listener {
         accepting.push(tokio::spawn(accept(listener, grpc_tls, grpc(Arc::clone(&app)), stopped.clone(), timeout)));
     }
-    if !certificates.is_empty() {
-        accepting.push(tokio::spawn(renew(certificates, app.log, stopped)));
-    }
+    // Without certificates, too: a server that is told to read them again is not to end.
+    accepting.push(tokio::spawn(renew(certificates, app.log, stopped)));
     let load = Arc::clone(&app);
     let mut loading = tokio::task::spawn_blocking(move || load.load());
     tokio::pin!(end);

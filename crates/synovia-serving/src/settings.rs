@@ -32,6 +32,8 @@ pub struct Settings {
     pub rate: Option<u32>,
     /// Who may ask; where it is nobody, anyone may.
     pub clients: Vec<Client>,
+    /// Whether the operator says that nobody has to, by whatever name the server is reached.
+    pub without_token: bool,
     /// File that each prediction and each change of models has a line in, before it is answered.
     pub audit_log: Option<PathBuf>,
     /// Bytes of one request's body.
@@ -68,6 +70,7 @@ impl Settings {
             tls: None,
             rate: None,
             clients: Vec::new(),
+            without_token: false,
             audit_log: None,
             max_body_bytes: 256 << 20,
             max_held_bytes: 1 << 30,

@@ -232,13 +232,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub grpc_address: Option<String>,
     /// The server's certificate in PEM, with those that it is signed by: HTTPS for REST and gRPC. It is read again when it changes
-    #[arg(long, value_name = "FILE.pem", requires = "tls_key")]
+    #[arg(long, value_name = "FILE.pem")]
     pub tls_certificate: Option<PathBuf>,
     /// Its private key in PEM
-    #[arg(long, value_name = "FILE.pem", requires = "tls_certificate")]
+    #[arg(long, value_name = "FILE.pem")]
     pub tls_key: Option<PathBuf>,
     /// Certificates in PEM by which those of clients have to be signed; who shows none is not answered
-    #[arg(long, value_name = "FILE.pem", requires = "tls_certificate")]
+    #[arg(long, value_name = "FILE.pem")]
     pub client_ca: Option<PathBuf>,
     /// Requests a second, and at once, that a client may have run [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -278,7 +278,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL")]
     pub pacs: Option<String>,
     /// Give the archive a DICOM structured report of a result where a client asks for it
-    #[arg(long, requires = "pacs")]
+    #[arg(long)]
     pub pacs_store: bool,
     /// Collector of OpenTelemetry that spans of requests go to by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces [default: the
     /// environment's OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, else nowhere]

@@ -197,7 +197,7 @@ async fn infer(call: Call, request: ModelInferRequest) -> Result<ModelInferRespo
     };
     let timeout = micros.filter(|&n| n > 0).map(std::time::Duration::from_micros);
     let deadline = timeout.map_or(call.deadline, |timeout| call.deadline.min(Instant::now() + timeout));
-    let outputs = call.app.infer(&model, &call.caller, inputs, deadline, None).await?;
+    let outputs = call.app.infer(&model, &call.caller, "prediction", inputs, deadline, None).await?;
     let described = |&place: &usize| InferOutput {
         name: model.outputs[place].name.clone(),
         datatype: FP32.to_owned(),

@@ -86,6 +86,10 @@ async fn call(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
     let served: Arc<std::sync::OnceLock<Arc<Model>>> = Arc::default();
     let of = Arc::clone(&served);
     let answer = async {
+        // What a browser sends without asking first is of other types.
+        if !parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+            return Err(Refusal::Media("gRPC's Content-Type is application/grpc".to_owned()));
+        }
         let call = Call { app: Arc::clone(&app), deadline, caller: Caller { span, ..caller? }, served: of };
         if Instant::now() >= deadline {
             return Err(Refusal::Late);

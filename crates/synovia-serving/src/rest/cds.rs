@@ -9,18 +9,19 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use synovia_prediction::Answer;
 use synovia_records::Format;
 use utoipa::ToSchema;
 
 use super::Served;
 use super::clinical::{Outcome, Prediction, Who, answer, exported, percent};
+use super::fhir::uuid;
 use super::multipart::{Kind, Part, Upload};
 use crate::app::App;
-use crate::body;
+use crate::body::{self, Held};
 use crate::client::Caller;
 use crate::error::Refusal;
 use crate::model::Model;
@@ -28,18 +29,21 @@ use crate::model::Model;
 /// What comes behind a model's name for the second hook.
 const ORDERS: &str = "-order-select";
 const HOOKS: [(&str, &str); 2] = [("patient-view", ""), ("order-select", ORDERS)];
+/// Bytes of a call: charts are text, and what is made of it is many times larger.
+const MAX_BYTES: usize = 16 << 20;
+/// Cards of one feedback.
+const MAX_FEEDBACK: usize = 1000;
 /// Characters of a card's summary.
 const MAX_SUMMARY: usize = 139;
 
 /// What an EHR is asked to send along.
-const PREFETCH: [(&str, &str); 7] = [
+const PREFETCH: [(&str, &str); 6] = [
     ("patient", "Patient/{{context.patientId}}"),
     ("conditions", "Condition?patient={{context.patientId}}"),
     ("observations", "Observation?patient={{context.patientId}}"),
     ("medications", "MedicationRequest?patient={{context.patientId}}"),
     ("procedures", "Procedure?patient={{context.patientId}}"),
     ("encounters", "Encounter?patient={{context.patientId}}"),
-    ("studies", "ImagingStudy?patient={{context.patientId}}"),
 ];
 
 /// The services that there are.
@@ -135,7 +139,7 @@ pub(super) async fn services(State(app): State<Arc<App>>) -> Json<Services> {
         HOOKS.map(|(hook, end)| Service {
             hook,
             title: model.name.clone(),
-            description: format!("Probabilities of {tasks} by the model {}, of the chart as it is now", model.name),
+            description: format!("Probabilities of {tasks} by the model {}, of the chart as it is", model.name),
             id: format!("{}{end}", model.name),
             prefetch: PREFETCH.into_iter().collect(),
         })
@@ -155,10 +159,27 @@ fn service(app: &App, id: &str) -> Result<(Arc<Model>, &'static str), Refusal> {
     if is_service(&model) { Ok((model, hook)) } else { Err(Refusal::NotFound("this model is no service: it looks at no FHIR".to_owned())) }
 }
 
-/// Resources that an EHR sent along, as one Bundle.
-fn collected(prefetch: BTreeMap<String, Option<Value>>) -> Result<Value, Refusal> {
-    if !prefetch.get("patient").is_some_and(|patient| patient.as_ref().is_some_and(|patient| patient["resourceType"] == "Patient")) {
+/// Whether a resource is of this patient, as far as it says whose it is.
+fn is_of(resource: &Value, patient: &str) -> bool {
+    if resource["resourceType"] == "Patient" {
+        return resource["id"] == patient;
+    }
+    let references = ["subject", "patient"].map(|key| resource[key]["reference"].as_str());
+    references.into_iter().flatten().all(|reference| {
+        let reference = reference.split("/_history").next().unwrap_or_default();
+        reference.rsplit('/').next() == Some(patient)
+    })
+}
+
+/// Resources that an EHR sent along of a patient, as one Bundle. What is known of studies stays out: a model that was trained at
+/// studies is asked of the chart as it is, and not as it was when an image was taken.
+fn collected(prefetch: BTreeMap<String, Option<Value>>, patient: &str) -> Result<Value, Refusal> {
+    let of_patient = prefetch.get("patient").and_then(Option::as_ref).filter(|of| of["resourceType"] == "Patient");
+    let Some(of_patient) = of_patient else {
         return Err(Refusal::Precondition("`prefetch` has no `patient`; the queries are in the answer of /cds-services"));
+    };
+    if of_patient["id"] != patient {
+        return Err(Refusal::Precondition("`prefetch.patient` is not the patient of `context.patientId`"));
     }
     let mut entries = Vec::new();
     for resource in prefetch.into_values().flatten() {
@@ -173,19 +194,12 @@ fn collected(prefetch: BTreeMap<String, Option<Value>>) -> Result<Value, Refusal
             resource => entries.push(resource),
         }
     }
+    entries.retain(|resource| resource["resourceType"] != "ImagingStudy");
+    if !entries.iter().all(|resource| is_of(resource, patient)) {
+        return Err(Refusal::bad("`prefetch` has a resource of another patient than `context.patientId`"));
+    }
     let entries: Vec<Value> = entries.into_iter().map(|resource| json!({ "resource": resource })).collect();
     Ok(json!({"resourceType": "Bundle", "type": "collection", "entry": entries}))
-}
-
-/// A UUID that follows from what it is of: the card that a call of this model gets for a task (RFC 9562, version 8).
-fn uuid(instance: &str, sha256: &str, task: &str) -> String {
-    let digest = Sha256::digest(json!([instance, sha256, task]).to_string());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex::encode(bytes);
-    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
 fn card(who: &Who, prediction: &Prediction, task: &str, instance: &str, intended_use: &str) -> Card {
@@ -210,7 +224,7 @@ fn card(who: &Who, prediction: &Prediction, task: &str, instance: &str, intended
     let used = if answer.present.image { "the chart and an image" } else { "the chart, without an image" };
     lines.push(format!("\nModel {} version {} on {used}. {intended_use}", who.name, who.version));
     Card {
-        uuid: uuid(instance, &who.sha256, task),
+        uuid: uuid(&[instance, &who.sha256, task]),
         summary,
         detail: lines.join("\n"),
         indicator: if is_warned { "warning" } else { "info" },
@@ -218,10 +232,21 @@ fn card(who: &Who, prediction: &Prediction, task: &str, instance: &str, intended
     }
 }
 
-async fn json_of<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Result<(T, body::Held), Refusal> {
-    let (bytes, held) = body::read(app, headers, body).await?;
-    let value = serde_json::from_slice(&bytes).map_err(|_| Refusal::bad("the body is not the JSON that CDS Hooks 2.0 has here"))?;
-    Ok((value, held))
+/// What a body says, and `read` of it, off the threads that read requests and no more at a time than are prepared.
+async fn read<T: DeserializeOwned, U: Send + 'static>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    read: impl FnOnce(T) -> Result<U, Refusal> + Send + 'static,
+) -> Result<(U, Held), Refusal> {
+    let (bytes, held) = body::read_up_to(app, headers, body, MAX_BYTES).await?;
+    let turn = app.preparing.clone().acquire_owned().await.map_err(|_| Refusal::Late)?;
+    let work = move || {
+        let _turn = turn;
+        let value = serde_json::from_slice(&bytes).map_err(|_| Refusal::bad("the body is not the JSON that CDS Hooks 2.0 has here"))?;
+        read(value)
+    };
+    Ok((body::off_thread(work).await?, held))
 }
 
 /// Cards for the chart that an EHR sends along.
@@ -235,14 +260,14 @@ pub(super) async fn call(
     let deadline = app.deadline();
     let (model, hook) = service(&app, &id)?;
     let _place = app.uploads.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
-    let (call, held): (Call, _) = json_of(&app, &headers, body).await?;
-    if call.hook != hook {
-        return Err(Refusal::bad(format!("this service is for the hook {hook}")));
-    }
-    if call.context.patient_id.is_empty() {
-        return Err(Refusal::bad("`context.patientId` is empty"));
-    }
-    let bytes = collected(call.prefetch)?.to_string().into_bytes();
+    let collect = move |call: Call| {
+        if call.hook != hook {
+            return Err(Refusal::bad(format!("this service is for the hook {hook}")));
+        }
+        let bytes = collected(call.prefetch, &call.context.patient_id)?.to_string().into_bytes();
+        Ok((call.hook_instance, bytes))
+    };
+    let ((instance, bytes), held) = read(&app, &headers, body, collect).await?;
     let upload = Upload { parts: vec![Part { kind: Kind::Records, bytes }], ..Upload::default() };
     let predicted = match answer(&app, &model, &caller, upload, held, deadline).await? {
         Outcome::Predicted(predicted) => predicted,
@@ -253,7 +278,7 @@ pub(super) async fn call(
     // Of one patient they are in order of time.
     let last = predicted.predictions.last();
     let of = |prediction: &Prediction| -> Vec<Card> {
-        prediction.answer.probabilities.keys().map(|task| card(&who, prediction, task, &call.hook_instance, intended_use)).collect()
+        prediction.answer.probabilities.keys().map(|task| card(&who, prediction, task, &instance, intended_use)).collect()
     };
     let mut response = Json(Cards { cards: last.map(of).unwrap_or_default() }).into_response();
     response.extensions_mut().insert(Served(model));
@@ -269,12 +294,18 @@ pub(super) async fn feedback(
     body: Body,
 ) -> Result<Json<super::v2::Nothing>, Refusal> {
     let (model, _) = service(&app, &id)?;
-    let (told, _held): (Feedback, _) = json_of(&app, &headers, body).await?;
-    let is_uuid = |text: &str| text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    for OfCard { card, outcome } in told.feedback {
-        if !is_uuid(&card) || !matches!(outcome.as_str(), "accepted" | "overridden") {
-            return Err(Refusal::bad("a feedback has the UUID of a `card`, and an `outcome` that is accepted or overridden"));
+    let _place = app.uploads.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+    let check = |told: Feedback| {
+        let is_uuid = |text: &str| text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        let is_one = |of: &OfCard| is_uuid(&of.card) && matches!(of.outcome.as_str(), "accepted" | "overridden");
+        if told.feedback.len() > MAX_FEEDBACK || !told.feedback.iter().all(is_one) {
+            let what = "a feedback has the UUID of a `card`, and an `outcome` that is accepted or overridden, for at most 1000 cards";
+            return Err(Refusal::bad(what));
         }
+        Ok(told.feedback)
+    };
+    let (told, _held) = read(&app, &headers, body, check).await?;
+    for OfCard { card, outcome } in told {
         app.audit(json!({"event": "feedback", "client": *caller.name, "protocol": caller.protocol, "model": model.name, "card": card, "outcome": outcome})).await?;
     }
     Ok(Json(super::v2::Nothing {}))

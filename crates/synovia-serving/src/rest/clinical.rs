@@ -18,7 +18,6 @@ use synovia_onnx::OutputArray;
 use synovia_pacs::{Archive, ArchiveError, Said, Stored};
 use synovia_prediction::{Answer, Exported, OutOfRange, Pictures, PredictionError, Prepared, for_each_example, records};
 use synovia_records::{FeaturePlan, Format};
-use tempfile::TempDir;
 use utoipa::ToSchema;
 
 use super::explain::Explained;
@@ -31,7 +30,7 @@ use crate::client::Caller;
 use crate::error::Refusal;
 use crate::log::Log;
 use crate::model::Model;
-use crate::scratch;
+use crate::scratch::Scratch;
 
 /// Predictions of one request.
 const MAX_EXAMPLES: usize = 1024;
@@ -96,13 +95,13 @@ pub(super) async fn describe(Target(model): Target) -> Result<Json<Description>,
 /// Predictions.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Predicted {
-    model: Who,
+    pub model: Who,
     pub predictions: Vec<Prediction>,
     /// What was not taken, where it stands and why.
-    rejected: Vec<Value>,
+    pub rejected: Vec<Value>,
     /// Studies that no record is of, by reason.
-    unlinked: Vec<Value>,
-    intended_use: String,
+    pub unlinked: Vec<Value>,
+    pub intended_use: String,
 }
 
 /// One of them.
@@ -118,21 +117,21 @@ pub(super) struct Prediction {
     explanation: Option<Explained>,
     /// The report of it in the image archive, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stored: Option<Report>,
+    pub stored: Option<Report>,
 }
 
 /// A DICOM structured report beside the images.
 #[derive(Serialize, ToSchema)]
-struct Report {
+pub(super) struct Report {
     study_instance_uid: String,
     series_instance_uid: String,
-    sop_instance_uid: String,
+    pub sop_instance_uid: String,
 }
 
 /// What was read of a request.
 struct Readings {
     /// What was put aside, still there: removing it may take as long as reading it did.
-    scratch: TempDir,
+    scratch: Scratch,
     examples: Vec<Prepared>,
     rejected: Vec<Value>,
     unlinked: Vec<Value>,
@@ -189,9 +188,9 @@ fn is_zip(part: &Part) -> bool {
 fn prepare(exported: &Exported, upload: Upload, archive: Option<&Archive>, server_log: Log) -> Result<Readings, Refusal> {
     let Upload { parts, study, .. } = upload;
     let broken = |_: std::io::Error| Refusal::Unavailable("there is no room for what was uploaded; try again later".to_owned());
-    // What an archive sends is of any size.
-    let n_bytes = if study.is_some() { usize::MAX } else { parts.iter().map(|part| part.bytes.len()).sum() };
-    let scratch = scratch::folder(n_bytes).map_err(broken)?;
+    // What an archive sends is of any size, be it a server or a file.
+    let is_of_known_size = study.is_none() && !parts.iter().any(is_zip);
+    let scratch = Scratch::new(is_of_known_size.then(|| parts.iter().map(|part| part.bytes.len()).sum())).map_err(broken)?;
     let folder = |kind: Kind| scratch.path().join(if kind == Kind::Image { "images" } else { "documents" });
     let has = |kind: Kind| parts.iter().any(|part| part.kind == kind);
     let has_images = has(Kind::Image) || study.is_some();
@@ -254,6 +253,7 @@ impl From<PredictionError> for Refusal {
         match error {
             // Their texts hold addresses and paths of the server.
             PredictionError::Images(ImagesError::Server(_)) => Self::archive(),
+            error if error.is_full() => Self::Unavailable("there is no room for what was uploaded; try again later".to_owned()),
             PredictionError::Io { .. } | PredictionError::Images(_) | PredictionError::Records(_) => {
                 Self::bad("what was uploaded can't be read as the images and records of this model")
             }
@@ -390,16 +390,17 @@ pub(super) async fn answer(
         return Err(Refusal::bad(format!("`explain` is of one prediction at a time, and these are {}", examples.len())));
     }
     let exported = exported(model)?;
-    let outputs = app.infer(model, caller, rows(model, exported, &examples)?, deadline, None).await?;
+    let outputs = app.infer(model, caller, "prediction", rows(model, exported, &examples)?, deadline, None).await?;
     let mut predictions = Vec::with_capacity(examples.len());
     for (k, example) in examples.iter().enumerate() {
         let answer = exported.answer(example, &row(model, &outputs, k));
+        let out_of_range = (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example));
+        let explanation = if explain { Some(super::explain::explain(app, model, caller, example, deadline).await?) } else { None };
+        // Last: what is stored is not taken back.
         let stored = match study.as_ref().filter(|_| store && example.image.is_some()) {
             Some(uid) => Some(give_back(app, model, uid, &answer).await?),
             None => None,
         };
-        let out_of_range = (!exported.feature_ranges.is_empty()).then(|| exported.out_of_range(example));
-        let explanation = if explain { Some(super::explain::explain(app, model, caller, example, deadline).await?) } else { None };
         predictions.push(Prediction { answer, out_of_range, explanation, stored });
     }
     let model = Who::of(model);
@@ -417,14 +418,22 @@ pub(super) async fn predict(
     exported(&model)?;
     let _place = app.uploads.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
     let (upload, held) = upload(&app, &headers, body).await?;
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let in_fhir = accepts.contains(fhir::CONTENT_TYPE);
     let subject = upload.subject.clone();
+    if in_fhir && upload.explain {
+        return Err(Refusal::bad("an answer in FHIR has no place for an explanation: leave `explain` out, or ask for JSON"));
+    }
     let predicted = match answer(&app, &model, &caller, upload, held, deadline).await? {
         Outcome::Predicted(predicted) => predicted,
         Outcome::Unusable(refusal, rejected) => return Ok(refusal.response(Some(("rejected", json!(rejected))))),
     };
-    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut response = if accepts.contains(fhir::CONTENT_TYPE) {
-        let bundle = fhir::bundle(&predicted.model, &predicted.predictions, subject.as_deref(), &predicted.intended_use);
+    // Of several, some may be somebody else's.
+    if subject.is_some() && predicted.predictions.len() > 1 {
+        return Err(Refusal::bad(format!("`subject` is of one prediction, and these are {}", predicted.predictions.len())));
+    }
+    let mut response = if in_fhir {
+        let bundle = fhir::bundle(&predicted, subject.as_deref());
         ([(header::CONTENT_TYPE, fhir::CONTENT_TYPE)], bundle.to_string()).into_response()
     } else {
         Json(predicted).into_response()

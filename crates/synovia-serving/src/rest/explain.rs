@@ -50,13 +50,19 @@ pub(super) async fn explain(
 ) -> Result<Explained, Refusal> {
     let exported = exported(model)?;
     let shape = exported.preparation.as_ref().map(|p| ImageShape { channels: p.channels, size: p.size });
-    let plan = Plan::new(Variant { image: example.image.clone(), record: example.record.clone() }, shape);
+    let plan = Arc::new(Plan::new(Variant { image: example.image.clone(), record: example.record.clone() }, shape));
+    // One asks as often as many others: more than a few at a time would leave them no place.
+    let _turn = app.explaining.acquire().await.map_err(|_| Refusal::Late)?;
     let mut answers: Vec<Vec<Vec<f32>>> = Vec::new();
-    for few in plan.variants().chunks(AT_A_TIME) {
-        let of = |variant: &Variant| Prepared { id: example.id.clone(), image: variant.image.clone(), record: variant.record.clone() };
-        let few: Vec<Prepared> = few.iter().map(of).collect();
-        let outputs = app.infer(model, caller, rows(model, exported, &few)?, deadline, None).await?;
-        answers.extend((0..few.len()).map(|k| of_tasks(model, exported, &outputs, k)));
+    for first in (0..plan.n_variants()).step_by(AT_A_TIME) {
+        let few = first..(first + AT_A_TIME).min(plan.n_variants());
+        let (of, plan, id, n) = (Arc::clone(model), Arc::clone(&plan), example.id.clone(), few.len());
+        let make = move || {
+            let of_variant = |Variant { image, record }| Prepared { id: id.clone(), image, record };
+            rows(&of, self::exported(&of)?, &few.map(|k| of_variant(plan.variant(k))).collect::<Vec<Prepared>>())
+        };
+        let outputs = app.infer(model, caller, "explanation", body::off_thread(make).await?, deadline, None).await?;
+        answers.extend((0..n).map(|k| of_tasks(model, exported, &outputs, k)));
     }
     let (of, image) = (Arc::clone(model), example.image.clone());
     body::off_thread(move || {

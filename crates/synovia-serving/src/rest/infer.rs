@@ -312,7 +312,7 @@ pub(super) async fn infer(
         parse(&model, &bytes, json_length)?
     };
     let deadline = asked.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
-    let outputs = app.infer(&model, &caller, asked.inputs, deadline, Some(arriving)).await?;
+    let outputs = app.infer(&model, &caller, "prediction", asked.inputs, deadline, Some(arriving)).await?;
     drop(held);
     let mut response = respond(&model, asked.id, &asked.outputs, &outputs)?;
     response.extensions_mut().insert(Served(model));

@@ -10,6 +10,7 @@ mod multipart;
 mod page;
 pub(crate) mod v2;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -151,10 +152,12 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     // What runs nothing is asked for often, and tells nothing.
     let span = is_post.then(|| app.traces.begin(parent)).flatten();
     let shown = Shown::by(request.headers(), request.extensions());
-    let response = match app.caller(&shown, needs, "rest", is_post) {
+    let response = match app.caller(&shown, needs, "rest", is_post && costs(route)) {
         Err(refusal) => page::challenged(route, &refusal, refusal.clone().into_response()),
         // What a browser sends by itself (a password, a certificate) is no page's of another site to use.
-        Ok(_) if is_post && is_of_another_site(request.headers()) => Refusal::OtherSite.into_response(),
+        Ok(_) if is_post && is_of_another_site(request.headers(), app.settings.clients.is_empty() && !app.settings.without_token) => {
+            Refusal::OtherSite.into_response()
+        }
         Ok(caller) => {
             request.extensions_mut().insert(Caller { span, ..caller });
             if route.starts_with("/v2/repository/") {
@@ -175,9 +178,25 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     response
 }
 
-/// By what browsers say of the page that a request comes from (W3C Fetch Metadata).
-fn is_of_another_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
+/// By what browsers say of the page that a request comes from (W3C Fetch Metadata; RFC 6454, which they also say without HTTPS).
+///
+/// - is_open: whether nobody has to show who they are: then a page must have come by a name that can't be somebody else's
+fn is_of_another_site(headers: &HeaderMap, is_open: bool) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+        return true;
+    }
+    let Some(origin) = text("origin") else { return false };
+    let page = origin.split_once("://").map_or("", |(_, host)| host);
+    let name = page.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(page, |(name, _)| name);
+    let is_address = name == "localhost" || name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    // HTTP/2 has the host in the address, and browsers then send Fetch Metadata.
+    text("host").is_some_and(|host| host != page) || (is_open && !is_address)
+}
+
+/// Whether an address costs more than the asking.
+fn costs(route: &str) -> bool {
+    ["/infer", "/predict", "/load", "/cds-services/{model}"].iter().any(|end| route.ends_with(end))
 }
 
 async fn exposition(State(app): State<Arc<App>>) -> Response {

@@ -292,6 +292,19 @@ async fn pages_of_other_sites_may_not_ask() {
         }
         assert_eq!(send(&app, request.body(Body::empty()).unwrap()).await.status.as_u16(), status, "{site:?}");
     }
+    // Without HTTPS browsers say the page's origin alone; where anyone may ask, a name may be made to lead here.
+    for (host, origin, status) in [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000", 200),
+        ("localhost:8000", "http://localhost:8000", 200),
+        ("[::1]:8000", "http://[::1]:8000", 200),
+        ("127.0.0.1:8000", "http://127.0.0.1:8001", 403),
+        ("127.0.0.1:8000", "http://evil.example", 403),
+        ("127.0.0.1:8000", "null", 403),
+        ("evil.example:8000", "http://evil.example:8000", 403),
+    ] {
+        let request = Request::post("/v2/repository/index").header("host", host).header("origin", origin);
+        assert_eq!(send(&app, request.body(Body::empty()).unwrap()).await.status.as_u16(), status, "{origin} at {host}");
+    }
     // The page itself says that it may be in no other, and loads nothing from elsewhere.
     let page = get(&app, "/").await;
     let policy = page.headers["content-security-policy"].to_str().unwrap();
@@ -304,21 +317,22 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
     let clients = || vec![Client::new("a", Role::Predict, "one"), Client::new("b", Role::Predict, "two")];
     let (_dir, app) = slowly(|settings| (settings.rate, settings.clients) = (Some(5), clients()));
     let ask = async |token: &str, path: &str| {
-        let request = if path.starts_with("/v2/repository") { Request::post(path) } else { Request::get(path) };
-        send(&app, request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap()).await
+        let request = if path.contains("/health/") { Request::get(path) } else { Request::post(path) };
+        send(&app, request.header("authorization", format!("Bearer {token}")).body(Body::from("{}")).unwrap()).await
     };
-    let (index, ready) = ("/v2/repository/index", "/v2/health/ready");
+    let (infer, index, ready) = ("/v2/models/scale/infer", "/v2/repository/index", "/v2/health/ready");
     for _ in 0..5 {
-        ask("one", index).await.ok();
+        ask("one", infer).await.refused(400, &[]);
     }
-    let answer = ask("one", index).await;
+    let answer = ask("one", infer).await;
     answer.refused(429, &["more often", "1 s"]);
     assert_eq!(answer.headers["retry-after"], "1");
     // Others, and what runs nothing, are not counted.
-    ask("two", index).await.ok();
+    ask("two", infer).await.refused(400, &[]);
     for _ in 0..20 {
         ask("one", ready).await.ok();
+        ask("one", index).await.ok();
     }
     tokio::time::sleep(Duration::from_millis(450)).await;
-    ask("one", index).await.ok();
+    ask("one", infer).await.refused(400, &[]);
 }

@@ -12,7 +12,7 @@ use synovia_pacs::Archive;
 use synovia_serving::{Client, Pacs, Role, Settings, TlsFiles};
 
 use super::Context;
-use crate::cli::{Cli, Command, ServeArgs};
+use crate::cli::{Cli, Command, Global, ServeArgs};
 use crate::failure::{UsageError, print};
 
 /// Environment variable with the token.
@@ -28,10 +28,21 @@ const PACS: [&str; 3] = ["SYNOVIA_PACS_USER", "SYNOVIA_PACS_PASSWORD", "SYNOVIA_
 /// When it can't listen, or no model can be loaded.
 pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
     give_back_memory();
-    let args = &match &args.config {
+    let (args, global) = match &args.config {
         Some(path) => configured(path)?,
-        None => args.clone(),
+        None => (args.clone(), context.global.clone()),
     };
+    let (args, context) = (&args, &Context::new(&global));
+    for (is_given, option, needs, is_there) in [
+        (args.tls_certificate.is_some(), "--tls-certificate", "--tls-key", args.tls_key.is_some()),
+        (args.tls_key.is_some(), "--tls-key", "--tls-certificate", args.tls_certificate.is_some()),
+        (args.client_ca.is_some(), "--client-ca", "--tls-certificate", args.tls_certificate.is_some()),
+        (args.pacs_store, "--pacs-store", "--pacs", args.pacs.is_some()),
+    ] {
+        if is_given && !is_there {
+            return Err(UsageError(format!("{option} needs {needs}")).into());
+        }
+    }
     let Some(models) = &args.models else {
         return Err(UsageError("there are no models: say --models, or `models` in the file".to_owned()).into());
     };
@@ -56,6 +67,7 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
         }),
         rate: args.rate,
         clients,
+        without_token: args.without_token,
         audit_log: args.audit_log.clone(),
         max_body_bytes: args.max_body << 20,
         max_held_bytes: args.max_held << 20,
@@ -79,7 +91,7 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
 }
 
 /// The arguments of this process behind those that a file has.
-fn configured(path: &Path) -> anyhow::Result<ServeArgs> {
+fn configured(path: &Path) -> anyhow::Result<(ServeArgs, Global)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: the settings can't be read", path.display()))?;
     let wrong = |what: String| UsageError(format!("{}: {what}", path.display()));
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
@@ -106,8 +118,9 @@ fn configured(path: &Path) -> anyhow::Result<ServeArgs> {
     }
     arguments.append(&mut given);
     let matches = command.try_get_matches_from(arguments).map_err(|error| wrong(error.to_string()))?;
-    match Cli::from_arg_matches(&matches).map_err(|error| wrong(error.to_string()))?.command {
-        Command::Serve(args) => Ok(args),
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| wrong(error.to_string()))?;
+    match cli.command {
+        Command::Serve(args) => Ok((args, cli.global)),
         _ => Err(wrong("these are no settings of `serve`".to_owned()).into()),
     }
 }
