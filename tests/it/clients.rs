@@ -608,7 +608,9 @@ fn files_for_operators_hold() {
         }
     }
     for name in ["Dockerfile", "kubernetes.yaml"] {
-        for word in read(name).split(|c: char| c.is_whitespace() || "\"',[]()".contains(c)) {
+        let text: String =
+            read(name).lines().filter(|line| !line.starts_with('#') && *line != "---").map(|line| line.to_owned() + "\n").collect();
+        for word in text.split(|c: char| c.is_whitespace() || "\"',[]()".contains(c)) {
             let known = ["release", "workspace", "locked", "from", "to", "system", "uid"];
             let option = word.strip_prefix("--").map(|option| option.split('=').next().unwrap());
             if let Some(option) = option.filter(|option| !option.is_empty() && !known.iter().any(|of_others| of_others == option)) {
