@@ -16,6 +16,11 @@ const NEEDED: &str = "send a form (multipart/form-data) with fields `images` (or
 /// Parts of a form.
 const MAX_PARTS: usize = 4096;
 
+/// Bytes that come at once of a part that is probably large.
+const LARGE_CHUNK: usize = 8 << 10;
+/// What is set aside for a part before it has come: address space, and no memory before it is written to.
+const MAX_RESERVED: usize = 32 << 20;
+
 /// Fields of a form; the two names that are one thing's are for clients that send one.
 const FIELDS: [&str; 8] = ["images", "image", "records", "record", "study", "store", "explain", "subject"];
 
@@ -87,6 +92,10 @@ async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) ->
         let mut bytes = BytesMut::new();
         while let Some(chunk) = field.chunk().await.map_err(wrong)? {
             held.add(chunk.len())?;
+            if bytes.is_empty() && chunk.len() >= LARGE_CHUNK {
+                // Of a large part the rest is most of what was claimed: one that grows is copied again and again.
+                bytes.reserve(body::claimed_length(headers).unwrap_or(0).clamp(chunk.len(), MAX_RESERVED));
+            }
             bytes.extend_from_slice(&chunk);
         }
         match name.as_str() {
