@@ -156,11 +156,11 @@ pub(crate) fn caller(clients: &[Client], shown: &Shown<'_>, needs: Role, protoco
     if clients.is_empty() {
         return Ok(Caller { name: "anyone".into(), protocol, span: None });
     }
-    let token = shown.authorization.and_then(token_in).map(|token| Shows::Token(Sha256::digest(token).into()));
-    let certificate = shown.certificate.and_then(|PeerCertificate(digest)| hex::decode(digest.as_ref()).ok()?.try_into().ok());
-    let certificate = certificate.map(Shows::Certificate);
     // Who shows a token is who that says, or nobody.
-    let shows = if shown.authorization.is_some() { token } else { certificate };
+    let shows = match shown.authorization {
+        Some(authorization) => token_in(authorization).map(|token| Shows::Token(Sha256::digest(token).into())),
+        None => shown.certificate.map(|PeerCertificate(digest)| Shows::Certificate(*digest)),
+    };
     let client = clients.iter().find(|client| Some(client.shows) == shows).ok_or(Refusal::Unauthorized)?;
     if client.role < needs { Err(Refusal::Forbidden) } else { Ok(Caller { name: Arc::clone(&client.name), protocol, span: None }) }
 }

@@ -42,13 +42,13 @@ pub enum TlsError {
     Rustls(#[from] tokio_rustls::rustls::Error),
 }
 
-/// SHA-256 of the certificate that a client showed, in hexadecimal digits.
-#[derive(Clone, Debug)]
-pub(crate) struct PeerCertificate(pub Arc<str>);
+/// SHA-256 of the certificate that a client showed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerCertificate(pub [u8; 32]);
 
 impl PeerCertificate {
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(hex::encode(Sha256::digest(certificate)).into())
+        Self(Sha256::digest(certificate).into())
     }
 }
 

@@ -366,7 +366,7 @@ pub(super) async fn answer(
     let turns = if upload.study.is_some() { &app.fetching } else { &app.preparing };
     let turn = turns.clone().acquire_owned().await.map_err(|_| Refusal::Late)?;
     let (of, with) = (Arc::clone(model), Arc::clone(app));
-    let (study, store, explain) = (upload.study.clone(), upload.store, upload.explain);
+    let (study, store, explain, has_subject) = (upload.study.clone(), upload.store, upload.explain, upload.subject.is_some());
     // The turn is over when the work is, whether somebody still waits for it or not.
     let prepared = body::off_thread(move || {
         let (_turn, _held) = (turn, held);
@@ -386,8 +386,9 @@ pub(super) async fn answer(
         let refusal = Refusal::bad("the image archive has no image of this study that the model could use; `rejected` says why");
         return Ok(Outcome::Unusable(refusal, rejected));
     }
-    if explain && examples.len() > 1 {
-        return Err(Refusal::bad(format!("`explain` is of one prediction at a time, and these are {}", examples.len())));
+    // Of several, some may be somebody else's. Before anything is stored.
+    if (explain || has_subject) && examples.len() > 1 {
+        return Err(Refusal::bad(format!("`explain` and `subject` are of one prediction at a time, and these are {}", examples.len())));
     }
     let exported = exported(model)?;
     let outputs = app.infer(model, caller, "prediction", rows(model, exported, &examples)?, deadline, None).await?;
@@ -428,10 +429,6 @@ pub(super) async fn predict(
         Outcome::Predicted(predicted) => predicted,
         Outcome::Unusable(refusal, rejected) => return Ok(refusal.response(Some(("rejected", json!(rejected))))),
     };
-    // Of several, some may be somebody else's.
-    if subject.is_some() && predicted.predictions.len() > 1 {
-        return Err(Refusal::bad(format!("`subject` is of one prediction, and these are {}", predicted.predictions.len())));
-    }
     let mut response = if in_fhir {
         let bundle = fhir::bundle(&predicted, subject.as_deref());
         ([(header::CONTENT_TYPE, fhir::CONTENT_TYPE)], bundle.to_string()).into_response()
