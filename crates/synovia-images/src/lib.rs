@@ -19,6 +19,7 @@ mod preparation;
 mod quiet;
 mod receive;
 mod recycle;
+mod root;
 mod scan;
 mod sort;
 mod source;
@@ -44,6 +45,7 @@ pub use window::{Window, WindowError};
 
 use error::Fault;
 use preparation::Picture;
+use root::Root;
 
 /// One image, prepared, and what its file says of it.
 #[derive(Clone, PartialEq)]
@@ -68,50 +70,7 @@ impl fmt::Debug for Loaded {
 /// # Errors
 /// A [`Rejected`] that names the file relative to `root`, the tag or frame, and the reason.
 pub fn load(root: &Path, study: &Study, preparation: &Preparation) -> Result<Vec<f32>, Rejected> {
-    let path = root.join(&study.file);
-    let decode = || -> Result<Vec<f32>, Fault> {
-        let kind = match () {
-            () if nifti::is_nifti(&path) => ImageKind::Nifti,
-            () if picture::is_picture(&path)? => ImageKind::Picture,
-            () => ImageKind::Dicom,
-        };
-        if preparation.slices > 1 {
-            return volume(root, study, kind, preparation);
-        }
-        Ok(preparation.apply(decode(&path, kind, Some(study.frame), preparation)?.0)?)
-    };
-    decode().map_err(|fault| fault.into_rejected(&study.file))
-}
-
-/// The slices of a volume, one after another.
-fn volume(root: &Path, study: &Study, kind: ImageKind, preparation: &Preparation) -> Result<Vec<f32>, Fault> {
-    preparation.check()?;
-    let one = preparation.of_one_slice();
-    let path = root.join(&study.file);
-    let mut values = Vec::with_capacity(preparation.n_values());
-    if kind == ImageKind::Nifti {
-        for picture in nifti::decode_slices(&path, preparation, preparation.slices)? {
-            values.append(&mut one.apply(picture)?);
-        }
-        return Ok(values);
-    }
-    let mut slices = study.slices.clone();
-    if slices.is_empty() && kind == ImageKind::Dicom {
-        let frames = dicom::frames_in_space(&path)?;
-        slices = (0..preparation.slices).map(|k| (study.file.clone(), frames[scan::evenly(k, preparation.slices, frames.len())])).collect();
-    }
-    if slices.len() != preparation.slices {
-        slices = vec![(study.file.clone(), study.frame); preparation.slices];
-    }
-    for (k, (file, frame)) in slices.iter().enumerate() {
-        // A picture, and a short volume, has the same slice more than once.
-        if k > 0 && slices[k - 1] == (file.clone(), *frame) {
-            values.extend_from_within(values.len() - one.n_values()..);
-        } else {
-            values.append(&mut one.apply(decode(&root.join(file), kind, Some(*frame), &one)?.0)?);
-        }
-    }
-    Ok(values)
+    Root::Folder(root).load(study, preparation)
 }
 
 /// How many files ahead [`will_need`] pays: what two threads decode while a disk answers.
@@ -139,7 +98,8 @@ pub fn load_file(path: &Path, kind: ImageKind, preparation: &Preparation) -> Res
         let (picture, mut study) = decode(path, kind, None, &preparation.of_one_picture())?;
         study.file.clone_from(&name);
         let folder = path.parent().unwrap_or(Path::new(""));
-        let pixels = if preparation.slices > 1 { volume(folder, &study, kind, preparation)? } else { preparation.apply(picture)? };
+        let pixels =
+            if preparation.slices > 1 { Root::Folder(folder).volume(&study, kind, preparation)? } else { preparation.apply(picture)? };
         Ok(Loaded { pixels, study })
     };
     decode().map_err(|fault| fault.into_rejected(&name))

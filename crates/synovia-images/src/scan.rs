@@ -177,14 +177,15 @@ pub fn scan_into(
     let mut list = |visit: &mut dyn FnMut(String)| {
         walk(root, visit, &mut refuse).map_err(|source| ImagesError::Folder { path: root.to_owned(), source })
     };
-    scan_files(root, &mut list, kind, selection, scratch, rejected, progress, take)
+    let read = |file: &str| instance_of(&root.join(file), kind, selection);
+    scan_files(&mut list, &read, kind, selection, scratch, rejected, progress, take)
 }
 
-/// [`scan_into`] of the files that `list` calls its argument with, relative to `root`.
+/// [`scan_into`] of the files that `list` calls its argument with; `read` reads one of them.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn scan_files(
-    root: &Path,
     list: &mut dyn FnMut(&mut dyn FnMut(String)) -> Result<(), ImagesError>,
+    read: &(dyn Fn(&str) -> Result<Instance, Fault> + Sync),
     kind: ImageKind,
     selection: &Selection,
     scratch: &Path,
@@ -197,9 +198,9 @@ pub(crate) fn scan_files(
     let mut failure = None;
     let mut batch: Vec<String> = Vec::with_capacity(BATCH);
     let mut flush = |batch: &mut Vec<String>| {
-        let read = |file: &String| instance_of(&root.join(file), kind, selection);
         // Of one file another thread would be told in more time than it takes.
-        let read: Vec<_> = if batch.len() > 1 { batch.par_iter().map(read).collect() } else { batch.iter().map(read).collect() };
+        let read: Vec<_> =
+            if batch.len() > 1 { batch.par_iter().map(|file| read(file)).collect() } else { batch.iter().map(|file| read(file)).collect() };
         for (result, file) in read.into_iter().zip(batch.drain(..)) {
             if let Err(error) = gathered.take(result, file) {
                 failure.get_or_insert(error);

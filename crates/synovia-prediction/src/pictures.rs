@@ -10,10 +10,10 @@ use crate::{Exported, PredictionError};
 /// The studies to predict on. Their pixels are read one study at a time.
 #[derive(Default)]
 pub struct Pictures<'a> {
-    root: PathBuf,
+    /// Where they come from, where copies of them lie, and how they are prepared.
+    from: Option<(Source, PathBuf, &'a Preparation)>,
     /// The studies, in the order of their UIDs.
     pub studies: Vec<Study>,
-    preparation: Option<&'a Preparation>,
 }
 
 impl<'a> Pictures<'a> {
@@ -28,14 +28,14 @@ impl<'a> Pictures<'a> {
             Err(_) if path.is_file() => Source::open(&folder_of_one(path, scratch)?)?,
             source => source?,
         };
-        Self::of(&source, exported, scratch, log)
+        Self::of(source, exported, scratch, log)
     }
 
     /// Of any source.
     ///
     /// # Errors
     /// As [`Pictures::find`].
-    pub fn of(source: &Source, exported: &'a Exported, scratch: &Path, log: &RejectedLog) -> Result<Self, PredictionError> {
+    pub fn of(source: Source, exported: &'a Exported, scratch: &Path, log: &RejectedLog) -> Result<Self, PredictionError> {
         let Some(preparation) = exported.preparation.as_ref() else { return Ok(Self::default()) };
         let kind = exported.image_kind.ok_or(PredictionError::NoImageKind)?;
         let copies = scratch.join("copies");
@@ -44,18 +44,18 @@ impl<'a> Pictures<'a> {
             studies.push(study);
             Ok(())
         })?;
-        let root = source.root(&copies).to_owned();
-        Ok(Self { root, studies, preparation: Some(preparation) })
+        Ok(Self { from: Some((source, copies, preparation)), studies })
     }
 
     /// Whether images were given at all; that none of them could be used does not matter.
     pub const fn are_some(&self) -> bool {
-        self.preparation.is_some()
+        self.from.is_some()
     }
 
     /// The pixels of a study; `None` where they can't be had, which goes to `log`.
     pub(crate) fn load(&self, study: usize, log: &RejectedLog) -> Option<Vec<f32>> {
-        synovia_images::load(&self.root, &self.studies[study], self.preparation?).map_err(|rejected| log.push(&rejected)).ok()
+        let (source, copies, preparation) = self.from.as_ref()?;
+        source.load(copies, &self.studies[study], preparation).map_err(|rejected| log.push(&rejected)).ok()
     }
 }
 

@@ -1,5 +1,5 @@
 //! An upload against the sum of its parts: `upload ADDRESS NAME MODEL.onnx IMAGE.dcm CHART.json N` asks the server at ADDRESS N times for
-//! a prediction on an image and a chart, and in turn does alone what that has to do, by the library and from files in memory: the image
+//! a prediction on an image and a chart, and in turn does alone what that has to do, by the library and from memory: the image
 //! to the model's pixels, the chart to the model's features, and the model's run. Prints a JSON line of the medians, milliseconds, and
 //! their ratio.
 
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use synovia_cohort::RejectedLog;
+use synovia_images::Source;
 use synovia_onnx::Session;
 use synovia_prediction::{Exported, Pictures, PredictionError, Prepared, for_each_example, records};
 
@@ -90,9 +91,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).map(|()| path)
     };
-    let (image, chart) = (in_memory("image.dcm", &image)?, in_memory("chart.json", &chart)?);
+    let chart = in_memory("chart.json", &chart)?;
     let log = RejectedLog::counting();
-    let pictures = Pictures::find(&image, &exported, folder.path(), &log)?;
+    // The server reads images where they arrived, too.
+    let source = || Source::memory([("image.dcm".to_owned(), image.clone())]);
+    let pictures = Pictures::of(source(), &exported, folder.path(), &log)?;
     let both = examples(&exported, &pictures, Some(&chart))?;
     let [example] = &both[..] else { return Err(format!("{} examples, not one", both.len()).into()) };
     let inputs = exported.inputs(example);
@@ -114,9 +117,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let present = &answer["predictions"][0]["present"];
             if present["image"] == true && present["record"] == true { Ok(()) } else { Err(answer.to_string().into()) }
         })?;
+        let mut source = Some(source());
         timed(decode, &mut || {
             let scratch = tempfile::tempdir_in(SCRATCH)?;
-            let pictures = Pictures::find(&image, &exported, scratch.path(), &log)?;
+            let pictures = Pictures::of(source.take().ok_or("measured once")?, &exported, scratch.path(), &log)?;
             if examples(&exported, &pictures, None)?.len() == 1 { Ok(()) } else { Err("the image can't be read".into()) }
         })?;
         timed(features, &mut || {

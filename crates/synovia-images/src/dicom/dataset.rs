@@ -3,8 +3,11 @@
 //! Why not a general reader: it allocates what a length field claims, keeps every value, and shows values in its errors.
 //! Here a length is compared with what the file holds first, unwanted values are seeked over, and no value is ever shown.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -22,8 +25,8 @@ const MAX_KEPT_BYTES: usize = 64 << 20;
 const MAX_ELEMENTS: u32 = 8_000_000;
 const MAX_DEPTH: u32 = 32;
 
-/// Where the bytes of a data set are: in the file, or inflated in memory.
-pub(super) struct Bytes {
+/// Where the bytes of a data set are: in a file, or in memory.
+pub(crate) struct Bytes {
     from: From,
     position: u64,
     len: u64,
@@ -31,7 +34,46 @@ pub(super) struct Bytes {
 
 enum From {
     File(BufReader<File>),
-    Memory(Cursor<Vec<u8>>),
+    Memory(Cursor<Held>),
+}
+
+/// A file in memory.
+#[derive(Clone)]
+pub(crate) struct Held(Arc<Vec<u8>>);
+
+impl Held {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("n_bytes", &self.0.len()).finish()
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What is read as a file.
+pub(crate) trait Input {
+    fn open(self) -> io::Result<Bytes>;
+}
+
+impl Input for &Path {
+    fn open(self) -> io::Result<Bytes> {
+        Bytes::of_file(File::open(self)?)
+    }
+}
+
+impl Input for &Held {
+    fn open(self) -> io::Result<Bytes> {
+        Ok(Bytes::of_held(self.clone()))
+    }
 }
 
 impl Bytes {
@@ -41,7 +83,11 @@ impl Bytes {
     }
 
     pub(super) fn of_memory(bytes: Vec<u8>) -> Self {
-        Self { len: bytes.len() as u64, from: From::Memory(Cursor::new(bytes)), position: 0 }
+        Self::of_held(Held::new(bytes))
+    }
+
+    fn of_held(held: Held) -> Self {
+        Self { len: held.0.len() as u64, from: From::Memory(Cursor::new(held)), position: 0 }
     }
 
     pub(super) fn position(&self) -> u64 {

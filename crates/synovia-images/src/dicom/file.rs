@@ -8,7 +8,7 @@ use std::path::Path;
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 
-use super::dataset::{Bytes, Dataset, Encoding, Head, PixelElement, head};
+use super::dataset::{Bytes, Dataset, Encoding, Head, Input, PixelElement, head};
 use super::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, TransferSyntax};
 use crate::error::Fault;
 
@@ -40,8 +40,8 @@ pub(super) enum Depth {
 
 impl Opened {
     /// Reads the header. `wanted` are the elements that are kept.
-    pub(super) fn read(path: &Path, depth: Depth, wanted: &[Tag]) -> Result<Self, Fault> {
-        let mut bytes = Bytes::of_file(File::open(path)?)?;
+    pub(super) fn read(input: impl Input, depth: Depth, wanted: &[Tag]) -> Result<Self, Fault> {
+        let mut bytes = input.open()?;
         if bytes.len() == 0 {
             return Err(Fault::Empty);
         }

@@ -15,13 +15,14 @@ mod rle;
 mod segmented;
 mod syntax;
 
+#[cfg(test)]
 use std::path::Path;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use synovia_cohort::Study;
 
-pub(crate) use dataset::Encoding;
+pub(crate) use dataset::{Encoding, Held};
 pub(crate) use file::{Split, directory_files, split_file, uids_of};
 pub(crate) use grey::shades;
 pub(crate) use instance::{Instance, Role, may_show_name};
@@ -33,7 +34,7 @@ pub(crate) use syntax::syntax_uids;
 use crate::error::Fault;
 use crate::preparation::{Picture, Preparation};
 use crate::recycle;
-use dataset::Dataset;
+use dataset::{Dataset, Input};
 use file::{Depth, Opened};
 use module::{Photometric, PixelModule};
 
@@ -69,8 +70,8 @@ const PIXEL_TAGS: &[Tag] = &[
 ];
 
 /// Reads the header of a file and says what the index needs; refuses what could not be decoded.
-pub(crate) fn index_file(path: &Path) -> Result<Instance, Fault> {
-    let opened = Opened::read(path, Depth::Header, instance::INDEX_TAGS)?;
+pub(crate) fn index_file(input: impl Input) -> Result<Instance, Fault> {
+    let opened = Opened::read(input, Depth::Header, instance::INDEX_TAGS)?;
     let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
     let module = PixelModule::of(&opened.data, pixels.tag)?;
     frame::check(&opened, &module, Depth::Header)?;
@@ -78,18 +79,18 @@ pub(crate) fn index_file(path: &Path) -> Result<Instance, Fault> {
 }
 
 /// The frames of a file in order along their normal, where they lie in space.
-pub(crate) fn frames_in_space(path: &Path) -> Result<Vec<u32>, Fault> {
-    let opened = Opened::read(path, Depth::Header, instance::INDEX_TAGS)?;
+pub(crate) fn frames_in_space(input: impl Input) -> Result<Vec<u32>, Fault> {
+    let opened = Opened::read(input, Depth::Header, instance::INDEX_TAGS)?;
     let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
     let module = PixelModule::of(&opened.data, pixels.tag)?;
     Ok(instance::frames_in_space(&opened.data, module.frames))
 }
 
 /// Decodes a frame, the middle one unless told, to grey or colour in `[0, 1]`.
-pub(crate) fn decode_file(path: &Path, frame: Option<u32>, preparation: &Preparation) -> Result<(Picture, Study), Fault> {
+pub(crate) fn decode_file(input: impl Input, frame: Option<u32>, preparation: &Preparation) -> Result<(Picture, Study), Fault> {
     let channels = preparation.channels;
     let wanted = [instance::INDEX_TAGS, PIXEL_TAGS].concat();
-    let mut opened = Opened::read(path, Depth::Pixels, &wanted)?;
+    let mut opened = Opened::read(input, Depth::Pixels, &wanted)?;
     let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
     let module = PixelModule::of(&opened.data, pixels.tag)?;
     let study = instance::study_of(&opened.data, module.frames);

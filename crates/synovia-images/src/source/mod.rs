@@ -1,4 +1,4 @@
-//! Where images come from: a folder, the files that a DICOMDIR lists, a zip archive, a DICOMweb server.
+//! Where images come from: a folder, the files that a DICOMDIR lists, a zip archive, a DICOMweb server, or files in memory.
 //!
 //! A folder and a DICOMDIR's files are read where they are. Of an archive and of a server only the image that stands for each
 //! study is copied, de-identified on the way: what is kept of it is pixels and what it takes to show them.
@@ -8,14 +8,18 @@ mod copies;
 mod multipart;
 mod web;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use synovia_cohort::{RejectedLog, Study};
+use synovia_cohort::{Rejected, RejectedLog, Study};
 
 pub use web::{Login, Server, ServerError};
 
+use crate::dicom::Held;
 use crate::error::{Fault, ImagesError};
+use crate::preparation::Preparation;
+use crate::root::Root;
 use crate::scan::{ImageKind, ScanCounts, Selection};
 use crate::{dicom, scan};
 use archive::Archive;
@@ -37,6 +41,8 @@ enum Kind {
     Directory(Vec<Vec<String>>),
     Archive,
     Server(Server),
+    /// DICOM files by their names.
+    Memory(BTreeMap<String, Held>),
 }
 
 /// Where a scan puts things.
@@ -75,10 +81,27 @@ impl Source {
         Self { path: PathBuf::from(server.url()), kind: Kind::Server(server) }
     }
 
-    /// The folder that the index's files are relative to, for [`load`](crate::load).
+    /// DICOM files in memory, each with a name for the index and for what is said of it.
+    pub fn memory(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        let files = files.into_iter().map(|(name, bytes)| (name, Held::new(bytes))).collect();
+        Self { path: PathBuf::new(), kind: Kind::Memory(files) }
+    }
+
+    /// [`load`](crate::load) of an image of the index that [`Source::scan_into`] made with the same `copies`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(&self, copies: &Path, study: &Study, preparation: &Preparation) -> Result<Vec<f32>, Rejected> {
+        match &self.kind {
+            Kind::Memory(files) => Root::Memory(files).load(study, preparation),
+            _ => crate::load(self.root(copies), study, preparation),
+        }
+    }
+
+    /// The folder that the index's files are relative to, for [`load`](crate::load); none for files in memory.
     pub fn root<'a>(&'a self, copies: &'a Path) -> &'a Path {
         match &self.kind {
-            Kind::Folder => &self.path,
+            Kind::Folder | Kind::Memory(_) => &self.path,
             Kind::Directory(_) => folder_of(&self.path),
             Kind::Archive | Kind::Server(_) => copies,
         }
@@ -111,9 +134,22 @@ impl Source {
                     }
                     Ok(())
                 };
-                scan::scan_files(root, &mut list, kind, selection, places.scratch, rejected, progress, take)
+                let read = |file: &str| scan::instance_of(&root.join(file), kind, selection);
+                scan::scan_files(&mut list, &read, kind, selection, places.scratch, rejected, progress, take)
             }
             Kind::Archive => Archive::open(&self.path)?.scan_into(kind, selection, places, rejected, progress, take),
+            Kind::Memory(files) => {
+                if kind != ImageKind::Dicom {
+                    let what = "files in memory are read as DICOM alone; put them into a folder".to_owned();
+                    return Err(ImagesError::Source { path: PathBuf::new(), what });
+                }
+                let mut list = |visit: &mut dyn FnMut(String)| {
+                    files.keys().cloned().for_each(visit);
+                    Ok(())
+                };
+                let read = |file: &str| Root::Memory(files).instance(file, selection);
+                scan::scan_files(&mut list, &read, kind, selection, places.scratch, rejected, progress, take)
+            }
             Kind::Server(server) => server.scan_into(kind, selection, places, rejected, progress, take),
         }
     }

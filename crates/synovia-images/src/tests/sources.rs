@@ -42,6 +42,54 @@ fn scanned(source: &Source, kind: ImageKind, dir: &Path) -> Result<Vec<String>, 
     Ok(lines)
 }
 
+/// Files in memory are what they are on a disk: studies, pixels, rejections.
+#[test]
+fn files_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let bad = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/bad/dicom");
+    std::fs::create_dir(&disk).unwrap();
+    for entry in std::fs::read_dir(bad).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        std::fs::copy(entry.path(), disk.join(entry.file_name())).unwrap();
+    }
+    image("2.25.10", "2.25.11").write(&disk.join("one"));
+    image("2.25.10", "2.25.11").write(&disk.join("the same"));
+    for k in 0..7 {
+        let place = format!("0\\0\\{k}");
+        let slice =
+            image("2.25.20", &format!("2.25.2{k}")).text(tags::MODALITY, VR::CS, "CT").text(tags::IMAGE_POSITION_PATIENT, VR::DS, &place);
+        slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\1\\0").write(&disk.join(format!("slice{k}")));
+    }
+    let held = || {
+        let files = std::fs::read_dir(&disk).unwrap().map(Result::unwrap);
+        Source::memory(files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap())))
+    };
+    let of = |source: &Source, slices: usize| {
+        let selection = Selection { slices, ..Selection::default() };
+        let preparation = Preparation { slices, channels: slices, ..Preparation::grey(4) };
+        let path = dir.path().join("rejected.jsonl");
+        let log = RejectedLog::create(&path).unwrap();
+        let mut studies = Vec::new();
+        let places = Places { copies: dir.path(), scratch: dir.path() };
+        let counts = source.scan_into(ImageKind::Dicom, &selection, places, &log, &|_| (), &mut |study| {
+            studies.push(study);
+            Ok(())
+        });
+        log.finish().unwrap();
+        let pixels: Vec<_> =
+            studies.iter().map(|study| source.load(dir.path(), study, &preparation).map_err(|rejected| format!("{rejected:?}"))).collect();
+        (counts.unwrap(), studies, pixels, std::fs::read_to_string(path).unwrap())
+    };
+    for slices in [1, 3] {
+        let (there, here) = (of(&Source::open(&disk).unwrap(), slices), of(&held(), slices));
+        assert_eq!(here, there, "{slices} slices");
+        assert!(here.0.n_studies >= 2 && here.3.lines().count() > 5, "{:?} {}", here.0, here.3);
+        assert!(here.2.iter().flatten().count() >= 2 && here.2.iter().flatten().all(|pixels| pixels.len() == slices * 16));
+    }
+    let error = scanned(&held(), ImageKind::Picture, dir.path()).unwrap_err();
+    assert!(error.contains("read as DICOM alone"), "{error}");
+}
+
 fn image(study: &str, instance: &str) -> Object {
     Object::new().text(tags::STUDY_INSTANCE_UID, VR::UI, study).text(tags::SOP_INSTANCE_UID, VR::UI, instance)
 }

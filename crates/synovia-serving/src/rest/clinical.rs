@@ -188,11 +188,11 @@ fn is_zip(part: &Part) -> bool {
 fn prepare(exported: &Exported, upload: Upload, archive: Option<&Archive>, server_log: Log) -> Result<Readings, Refusal> {
     let Upload { parts, study, .. } = upload;
     let broken = |_: std::io::Error| Refusal::Unavailable("there is no room for what was uploaded; try again later".to_owned());
-    // What an archive sends is of any size, be it a server or a file.
-    let is_of_known_size = study.is_none() && !parts.iter().any(is_zip);
-    let scratch = Scratch::new(is_of_known_size.then(|| parts.iter().map(|part| part.bytes.len()).sum())).map_err(broken)?;
-    let folder = |kind: Kind| scratch.path().join(if kind == Kind::Image { "images" } else { "documents" });
     let has = |kind: Kind| parts.iter().any(|part| part.kind == kind);
+    let is_zip = parts.iter().filter(|part| part.kind == Kind::Image).count() == 1 && parts.iter().any(is_zip);
+    // What an archive sends is of any size, be it a server or a file; images are read where they are.
+    let records = parts.iter().filter(|part| part.kind == Kind::Records).map(|part| part.bytes.len()).sum();
+    let scratch = Scratch::new((study.is_none() && !is_zip).then_some(records)).map_err(broken)?;
     let has_images = has(Kind::Image) || study.is_some();
     if has_images && exported.preparation.is_none() {
         return Err(Refusal::bad("this model looks at records only; leave the images out"));
@@ -203,39 +203,39 @@ fn prepare(exported: &Exported, upload: Upload, archive: Option<&Archive>, serve
     if has(Kind::Records) && exported.records.is_none() {
         return Err(Refusal::bad("this model looks at images only; leave the records out"));
     }
-    let files = parts.iter().filter(|part| part.kind == Kind::Image).count();
-    let zip = parts.iter().find(|part| files == 1 && is_zip(part));
-    for kind in [Kind::Image, Kind::Records].into_iter().filter(|&kind| has(kind)) {
-        std::fs::create_dir(folder(kind)).map_err(broken)?;
-        for (k, part) in parts.iter().filter(|part| part.kind == kind).enumerate() {
-            let ending = match (kind, exported.records.as_ref()) {
-                (Kind::Records, Some(format)) => ending(format.format, &part.bytes)?,
-                _ if zip.is_some() => "zip",
-                _ => "dcm",
-            };
-            std::fs::write(folder(kind).join(format!("{:04}.{ending}", k + 1)), &part.bytes).map_err(broken)?;
+    let folder = scratch.path().join("records");
+    let documents = has(Kind::Records).then_some(folder.as_path());
+    let zip = scratch.path().join("images.zip");
+    documents.map_or(Ok(()), std::fs::create_dir).map_err(broken)?;
+    let (mut images, mut n_records) = (Vec::new(), 0);
+    for Part { kind, bytes } in parts {
+        match (kind, exported.records.as_ref()) {
+            (Kind::Records, Some(format)) => {
+                let ending = ending(format.format, &bytes)?;
+                n_records += 1;
+                std::fs::write(folder.join(format!("{n_records:04}.{ending}")), &bytes).map_err(broken)?;
+            }
+            _ if is_zip => std::fs::write(&zip, &bytes).map_err(broken)?,
+            _ => images.push((format!("{:04}.dcm", images.len() + 1), bytes)),
         }
     }
-    let (is_zip, has_pictures, has_documents) = (zip.is_some(), has(Kind::Image), has(Kind::Records));
-    drop(parts);
     let images = match (&study, archive) {
         (Some(uid), Some(archive)) => Some(archive.study(uid)?),
-        _ if is_zip => Some(Source::open(&folder(Kind::Image).join("0001.zip")).map_err(PredictionError::from)?),
-        _ if has_pictures => Some(Source::open(&folder(Kind::Image)).map_err(PredictionError::from)?),
+        _ if is_zip => Some(Source::open(&zip).map_err(PredictionError::from)?),
+        _ if !images.is_empty() => Some(Source::memory(images)),
         _ => None,
     };
-    let documents = has_documents.then(|| folder(Kind::Records));
     let lines = Lines::default();
     let log = RejectedLog::to_writer(Box::new(lines.clone()));
     let (mut examples, mut unlinked) = (Vec::new(), Vec::new());
-    let pictures = images.as_ref().map(|source| Pictures::of(source, exported, scratch.path(), &log)).transpose();
+    let pictures = images.map(|source| Pictures::of(source, exported, scratch.path(), &log)).transpose();
     let tell = |error: &PredictionError| {
         if let PredictionError::Images(ImagesError::Server(error)) = error {
             server_log.event("archive", json!({ "error": error.to_string() }));
         }
     };
     let pictures = pictures.inspect_err(tell)?.unwrap_or_default();
-    predictable(exported, &pictures, documents.as_deref(), scratch.path(), &log, &mut examples, &mut unlinked)?;
+    predictable(exported, &pictures, documents, scratch.path(), &log, &mut examples, &mut unlinked)?;
     let (mut rejected, n_untold) = lines.told();
     if is_zip {
         // Names in an archive may be patients'.

@@ -31,7 +31,7 @@ pub fn predict(args: &PredictArgs, context: &Context) -> anyhow::Result<()> {
         Some(path) => match address(path) {
             Some(url) => {
                 let server = Server::new(url, Login::None, Vec::new()).map_err(ImagesError::Server)?;
-                Pictures::of(&Source::server(server), &exported, scratch.path(), &log)?
+                Pictures::of(Source::server(server), &exported, scratch.path(), &log)?
             }
             None => Pictures::find(path, &exported, scratch.path(), &log)?,
         },
