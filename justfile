@@ -161,3 +161,7 @@ federation: build flower
     {{synovia}} federate simulate {{federation_settings}} --sites 3 --partition dirichlet:0.5 --rounds 10 --central
     .flower/venv/bin/python pipelines/federation/run_local.py --sites runs/federation/federation/sites --out runs/federation/flower --rounds 10 --tls
     cmp runs/federation/federation/together/*/round-00010.safetensors runs/federation/flower/round-00010.safetensors && echo "Flower and the simulation made the same weights"
+
+# How often the verdict is right over SEEDS, where both modalities matter and where one is noise; an hour
+verdicts SEEDS="9001-9100": build
+    python3 pipelines/verdicts/study.py --seeds {{SEEDS}}

@@ -16,6 +16,17 @@ pub struct SimulationConfig {
     pub missing_image: f64,
     /// Probability that a patient has no birth date, no gender and no history before any study.
     pub missing_record: f64,
+    /// The modality that tells nothing: outcomes are those of a patient whom it does not show.
+    pub noise: Option<Noise>,
+}
+
+/// A modality that is drawn as ever and has nothing to do with the outcomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noise {
+    /// Images.
+    Image,
+    /// Records.
+    Record,
 }
 
 impl SimulationConfig {

@@ -20,5 +20,5 @@ mod tests;
 mod truth;
 mod world;
 
-pub use config::{SimulationConfig, SimulationError};
+pub use config::{Noise, SimulationConfig, SimulationError};
 pub use simulate::{Summary, simulate};

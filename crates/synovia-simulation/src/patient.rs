@@ -5,9 +5,9 @@ use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use synovia_cohort::{PatientId, Sex, Time};
 
-use crate::SimulationConfig;
 use crate::stream::{Purpose, stream};
 use crate::world::{FIRST_AGE_YEARS, GAP_DAYS, ImageFactors, Outcomes, P_PLANNED, RecordFactors, Smoking};
+use crate::{Noise, SimulationConfig};
 
 const FAMILY: [&str; 40] = [
     "Almeida",
@@ -149,7 +149,17 @@ impl Patient {
             let gap_days = rng.random_range(GAP_DAYS[0]..GAP_DAYS[1]);
             let image = ImageFactors::draw(&mut world);
             let record = RecordFactors::draw(time.years_since(start_of(identity.birth)), identity.sex, smoking, &mut world);
-            let outcomes = Outcomes::draw(&image, &record, &mut world);
+            let outcomes = match config.noise {
+                None => Outcomes::draw(&image, &record, &mut world),
+                Some(noise) => {
+                    let mut other = stream(config.seed ^ ANOTHER, index, Purpose::World(k));
+                    let (image, record) = match noise {
+                        Noise::Image => (ImageFactors::draw(&mut other), record),
+                        Noise::Record => (image, stranger(&mut other)),
+                    };
+                    Outcomes::draw(&image, &record, &mut world)
+                }
+            };
             let stays = outcomes.stays();
             visits.push(Visit {
                 time,
@@ -174,6 +184,17 @@ impl Patient {
     pub(crate) fn person_name(&self) -> String {
         format!("{}^{}", self.identity.family, self.identity.given)
     }
+}
+
+/// The seed of those whose outcomes a patient has where a modality tells nothing.
+const ANOTHER: u64 = 0xA5A5_5A5A_0F0F_F0F0;
+
+/// A record of anybody.
+fn stranger(rng: &mut ChaCha8Rng) -> RecordFactors {
+    let age_years = rng.random_range(FIRST_AGE_YEARS[0]..FIRST_AGE_YEARS[1]);
+    let sex = if rng.random_bool(0.5) { Sex::Female } else { Sex::Male };
+    let smoking = Smoking::draw(rng);
+    RecordFactors::draw(age_years, sex, smoking, rng)
 }
 
 /// FHIR id, record number and folder: the last two by multiplication modulo their range with a factor that shares no

@@ -133,7 +133,7 @@ fn draw(config: &SimulationConfig, index: usize, dicom: &Path, population: &Popu
     }
     Ok(Drawn {
         chart: chart(config.seed, &patient)?,
-        truth: rows(&patient, population),
+        truth: rows(config, &patient, population),
         written,
         n_studies: patient.visits.len() as u64,
         n_missing_images: patient.visits.iter().filter(|visit| !visit.has_image).count() as u64,

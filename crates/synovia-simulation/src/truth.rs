@@ -8,6 +8,7 @@
 //! | `p_joint`, `p_image`, `p_record` | P(label = 1) given what there is of both, of the image, of the record |
 //! | `has_image`, `has_record` | what there is |
 //! | `time_days`, `event` | `deterioration`: observed time, and whether it is the event's or the last contact's |
+//! | `lesion_x`, `lesion_y`, `lesion_radius` | `malignant`: the lesion's centre and radius in the frontal image, pixels from its upper left; null without an image |
 //! | `treatment`, `potential_0`, `potential_1`, `risk_0`, `risk_1` | `response`: 0 or 1 as given; the outcome under each; its probability given all factors |
 
 use std::fs::File;
@@ -16,10 +17,12 @@ use std::path::{Path, PathBuf};
 use polars::prelude::{BatchedWriter, Column, DataFrame, ParquetWriter, PolarsError};
 use synovia_cohort::ExampleId;
 
-use crate::SimulationError;
 use crate::config::io;
+use crate::drawing::lesion;
 use crate::patient::Patient;
+use crate::stream::{Purpose, stream};
 use crate::world::{ImageBelief, Population, Posterior, RecordBelief};
+use crate::{Noise, SimulationConfig, SimulationError};
 
 /// Rows of a row group: enough to compress well, few enough to hold.
 const ROWS_A_GROUP: usize = 1 << 16;
@@ -41,6 +44,7 @@ pub(crate) struct Row {
     has_record: bool,
     survival: Option<(f64, bool)>,
     response: Option<Response>,
+    lesion: Option<[f32; 3]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,13 +55,18 @@ struct Response {
 }
 
 /// Rows of all visits of a patient: 10 a visit.
-pub(crate) fn rows(patient: &Patient, population: &Population) -> Vec<Row> {
+pub(crate) fn rows(config: &SimulationConfig, patient: &Patient, population: &Population) -> Vec<Row> {
     let pseudonym = patient.id.pseudonym();
     let mut rows = Vec::with_capacity(10 * patient.visits.len());
-    for visit in &patient.visits {
+    for (k, visit) in patient.visits.iter().enumerate() {
         let outcomes = &visit.outcomes;
-        let image = || if visit.has_image { ImageBelief::seen(&visit.image) } else { ImageBelief::unseen(population) };
-        let record = || if patient.has_record { RecordBelief::seen(&visit.record) } else { RecordBelief::unseen(population) };
+        let tells = |modality| config.noise != Some(modality);
+        let lesion = visit.has_image.then(|| lesion(&visit.image, &mut stream(config.seed, patient.index, Purpose::Drawing(k))));
+        let image =
+            || if visit.has_image && tells(Noise::Image) { ImageBelief::seen(&visit.image) } else { ImageBelief::unseen(population) };
+        let record = || {
+            if patient.has_record && tells(Noise::Record) { RecordBelief::seen(&visit.record) } else { RecordBelief::unseen(population) }
+        };
         let joint = Posterior::of(&image(), &record(), outcomes.treatment);
         let alone_image = Posterior::of(&image(), &RecordBelief::unseen(population), outcomes.treatment);
         let alone_record = Posterior::of(&ImageBelief::unseen(population), &record(), outcomes.treatment);
@@ -82,6 +91,7 @@ pub(crate) fn rows(patient: &Patient, population: &Population) -> Vec<Row> {
                     potential: outcomes.potential,
                     risk: outcomes.risk,
                 }),
+                lesion: lesion.filter(|_| task == "malignant"),
             });
         };
         add("malignant", "", outcomes.malignant, &|p| p.malignant);
@@ -101,6 +111,7 @@ fn frame(rows: &[Row]) -> Result<DataFrame, PolarsError> {
     let response = |name: &str, f: &dyn Fn(&Response) -> f64| {
         Column::new(name.into(), rows.iter().map(|r| r.response.as_ref().map(f)).collect::<Vec<Option<f64>>>())
     };
+    let lesion = |name: &str, k: usize| Column::new(name.into(), rows.iter().map(|r| r.lesion.map(|lesion| lesion[k])).collect::<Vec<_>>());
     DataFrame::new(
         rows.len(),
         vec![
@@ -121,6 +132,9 @@ fn frame(rows: &[Row]) -> Result<DataFrame, PolarsError> {
             Column::new("potential_1".into(), rows.iter().map(|r| r.response.map(|x| x.potential[1])).collect::<Vec<_>>()),
             response("risk_0", &|x| x.risk[0]),
             response("risk_1", &|x| x.risk[1]),
+            lesion("lesion_x", 0),
+            lesion("lesion_y", 1),
+            lesion("lesion_radius", 2),
         ],
     )
 }

@@ -5,7 +5,7 @@ pub mod federate;
 use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::stages::cohort::shard::Shard;
@@ -118,6 +118,18 @@ pub struct SimulateArgs {
     /// Share of patients without a record
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     pub missing_record: f64,
+    /// A modality that tells nothing of the labels [default: both tell]
+    #[arg(long, value_name = "MODALITY")]
+    pub noise: Option<Noise>,
+}
+
+/// A modality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Noise {
+    /// Images.
+    Image,
+    /// Records.
+    Record,
 }
 
 /// A pipeline, and what to change in it.

@@ -111,15 +111,21 @@ pub(crate) fn frontal(image: &ImageFactors, grain: f32, rng: &mut ChaCha8Rng) ->
             v += 0.26 * cloud * in_lung;
         }
         // Over dense tissue the film saturates: less contrast, never none.
-        v + lesion(texture, layout.lesion, x, y) * ((0.95 - v) / 0.75).clamp(0.4, 1.0)
+        v + brightness(texture, layout.lesion, x, y) * ((0.95 - v) / 0.75).clamp(0.4, 1.0)
     });
     canvas.expose(grain, rng);
     canvas
 }
 
+/// Where [`frontal`] draws the lesion from the same stream: x and y of its centre, and its radius, pixels.
+pub(crate) fn lesion(image: &ImageFactors, rng: &mut ChaCha8Rng) -> [f32; 3] {
+    let (x, y, radius) = Layout::draw(image, rng).lesion;
+    [x, y, radius]
+}
+
 /// Brightness that the lesion adds. Rim and centre differ by more than ten times the noise, over a third of the radius:
 /// at half the resolution they still do.
-fn lesion(texture: Texture, (cx, cy, radius): (f32, f32, f32), x: f32, y: f32) -> f32 {
+fn brightness(texture: Texture, (cx, cy, radius): (f32, f32, f32), x: f32, y: f32) -> f32 {
     let distance = (x - cx).hypot(y - cy);
     let disc = ramp((radius - distance) / 2.0 + 0.5);
     match texture {

@@ -7,5 +7,5 @@ mod frontal;
 mod lateral;
 
 pub(crate) use canvas::Canvas;
-pub(crate) use frontal::{FRONTAL_SIZE, frontal};
+pub(crate) use frontal::{FRONTAL_SIZE, frontal, lesion};
 pub(crate) use lateral::{LATERAL_SIZE, lateral};

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, open_file};
 use proptest::prelude::*;
+use synovia_cohort::ExampleId;
 
 use super::{cohort, config, ndjson, numbers, texts, truth};
-use crate::{SimulationConfig, SimulationError, simulate};
+use crate::{Noise, SimulationConfig, SimulationError, simulate};
 
 fn files_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -178,6 +179,63 @@ fn a_missing_record_leaves_images_and_outcomes() {
     }
     let truth = truth(dir.path());
     assert_eq!(numbers(&truth, "p_joint"), numbers(&truth, "p_image"));
+}
+
+/// Labels of a modality that tells nothing do not depend on it, and the other tells as much as ever.
+#[test]
+fn a_modality_may_be_noise() {
+    for (noise, other, silent) in [(Noise::Image, "p_record", "p_image"), (Noise::Record, "p_image", "p_record")] {
+        let (dir, summary) = cohort(&SimulationConfig { noise: Some(noise), ..config(400) });
+        assert_eq!(summary.n_dicom_files, 2 * summary.n_studies);
+        let truth = truth(dir.path());
+        assert_eq!(numbers(&truth, "p_joint"), numbers(&truth, other));
+        let told = |column: &str| {
+            let rows = texts(&truth, "task").into_iter().zip(numbers(&truth, column));
+            rows.filter(|(task, _)| task == "stage").map(|(_, p)| p.unwrap()).collect::<Vec<_>>()
+        };
+        // Four classes a patient: the same for everybody where nothing is told.
+        let (silent, other) = (told(silent), told(other));
+        assert!(silent.chunks(4).all(|classes| classes == &silent[..4]));
+        assert!(other.chunks(4).any(|classes| (classes[0] - other[0]).abs() > 0.05));
+    }
+    // What there is to see of a patient does not depend on it.
+    let (seen, _) = cohort(&config(20));
+    let (noise, _) = cohort(&SimulationConfig { noise: Some(Noise::Image), ..config(20) });
+    let first = |dir: &Path| objects(dir).iter().map(|object| text(object, tags::SOP_INSTANCE_UID)).collect::<BTreeSet<_>>();
+    let (seen, noise) = (first(seen.path()), first(noise.path()));
+    assert!(seen.intersection(&noise).count() >= 20);
+}
+
+/// The disc that the truth names is brighter than a ring around it, in the frontal image.
+#[test]
+fn the_lesion_is_where_the_truth_says() {
+    let (dir, _) = cohort(&config(60));
+    let truth = truth(dir.path());
+    let places: Vec<Vec<Option<f32>>> =
+        ["lesion_x", "lesion_y", "lesion_radius"].map(|name| truth.column(name).unwrap().f32().unwrap().iter().collect()).to_vec();
+    let (tasks, examples) = (texts(&truth, "task"), texts(&truth, "example_id"));
+    let of: BTreeMap<&str, [f32; 3]> = (0..truth.height())
+        .filter(|&k| tasks[k] == "malignant")
+        .map(|k| (examples[k].as_str(), [0, 1, 2].map(|of| places[of][k].unwrap())))
+        .collect();
+    assert!((0..truth.height()).all(|k| places[0][k].is_some() == (tasks[k] == "malignant")));
+    let (mut brighter, mut n) = (0, 0);
+    for object in objects(dir.path()).iter().filter(|object| text(object, tags::VIEW_POSITION) == "PA") {
+        let [x, y, radius] = of[ExampleId::of_study(&text(object, tags::STUDY_INSTANCE_UID)).as_str()];
+        let pixels: Vec<u16> = object.element(tags::PIXEL_DATA).unwrap().to_multi_int().unwrap();
+        let sign = if text(object, tags::PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1" { -1.0 } else { 1.0 };
+        let mean = |inner: f32, outer: f32| {
+            let within = (0..128 * 128).filter(|k| {
+                let distance = ((k % 128) as f32 - x).hypot((k / 128) as f32 - y) / radius;
+                (inner..outer).contains(&distance)
+            });
+            let values: Vec<f32> = within.map(|k| f32::from(pixels[k])).collect();
+            values.iter().sum::<f32>() / values.len() as f32
+        };
+        n += 1;
+        brighter += usize::from(sign * (mean(0.7, 0.95) - mean(1.15, 1.4)) > 0.0);
+    }
+    assert!(n >= 60 && brighter * 100 >= n * 97, "{brighter} of {n}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{SimulationConfig, Summary, simulate};
 
 fn config(n_patients: usize) -> SimulationConfig {
-    SimulationConfig { n_patients, seed: 11, missing_image: 0.0, missing_record: 0.0 }
+    SimulationConfig { n_patients, seed: 11, missing_image: 0.0, missing_record: 0.0, noise: None }
 }
 
 /// A cohort in a folder of its own.

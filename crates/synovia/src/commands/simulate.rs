@@ -1,9 +1,9 @@
 //! `synovia simulate`.
 
-use synovia_simulation::SimulationConfig;
+use synovia_simulation::{Noise, SimulationConfig};
 
 use super::Context;
-use crate::cli::SimulateArgs;
+use crate::cli::{self, SimulateArgs};
 use crate::failure::print;
 
 /// Writes a simulated cohort and prints what it holds.
@@ -14,6 +14,10 @@ pub fn simulate(args: &SimulateArgs, context: &Context) -> anyhow::Result<()> {
         seed: args.seed,
         missing_image: args.missing_image,
         missing_record: args.missing_record,
+        noise: args.noise.map(|noise| match noise {
+            cli::Noise::Image => Noise::Image,
+            cli::Noise::Record => Noise::Record,
+        }),
     };
     let bar = context.progress.start("simulate", Some(args.patients as u64), "patients");
     let summary = synovia_simulation::simulate(&config, &args.out, &|done| bar.set(done))?;
