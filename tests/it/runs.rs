@@ -74,6 +74,7 @@ fn the_whole_way_once() {
         assert!(columns.contains(&"sex") && columns.contains(&"age"), "{columns:?}");
     }
     succeed(&format!("audit {}", to.display()));
+    explained(&to);
 
     // The exported file is enough to predict from, with either modality left out.
     let model = to.join("model.onnx");
@@ -245,4 +246,24 @@ fn hostile_files_beside_good_ones_cost_only_themselves() {
         steps.iter().find(|s| s[0] == "examples with both").unwrap()[1].as_u64().unwrap()
     };
     assert_eq!(count(&to), count(&clean), "good input beside bad input is all taken");
+}
+
+/// What drives the answers: shares that add up, parts that add up, and a report that shows it.
+fn explained(run: &Path) {
+    let explanations: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("explanations.json")).unwrap()).unwrap();
+    let tasks = explanations["tasks"].as_array().unwrap();
+    assert_eq!(tasks.iter().map(|task| task["task"].as_str().unwrap()).collect::<Vec<_>>(), ["malignant", "stage"]);
+    for task in tasks {
+        // Issue: completeness within a hundredth.
+        assert!(task["integrated"]["worst"].as_f64().unwrap() <= 0.01, "{}", task["integrated"]);
+        assert!(task["grad_cam"]["shuffled"]["value"].as_f64().unwrap().abs() < 0.8, "{}", task["grad_cam"]);
+        let (cases, peaks) = (task["cases"].as_array().unwrap(), task["peaks"].as_array().unwrap());
+        assert!(cases.len() >= 2 && !peaks.is_empty());
+        for case in cases {
+            let shares: f64 = case["shares"].as_array().unwrap().iter().map(|share| share[1].as_f64().unwrap()).sum();
+            assert!((shares - case["probability"].as_f64().unwrap()).abs() < 1e-5, "{}", case["shares"]);
+        }
+    }
+    let report = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(report.contains("id=\"explanation\"") && report.contains("data:image/png;base64,") && report.contains("img-src data:"));
 }

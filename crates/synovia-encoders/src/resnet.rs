@@ -60,9 +60,9 @@ impl ResNet18Config {
         let stem = unit(self.channels, self.width, 7, 2, true)?;
         let mut blocks = Vec::with_capacity(8);
         let mut channels_in = self.width;
-        for stage in 0..4 {
+        for stage in 0..ResNet18::STAGES {
             let channels_out = self.width << stage;
-            for block in 0..2 {
+            for block in 0..BLOCKS {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 let projected = stride != 1 || channels_in != channels_out;
                 blocks.push(BasicBlock {
@@ -85,7 +85,13 @@ impl BasicBlock {
     }
 }
 
+/// Blocks of a stage.
+const BLOCKS: usize = 2;
+
 impl ResNet18 {
+    /// Stages that have feature maps.
+    pub const STAGES: usize = 4;
+
     /// # Shapes
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
     /// - returns `[batch, 8 × width]`
@@ -95,12 +101,34 @@ impl ResNet18 {
         self.fused(&x).unwrap_or_else(|| self.composed(x))
     }
 
-    /// By burn's own operations.
-    fn composed(&self, x: Tensor<4>) -> Tensor<2> {
-        let x = self.pool.forward(self.stem.forward(x));
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+    /// Feature maps after a stage, by burn's own operations.
+    ///
+    /// # Shapes
+    /// - image: `[batch, channels, height, width]`, values in [0, 1]
+    /// - stage: 1 to [`ResNet18::STAGES`]; its maps have a 2^(stage + 1)th of the image's rows and columns
+    /// - returns `[batch, 2^(stage − 1) × width, …]`
+    pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
+        self.maps_of(image.sub_scalar(0.5), stage)
+    }
+
+    /// The embedding of [`ResNet18::maps`] of the same stage.
+    ///
+    /// # Shapes
+    /// - returns `[batch, 8 × width]`
+    pub fn embed(&self, maps: Tensor<4>, stage: usize) -> Tensor<2> {
+        let x = self.blocks.iter().skip(BLOCKS * stage).fold(maps, |x, block| block.forward(x));
         let [batch, channels, height, width] = x.dims();
         x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
+    }
+
+    fn maps_of(&self, x: Tensor<4>, stage: usize) -> Tensor<4> {
+        let x = self.pool.forward(self.stem.forward(x));
+        self.blocks.iter().take(BLOCKS * stage).fold(x, |x, block| block.forward(x))
+    }
+
+    /// By burn's own operations.
+    fn composed(&self, x: Tensor<4>) -> Tensor<2> {
+        self.embed(self.maps_of(x, Self::STAGES), Self::STAGES)
     }
 
     /// Units in the order of [`ResNet18::shape`].

@@ -73,8 +73,9 @@ pub use ranking::{
 };
 pub use regression::{Regression, regression};
 pub use report::{
-    Contribution, Curve, Epoch, FeatureRow, FederationReport, Flow, FlowStep, LabelCounts, OnnxCheck, OnnxRun, Report, SiteGain,
-    SplitSummary, TemperatureRow, federation_html, model_card, report_html,
+    Case, Contribution, Curve, Epoch, Explanations, FeatureRow, FeatureWeight, FederationReport, Flow, FlowStep, IntegratedCheck,
+    LabelCounts, MapCheck, ModalityShare, OnnxCheck, OnnxRun, Peak, Report, SiteGain, SplitSummary, TaskExplanation, TemperatureRow,
+    federation_html, model_card, report_html,
 };
 pub use subgroup::{Attribute, Subgroup, add_subgroups};
 pub use survival::{

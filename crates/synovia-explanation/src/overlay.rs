@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
+use crate::map::Map;
 use crate::plan::{GRID, ImageChange, ImageShape};
 
 /// The least width of a picture, pixels: smaller images are enlarged.
@@ -25,21 +26,17 @@ pub fn picture(image: &[f32], shape: ImageShape) -> Vec<u8> {
 /// # Shapes
 /// - image: `[channels, size, size]`, in `[0, 1]`
 pub fn overlay(image: &[f32], shape: ImageShape, change: &ImageChange) -> Vec<u8> {
-    let most = change.change.iter().flatten().fold(0.0_f64, |most, change| most.max(change.abs()));
-    let at = |x: f64, y: f64| if most > 0.0 { between(&change.change, x, y) / most } else { 0.0 };
-    draw(image, shape, &at)
+    let values: Vec<f32> = change.change.iter().flatten().map(|&change| change as f32).collect();
+    overlay_of(image, shape, Map { height: GRID, width: GRID, values: &values })
 }
 
-/// Bilinear between the middles of the places; x and y in `[0, 1]`.
-fn between(change: &[Vec<f64>], x: f64, y: f64) -> f64 {
-    let place = |at: f64| {
-        let at = (at * GRID as f64 - 0.5).clamp(0.0, (GRID - 1) as f64);
-        let first = (at as usize).min(GRID - 2);
-        (first, at - first as f64)
-    };
-    let ((row, down), (column, right)) = (place(y), place(x));
-    let line = |row: usize| change[row][column] * (1.0 - right) + change[row][column + 1] * right;
-    line(row) * (1.0 - down) + line(row + 1) * down
+/// The same of a map with any number of places.
+///
+/// # Shapes
+/// - image: `[channels, size, size]`, in `[0, 1]`
+pub fn overlay_of(image: &[f32], shape: ImageShape, map: Map<'_>) -> Vec<u8> {
+    let most = map.values.iter().fold(0.0_f64, |most, &value| most.max(f64::from(value.abs())));
+    draw(image, shape, &|x, y| if most > 0.0 { map.at(x, y) / most } else { 0.0 })
 }
 
 fn draw(image: &[f32], ImageShape { channels, size }: ImageShape, strength: &dyn Fn(f64, f64) -> f64) -> Vec<u8> {

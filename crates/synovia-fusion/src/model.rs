@@ -245,6 +245,28 @@ impl JointModel {
                 None => absent(),
             });
         }
+        self.fused(modalities)
+    }
+
+    /// The image tower, for those who look at its feature maps.
+    pub const fn image_tower(&self) -> Option<&ResNet18> {
+        self.image.as_ref()
+    }
+
+    /// [`JointModel::forward`] of an image that is in every row and of which the tower's embedding is there already.
+    ///
+    /// # Shapes
+    /// - tower: `[batch, width of the tower's embedding]`
+    pub fn forward_from(&self, tower: Tensor<2>, record: Option<Modality<2>>, batch: usize, device: &Device) -> Outputs {
+        let rest = Inputs { image: None, record };
+        let mut modalities = self.forward(rest, batch, device).modalities;
+        if let (Some(projection), Some(first)) = (&self.image_projection, modalities.first_mut()) {
+            *first = (projection.forward(tower), Tensor::ones([batch, 1], device));
+        }
+        self.fused(modalities)
+    }
+
+    fn fused(&self, modalities: Vec<(Tensor<2>, Tensor<2>)>) -> Outputs {
         let embedding = self.fusion.forward(modalities.clone());
         let dropped = self.dropout.forward(embedding.clone());
         Outputs { logits: self.heads.iter().map(|head| head.forward(dropped.clone())).collect(), embedding, dropped, modalities }

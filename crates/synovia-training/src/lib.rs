@@ -5,6 +5,7 @@
 //! be fitted on.
 
 pub mod accountant;
+mod attribution;
 mod augment;
 mod average;
 pub mod balance;
@@ -25,6 +26,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+pub use attribution::{Asked, Differentiable, Given, Integrated, Map, Target, shuffled};
 pub use augment::Augmentation;
 pub use average::Average;
 pub use balance::{Balance, BalanceState};

@@ -62,6 +62,9 @@ pub enum Command {
     /// Train the joint model and those of one modality
     #[command(after_help = "Example: synovia train pipelines/lung.toml --set training.epochs=3 --threads 2")]
     Train(PipelineArgs),
+    /// Say what drives the joint model's answers on test examples, and check that it holds
+    #[command(after_help = "Example: synovia explain pipelines/lung.toml")]
+    Explain(PipelineArgs),
     /// Measure the models on the test split and write the report
     #[command(after_help = "Example: synovia evaluate pipelines/lung.toml")]
     Evaluate(PipelineArgs),

@@ -39,6 +39,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         },
         Command::Merge(args) => stages::merge(args, &context)?,
         Command::Train(args) => stages::run(args, &context, Until::Train)?,
+        Command::Explain(args) => stages::run(args, &context, Until::Explain)?,
         Command::Evaluate(args) => stages::run(args, &context, Until::Evaluate)?,
         Command::Run(args) => stages::run(args, &context, Until::Export)?,
         Command::Export(args) => stages::export(args, &context)?,

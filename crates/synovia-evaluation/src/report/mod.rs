@@ -10,6 +10,7 @@ mod chart;
 mod checklist;
 mod cohort;
 mod consort;
+mod explanation;
 mod federation;
 mod html;
 mod more;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use synovia_cohort::{ExampleRow, FeatureSpec, FlowCounts, Refused, Split, Task, TaskKind};
 
 pub use card::model_card;
+pub use explanation::{Case, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak, TaskExplanation};
 pub use federation::{Contribution, FederationReport, SiteGain, federation_html};
 
 use crate::{ClassCount, Metrics, Prediction, Temperature, Variant};
@@ -59,6 +61,8 @@ pub struct Report<'a> {
     pub training: Vec<Curve>,
     /// Calibration of each task and variant.
     pub temperatures: Vec<TemperatureRow>,
+    /// What drove the answers.
+    pub explanations: Option<Explanations>,
     /// Columns of the feature table.
     pub features: Vec<FeatureRow>,
     /// How the exported model agreed with the trained one.
@@ -242,6 +246,7 @@ impl<'a> Report<'a> {
             splits: Vec::new(),
             training: Vec::new(),
             temperatures: Vec::new(),
+            explanations: None,
             features: Vec::new(),
             onnx: None,
             settings: None,
@@ -275,6 +280,7 @@ pub fn report_html(report: &Report) -> String {
         })
         .collect();
     let mut add = |id: &str, name: &str, body: String| sections.push(Section { id: id.to_owned(), name: name.to_owned(), body });
+    add("explanation", "Explanation", explanation::section(report));
     add("folds", "Folds", task::folds(report));
     add("cohort", "Cohort", cohort::section(report));
     add("training", "Training", run::training(report));
@@ -308,7 +314,7 @@ fn page(kind: &str, name: &str, lead: &str, summary: &str, mut sections: Vec<Sec
         .collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><meta name=\"generator\" content=\"synovia {version}\">\
          <title>{name}: {title}</title>\n<style>{style}</style></head>\n<body>\

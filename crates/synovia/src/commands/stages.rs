@@ -13,7 +13,7 @@ use crate::stages::cache::{Freshness, Stage};
 use crate::stages::cohort::shard::{self, Shard};
 use crate::stages::ingest::read_json;
 use crate::stages::place::Place;
-use crate::stages::{cohort, evaluate, export, ingest, train};
+use crate::stages::{cohort, evaluate, explain, export, ingest, train};
 
 /// The last stage to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +24,8 @@ pub enum Until {
     Cohort,
     /// To trained models.
     Train,
+    /// To what drives the models' answers.
+    Explain,
     /// To metrics and the report.
     Evaluate,
     /// To an ONNX file.
@@ -51,8 +53,13 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
             }
         }
     }
-    if until >= Until::Evaluate {
-        let evaluated = evaluate::run(&work, &trained, &places)?;
+    if until >= Until::Explain {
+        let explained = explain::run(&work, &trained[0], &places[0])?;
+        if until == Until::Explain {
+            print(work.run.join(explain::FILE).display())?;
+            return Ok(());
+        }
+        let evaluated = evaluate::run(&work, &trained, &explained, &places)?;
         if until >= Until::Export {
             for (place, trained) in places.iter().zip(&trained) {
                 export::run(&work, trained, &evaluated, place)?;

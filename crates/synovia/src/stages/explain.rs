@@ -1,0 +1,478 @@
+//! The trained model on test examples to what its answers owe to each part of their input, and whether that holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
+use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
+use synovia_encoders::{FeatureStatistics, ResNet18};
+use synovia_evaluation::{
+    Case, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak, TaskExplanation, Temperature,
+    probabilities,
+};
+use synovia_explanation::{ImageShape, Map, area, deleted, inserted, overlay_of, picture, rank_correlation, shapley};
+use synovia_training::{Asked, Differentiable, Given, Integrated, Presence, Target, shuffled};
+
+use super::cache::Stage;
+use super::ingest::write_json;
+use super::place::Place;
+use super::run_stage;
+use super::train::open_model;
+use crate::commands::Work;
+
+/// Raised when the stage gives other outputs for the same inputs.
+const VERSION: u32 = 1;
+/// Where it writes.
+pub const FILE: &str = "explanations.json";
+
+/// Test examples of which modalities and Grad-CAM are told.
+const N_EXAMPLES: usize = 512;
+/// Of these, examples from which places are taken away.
+const N_CHECKED: usize = 32;
+/// And of which integrated gradients are taken, with the cases that are shown.
+const N_INTEGRATED: usize = 12;
+/// How far their parts may miss, and how many gradients are taken for it at most.
+const TOLERANCE: f64 = 0.01;
+const MOST_GRADIENTS: usize = 512;
+/// Features of a case, and of a task.
+const N_FEATURES: usize = 6;
+/// Validation examples by which the stage of Grad-CAM is chosen.
+const N_CHOOSING: usize = 24;
+
+/// Runs the stage unless it is fresh: on the first of several folds.
+pub fn run(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<Stage> {
+    let settings = serde_json::json!({ "seed": work.pipeline.seed });
+    let stage = Stage::new("explain", VERSION, &settings)?.after(trained);
+    run_stage(&stage, &work.run, &work.progress, &[FILE], || explain_all(work, place))?;
+    Ok(stage)
+}
+
+fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
+    let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
+    let (settings, weights) = open_model(work, place)?;
+    let Some((&variant, of_variant)) = settings.variants.iter().next() else { anyhow::bail!("the run has no model") };
+    let (own, manifest) = (Presence::of(&of_variant.model), reader.manifest());
+    let geometry = manifest.geometry.filter(|_| own.image);
+    let shape = geometry.map_or([0; 3], |g| [g.channels, g.height, g.width]);
+    let mut rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == Split::Test && own.sees(row)).collect();
+    // Ids are digests: their order has nothing to do with the patients.
+    rows.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
+    let given = rows.iter().map(|row| read(&reader, row, own)).collect::<anyhow::Result<Vec<Given>>>()?;
+    let mut explainer = Explainer {
+        asked: Asked::new(&of_variant.model, &weights[&variant], shape)?,
+        model: Differentiable::new(&of_variant.model, &weights[&variant], shape)?,
+        shuffled: Differentiable::new(&of_variant.model, &shuffled(&weights[&variant], work.pipeline.seed), shape)?,
+        image: geometry.map(|g| ImageShape { channels: g.channels, size: g.height }),
+        stage: 1,
+        means: means(&settings.statistics),
+        reader: &reader,
+        seed: work.pipeline.seed,
+    };
+    explainer.stage = explainer.best_stage(&of_variant.temperatures, own)?;
+    let bar = work.progress.start("explain", Some(manifest.tasks.len() as u64), "tasks");
+    let mut tasks = Vec::new();
+    for (k, task) in manifest.tasks.iter().enumerate() {
+        let known: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].labels[k].is_some()).take(N_EXAMPLES).collect();
+        let rows: Vec<&ExampleRow> = known.iter().map(|&i| rows[i]).collect();
+        let given: Vec<Given> = known.iter().map(|&i| given[i].clone()).collect();
+        if !rows.is_empty() {
+            tasks.push(explainer.task(k, task, &of_variant.temperatures[k], &rows, &given));
+        }
+        bar.set(k as u64 + 1);
+    }
+    bar.finish("");
+    write_json(&work.run.join(FILE), &Explanations { model: variant, stage: explainer.stage, tasks })
+}
+
+fn read(reader: &CohortReader, row: &ExampleRow, own: Presence) -> anyhow::Result<Given> {
+    let manifest = reader.manifest();
+    let mut given = Given { image: None, record: None };
+    if let Some(g) = manifest.geometry.filter(|_| own.image && row.image_row.is_some()) {
+        let mut image = vec![0.0; g.channels * g.height * g.width];
+        reader.read_image(row, &mut image)?;
+        given.image = Some(image);
+    }
+    if own.record && row.record_row.is_some() {
+        let mut record = vec![f32::NAN; manifest.features.len()];
+        reader.read_record(row, &mut record)?;
+        given.record = Some(record);
+    }
+    Ok(given)
+}
+
+/// What each feature is on the training split's mean, in its own unit.
+fn means(statistics: &FeatureStatistics) -> Vec<f32> {
+    statistics.mean.iter().zip(&statistics.log).map(|(&mean, &log)| if log > 0.0 { mean.exp() } else { mean }).collect()
+}
+
+/// Mean over patients of the mean over their examples, with a normal interval over patients.
+fn mean(values: &[(&str, f64)]) -> Estimate {
+    let mut by_patient: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for &(patient, value) in values {
+        by_patient.entry(patient).or_default().push(value);
+    }
+    let means: Vec<f64> = by_patient.values().map(|values| values.iter().sum::<f64>() / values.len() as f64).collect();
+    let n = means.len() as f64;
+    if means.is_empty() {
+        return Estimate { note: Some("there is none".to_owned()), ..Estimate::default() };
+    }
+    let mean = means.iter().sum::<f64>() / n;
+    if means.len() < 2 {
+        return Estimate { value: Some(mean), note: Some("one patient has no interval".to_owned()), ..Estimate::default() };
+    }
+    let error = (means.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt();
+    Estimate { value: Some(mean), low: Some(mean - 1.96 * error), high: Some(mean + 1.96 * error), note: None }
+}
+
+struct Explainer<'a> {
+    asked: Asked,
+    model: Differentiable,
+    shuffled: Differentiable,
+    /// Of images, where the model looks at any.
+    image: Option<ImageShape>,
+    stage: usize,
+    means: Vec<f32>,
+    reader: &'a CohortReader,
+    seed: u64,
+}
+
+/// What is explained of a task.
+struct Explained<'a> {
+    k: usize,
+    task: &'a Task,
+    temperature: f32,
+    rows: &'a [&'a ExampleRow],
+    given: &'a [Given],
+    /// The class that is explained of each example.
+    classes: Vec<usize>,
+    /// Its probability.
+    probabilities: Vec<f64>,
+}
+
+impl Explained<'_> {
+    fn probability(&self, logits: &[Vec<f32>], class: usize) -> f64 {
+        let p = probabilities(&logits[self.k], self.temperature, self.task);
+        f64::from(if self.task.kind == TaskKind::Binary { p[0] } else { p[class] })
+    }
+
+    fn name(&self, class: usize) -> String {
+        self.task.classes[if self.task.kind == TaskKind::Binary { 0 } else { class }].clone()
+    }
+
+    fn label(&self, i: usize) -> usize {
+        self.rows[i].labels[self.k].unwrap_or_default() as usize
+    }
+
+    fn label_name(&self, i: usize) -> String {
+        match self.task.kind {
+            TaskKind::Binary if self.label(i) == 0 => format!("not {}", self.task.classes[0]),
+            TaskKind::Binary => self.task.classes[0].clone(),
+            TaskKind::Multiclass => self.task.classes[self.label(i)].clone(),
+        }
+    }
+
+    fn of_patients<'b>(&'b self, values: &[(usize, f64)]) -> Vec<(&'b str, f64)> {
+        values.iter().map(|&(i, value)| (self.rows[i].patient.as_str(), value)).collect()
+    }
+}
+
+impl Explainer<'_> {
+    /// The stage whose maps, over validation examples and tasks, lower the probability most when what they mark is taken away, and
+    /// raise it most when that is added, against places at random.
+    fn best_stage(&mut self, temperatures: &[Temperature], own: Presence) -> anyhow::Result<usize> {
+        if self.image.is_none() {
+            return Ok(1);
+        }
+        let reader = self.reader;
+        let is_wanted = |row: &&ExampleRow| row.split == Split::Validation && row.image_row.is_some();
+        let mut rows: Vec<&ExampleRow> = reader.rows().iter().filter(is_wanted).collect();
+        rows.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
+        rows.truncate(N_CHOOSING);
+        let given = rows.iter().map(|row| read(reader, row, own)).collect::<anyhow::Result<Vec<Given>>>()?;
+        let mut best = (1, f64::NEG_INFINITY);
+        for stage in 1..=ResNet18::STAGES {
+            self.stage = stage;
+            let gain = |(k, task): (usize, &Task)| {
+                let explained = self.explained(k, task, &temperatures[k], &rows, &given);
+                let check = self.check(&explained, &self.maps(&self.model, &explained), &[])?;
+                Some(check.deletion.value? + check.insertion.value?)
+            };
+            let gain: f64 = reader.manifest().tasks.iter().enumerate().filter_map(gain).sum();
+            if gain > best.1 {
+                best = (stage, gain);
+            }
+        }
+        Ok(best.0)
+    }
+
+    fn explained<'a>(
+        &self,
+        k: usize,
+        task: &'a Task,
+        temperature: &Temperature,
+        rows: &'a [&'a ExampleRow],
+        given: &'a [Given],
+    ) -> Explained<'a> {
+        let temperature = temperature.value;
+        let logits = self.asked.logits(given);
+        // Of a binary task what it asks for, of several classes the likeliest.
+        let class = |logits: &Vec<Vec<f32>>| match task.kind {
+            TaskKind::Binary => 1,
+            TaskKind::Multiclass => (0..logits[k].len()).reduce(|a, b| if logits[k][b] > logits[k][a] { b } else { a }).unwrap_or(0),
+        };
+        let classes: Vec<usize> = logits.iter().map(class).collect();
+        let mut explained = Explained { k, task, temperature, rows, given, classes, probabilities: Vec::new() };
+        explained.probabilities = logits.iter().zip(&explained.classes).map(|(l, &class)| explained.probability(l, class)).collect();
+        explained
+    }
+
+    fn task(&self, k: usize, task: &Task, temperature: &Temperature, rows: &[&ExampleRow], given: &[Given]) -> TaskExplanation {
+        let explained = self.explained(k, task, temperature, rows, given);
+        let shares = self.shares(&explained);
+        let maps = self.maps(&self.model, &explained);
+        let of_shuffled = self.maps(&self.shuffled, &explained);
+        let chosen = cases(&explained);
+        let integrated = self.integrated(&explained, &chosen);
+        let mut errors: Vec<f64> = integrated.values().map(Integrated::error).collect();
+        errors.sort_by(f64::total_cmp);
+        let peaks = (maps.iter().zip(&of_shuffled).enumerate())
+            .filter_map(|(i, (map, other))| {
+                // Of a binary task what speaks against the class speaks for the other.
+                let peak = |map: &synovia_training::Map| match task.kind {
+                    TaskKind::Binary => {
+                        let sizes: Vec<f32> = map.values.iter().map(|value| value.abs()).collect();
+                        Map { height: map.height, width: map.width, values: &sizes }.peak()
+                    }
+                    TaskKind::Multiclass => view(map).peak(),
+                };
+                Some(Peak {
+                    example: rows[i].id.as_str().to_owned(),
+                    label: rows[i].labels[k]?,
+                    class: explained.classes[i],
+                    peak: peak(map.as_ref()?),
+                    shuffled: other.as_ref().and_then(peak),
+                })
+            })
+            .collect();
+        TaskExplanation {
+            task: task.name.clone(),
+            n: rows.len(),
+            modalities: modalities(&explained, &shares),
+            features: self.features(&explained, &integrated),
+            grad_cam: self.check(&explained, &maps, &of_shuffled),
+            integrated: IntegratedCheck {
+                n: errors.len(),
+                median: errors.get(errors.len() / 2).copied().unwrap_or_default(),
+                worst: errors.last().copied().unwrap_or_default(),
+            },
+            cases: chosen.iter().map(|(i, why)| self.case(&explained, *i, why, &shares[*i], &integrated[i], maps[*i].as_ref())).collect(),
+            peaks,
+        }
+    }
+
+    /// Probability without either modality, share of the image, share of the record: by masked passes.
+    fn shares(&self, explained: &Explained<'_>) -> Vec<[f64; 3]> {
+        let without = |image: bool, record: bool| {
+            let hide =
+                |given: &Given| Given { image: given.image.clone().filter(|_| image), record: given.record.clone().filter(|_| record) };
+            let given: Vec<Given> = explained.given.iter().map(hide).collect();
+            let logits = self.asked.logits(&given);
+            let p = logits.iter().zip(&explained.classes).map(|(logits, &class)| explained.probability(logits, class));
+            p.collect::<Vec<f64>>()
+        };
+        let (neither, image, record) = (without(false, false), without(true, false), without(false, true));
+        (0..explained.given.len())
+            .map(|i| {
+                let shares = shapley(&[neither[i], image[i], record[i], explained.probabilities[i]]);
+                [neither[i], shares[0], shares[1]]
+            })
+            .collect()
+    }
+
+    fn maps(&self, model: &Differentiable, explained: &Explained<'_>) -> Vec<Option<synovia_training::Map>> {
+        let mut maps = vec![None; explained.given.len()];
+        let classes: BTreeSet<usize> = explained.classes.iter().copied().collect();
+        for class in classes {
+            let of_class: Vec<usize> = (0..maps.len()).filter(|&i| explained.classes[i] == class).collect();
+            let given: Vec<Given> = of_class.iter().map(|&i| explained.given[i].clone()).collect();
+            let target = Target { task: explained.k, class };
+            for (i, map) in of_class.into_iter().zip(model.grad_cam(&given, target, self.stage)) {
+                maps[i] = map;
+            }
+        }
+        maps
+    }
+
+    fn check(
+        &self,
+        explained: &Explained<'_>,
+        maps: &[Option<synovia_training::Map>],
+        of_shuffled: &[Option<synovia_training::Map>],
+    ) -> Option<MapCheck> {
+        let shape = self.image?;
+        let (mut deletion, mut insertion, mut correlation) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, map) in maps.iter().enumerate() {
+            let (Some(map), Some(image)) = (map, &explained.given[i].image) else { continue };
+            if let Some(other) = of_shuffled.get(i).and_then(Option::as_ref) {
+                correlation.push((i, rank_correlation(&map.values, &other.values)));
+            }
+            if deletion.len() == N_CHECKED {
+                continue;
+            }
+            let order = view(map).order(shape.size);
+            let mut random: Vec<usize> = (0..order.len()).collect();
+            random.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed ^ i as u64));
+            let area_of = |images: Vec<Vec<f32>>| {
+                let record = &explained.given[i].record;
+                let given: Vec<Given> = images.into_iter().map(|image| Given { image: Some(image), record: record.clone() }).collect();
+                let answers: Vec<f64> =
+                    self.asked.logits(&given).iter().map(|logits| explained.probability(logits, explained.classes[i])).collect();
+                area(&answers)
+            };
+            deletion.push((i, area_of(deleted(image, shape, &random)) - area_of(deleted(image, shape, &order))));
+            insertion.push((i, area_of(inserted(image, shape, &order)) - area_of(inserted(image, shape, &random))));
+        }
+        (!deletion.is_empty()).then(|| MapCheck {
+            n: deletion.len(),
+            deletion: mean(&explained.of_patients(&deletion)),
+            insertion: mean(&explained.of_patients(&insertion)),
+            shuffled: mean(&explained.of_patients(&correlation)),
+        })
+    }
+
+    /// Of the cases, and of others up to [`N_INTEGRATED`].
+    fn integrated(&self, explained: &Explained<'_>, cases: &[(usize, String)]) -> BTreeMap<usize, Integrated> {
+        let mut wanted: BTreeSet<usize> = cases.iter().map(|(i, _)| *i).collect();
+        for i in 0..explained.given.len() {
+            if wanted.len() < N_INTEGRATED {
+                wanted.insert(i);
+            }
+        }
+        let of = |i: usize| {
+            let given = &explained.given[i];
+            // An image that is level, at its own mean; a record of means.
+            let level = |image: &Vec<f32>| match self.image {
+                Some(shape) => deleted(image, shape, &(0..shape.size * shape.size).collect::<Vec<_>>()).pop().unwrap_or_default(),
+                None => image.clone(),
+            };
+            let baseline = Given { image: given.image.as_ref().map(level), record: given.record.as_ref().map(|_| self.means.clone()) };
+            let target = Target { task: explained.k, class: explained.classes[i] };
+            self.model.integrated(given, &baseline, target, TOLERANCE, MOST_GRADIENTS)
+        };
+        wanted.into_iter().map(|i| (i, of(i))).collect()
+    }
+
+    fn features(&self, explained: &Explained<'_>, integrated: &BTreeMap<usize, Integrated>) -> Vec<FeatureWeight> {
+        let specs = &self.reader.manifest().features;
+        let of = |k: usize| {
+            let known = integrated.iter().filter(|(i, _)| explained.given[**i].record.as_ref().is_some_and(|record| !record[k].is_nan()));
+            let sizes: Vec<f64> = known.map(|(_, parts)| f64::from(parts.record[k].abs())).collect();
+            (!sizes.is_empty()).then(|| FeatureWeight {
+                feature: specs[k].name.clone(),
+                size: sizes.iter().sum::<f64>() / sizes.len() as f64,
+                n: sizes.len(),
+            })
+        };
+        let mut weights: Vec<FeatureWeight> = (0..specs.len()).filter_map(of).collect();
+        weights.sort_by(|a, b| b.size.total_cmp(&a.size));
+        weights.truncate(2 * N_FEATURES);
+        weights
+    }
+
+    fn case(
+        &self,
+        explained: &Explained<'_>,
+        i: usize,
+        why: &str,
+        [neither, image, record]: &[f64; 3],
+        parts: &Integrated,
+        map: Option<&synovia_training::Map>,
+    ) -> Case {
+        let given = &explained.given[i];
+        let specs = &self.reader.manifest().features;
+        let values = given.record.as_deref().unwrap_or_default();
+        let mut order: Vec<usize> = (0..parts.record.len()).filter(|&k| !values[k].is_nan()).collect();
+        order.sort_by(|&a, &b| parts.record[b].abs().total_cmp(&parts.record[a].abs()));
+        let feature = |&k: &usize| {
+            let value = format!("{} {}", (f64::from(values[k]) * 1000.0).round() / 1000.0, specs[k].unit);
+            (specs[k].name.clone(), value.trim().to_owned(), f64::from(parts.record[k]))
+        };
+        let mut shares = Vec::new();
+        if given.image.is_some() {
+            shares.push(("image".to_owned(), *image));
+        }
+        if given.record.is_some() {
+            shares.push(("record".to_owned(), *record));
+        }
+        shares.push(("neither".to_owned(), *neither));
+        let drawn = self.image.zip(given.image.as_ref());
+        Case {
+            example: explained.rows[i].id.as_str().to_owned(),
+            why: why.to_owned(),
+            class: explained.name(explained.classes[i]),
+            probability: explained.probabilities[i],
+            label: explained.label_name(i),
+            shares,
+            features: order.iter().take(N_FEATURES).map(feature).collect(),
+            image: given.image.as_ref().map(|_| parts.image.iter().map(|&part| f64::from(part)).sum()),
+            error: parts.error(),
+            image_png: drawn.map(|(shape, image)| STANDARD.encode(picture(image, shape))),
+            overlay_png: drawn.zip(map).map(|((shape, image), map)| STANDARD.encode(overlay_of(image, shape, view(map)))),
+        }
+    }
+}
+
+fn view(map: &synovia_training::Map) -> Map<'_> {
+    Map { height: map.height, width: map.width, values: &map.values }
+}
+
+/// Which part each modality has, over all examples.
+fn modalities(explained: &Explained<'_>, shares: &[[f64; 3]]) -> Vec<ModalityShare> {
+    let both: Vec<usize> =
+        (0..shares.len()).filter(|&i| explained.given[i].image.is_some() && explained.given[i].record.is_some()).collect();
+    if both.is_empty() {
+        return Vec::new();
+    }
+    let of = |name: &str, at: usize| {
+        let sizes: Vec<(usize, f64)> = both.iter().map(|&i| (i, shares[i][at].abs())).collect();
+        let leads = both.iter().filter(|&&i| shares[i][at].abs() > shares[i][3 - at].abs()).count();
+        ModalityShare { modality: name.to_owned(), size: mean(&explained.of_patients(&sizes)), leads, n_both: both.len() }
+    };
+    vec![of("image", 1), of("record", 2)]
+}
+
+/// Examples that show how the model is right, how it is wrong, and where it is unsure.
+fn cases(explained: &Explained<'_>) -> Vec<(usize, String)> {
+    let n = explained.given.len();
+    let p = &explained.probabilities;
+    let best = |wanted: &dyn Fn(usize) -> bool, score: &dyn Fn(usize) -> f64| {
+        (0..n).filter(|&i| wanted(i)).reduce(|a, b| if score(b) > score(a) { b } else { a })
+    };
+    let mut chosen: Vec<(usize, String)> = Vec::new();
+    let mut add = |found: Option<usize>, why: String| {
+        if let Some(i) = found.filter(|i| chosen.iter().all(|(known, _)| known != i)) {
+            chosen.push((i, why));
+        }
+    };
+    match explained.task.kind {
+        TaskKind::Binary => {
+            let name = &explained.task.classes[0];
+            let is = |label: usize| move |i: usize| explained.label(i) == label;
+            add(best(&is(1), &|i| p[i]), format!("The most sure of {name}, and right"));
+            add(best(&is(0), &|i| -p[i]), format!("The most sure of no {name}, and right"));
+            add(best(&|i| explained.label(i) == 0 && p[i] > 0.5, &|i| p[i]), format!("The most sure of {name}, and wrong"));
+            add(best(&|i| explained.label(i) == 1 && p[i] < 0.5, &|i| -p[i]), format!("The most sure of no {name}, and wrong"));
+            add(best(&|_| true, &|i| -(p[i] - 0.5).abs()), "The least sure".to_owned());
+        }
+        TaskKind::Multiclass => {
+            let is_right = |i: usize| explained.label(i) == explained.classes[i];
+            add(best(&is_right, &|i| p[i]), "The most sure, and right".to_owned());
+            add(best(&|i| !is_right(i), &|i| p[i]), "The most sure, and wrong".to_owned());
+            add(best(&|_| true, &|i| -p[i]), "The least sure".to_owned());
+        }
+    }
+    chosen
+}
