@@ -165,3 +165,7 @@ federation: build flower
 # How often the verdict is right over SEEDS, where both modalities matter and where one is noise; an hour
 verdicts SEEDS="9001-9100": build
     python3 pipelines/verdicts/study.py --seeds {{SEEDS}}
+
+# Whether Grad-CAM points at the lesion in a run on a simulated cohort
+pointing-game RUN COHORT:
+    cargo build --release --workspace --examples && target/release/examples/pointing_game {{RUN}} {{COHORT}}

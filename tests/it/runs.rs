@@ -258,7 +258,7 @@ fn explained(run: &Path) {
         assert!(task["integrated"]["worst"].as_f64().unwrap() <= 0.01, "{}", task["integrated"]);
         assert!(task["grad_cam"]["shuffled"]["value"].as_f64().unwrap().abs() < 0.8, "{}", task["grad_cam"]);
         let (cases, peaks) = (task["cases"].as_array().unwrap(), task["peaks"].as_array().unwrap());
-        assert!(cases.len() >= 2 && !peaks.is_empty());
+        assert!(!cases.is_empty() && !peaks.is_empty());
         for case in cases {
             let shares: f64 = case["shares"].as_array().unwrap().iter().map(|share| share[1].as_f64().unwrap()).sum();
             assert!((shares - case["probability"].as_f64().unwrap()).abs() < 1e-5, "{}", case["shares"]);

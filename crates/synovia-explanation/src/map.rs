@@ -11,16 +11,25 @@ pub struct Map<'a> {
     pub width: usize,
     /// Row-major.
     pub values: &'a [f32],
+    /// Where the middle of the first place lies, as a share of the image's side, and how far apart places are.
+    pub first: f64,
+    /// How far apart they are.
+    pub step: f64,
 }
 
 /// Steps in which an image loses, or gains, its places.
 pub const STEPS: usize = 10;
 
 impl Map<'_> {
+    /// A map whose places share the image's side among them.
+    pub fn even(side: usize, values: &[f32]) -> Map<'_> {
+        Map { height: side, width: side, values, first: 0.5 / side as f64, step: 1.0 / side as f64 }
+    }
+
     /// Bilinear between the middles of the map's places; x and y in `[0, 1]`.
     pub fn at(&self, x: f64, y: f64) -> f64 {
         let place = |at: f64, n: usize| {
-            let at = (at * n as f64 - 0.5).clamp(0.0, (n - 1) as f64);
+            let at = ((at - self.first) / self.step).clamp(0.0, (n - 1) as f64);
             let first = (at as usize).min(n.saturating_sub(2));
             (first, (first + 1).min(n - 1), at - first as f64)
         };
@@ -35,8 +44,8 @@ impl Map<'_> {
         let best = (0..self.values.len())
             .filter(|&k| self.values[k] > 0.0)
             .reduce(|best, k| if self.values[k] > self.values[best] { k } else { best })?;
-        let middle = |place: usize, n: usize| (place as f64 + 0.5) / n as f64;
-        Some((middle(best % self.width, self.width), middle(best / self.width, self.height)))
+        let middle = |place: usize| self.first + self.step * place as f64;
+        Some((middle(best % self.width), middle(best / self.width)))
     }
 
     /// The image's pixels (of one channel), the most important first; of equals the first.
@@ -119,14 +128,17 @@ mod tests {
 
     #[test]
     fn larger_and_its_peak() {
-        let map = Map { height: 2, width: 3, values: &[0.0, 2.0, 0.0, 1.0, -4.0, 0.0] };
-        assert_eq!(map.peak(), Some((0.5, 0.25)));
-        assert_eq!(map.at(0.5, 0.25), 2.0);
+        let map = Map::even(3, &[0.0, 2.0, 0.0, 1.0, -4.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(map.peak(), Some((0.5, 1.0 / 6.0)));
+        assert!((map.at(0.5, 1.0 / 6.0) - 2.0).abs() < 1e-12);
         // Half way between 2 and −4, and outside of the middles the nearest.
-        assert!((map.at(0.5, 0.5) + 1.0).abs() < 1e-12);
-        assert_eq!(map.at(0.0, 0.0), 0.0);
-        assert!(Map { height: 1, width: 2, values: &[-1.0, 0.0] }.peak().is_none());
-        assert_eq!(Map { height: 1, width: 1, values: &[3.0] }.at(0.9, 0.1), 3.0);
+        assert!((map.at(0.5, 1.0 / 3.0) + 1.0).abs() < 1e-12);
+        assert!(map.at(0.0, 0.0).abs() < 1e-12);
+        assert!(Map::even(1, &[-1.0]).peak().is_none());
+        assert_eq!(Map::even(1, &[3.0]).at(0.9, 0.1), 3.0);
+        // Maps of strided convolutions: their places begin at the first pixel, of eight here.
+        let strided = Map { height: 2, width: 2, values: &[0.0, 0.0, 0.0, 5.0], first: 1.0 / 16.0, step: 0.5 };
+        assert_eq!(strided.peak(), Some((9.0 / 16.0, 9.0 / 16.0)));
         let order = map.order(6);
         assert_eq!(order.len(), 36);
         // The brightest pixels lie at the top's middle third.

@@ -27,7 +27,7 @@ pub fn picture(image: &[f32], shape: ImageShape) -> Vec<u8> {
 /// - image: `[channels, size, size]`, in `[0, 1]`
 pub fn overlay(image: &[f32], shape: ImageShape, change: &ImageChange) -> Vec<u8> {
     let values: Vec<f32> = change.change.iter().flatten().map(|&change| change as f32).collect();
-    overlay_of(image, shape, Map { height: GRID, width: GRID, values: &values })
+    overlay_of(image, shape, Map::even(GRID, &values))
 }
 
 /// The same of a map with any number of places.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::chart::{Chart, ResourceType, chart};
-use crate::config::{SimulationConfig, SimulationError, io};
+use crate::config::{Noise, SimulationConfig, SimulationError, io};
 use crate::dicom::{Written, write_study};
 use crate::patient::Patient;
 use crate::truth::{Row, TruthWriter, rows};
@@ -83,7 +83,7 @@ pub fn simulate(config: &SimulationConfig, out: &Path, progress: &(dyn Fn(u64) +
 }
 
 fn write(config: &SimulationConfig, dir: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Summary, SimulationError> {
-    let population = Population::new();
+    let population = if config.noise == Some(Noise::Record) { Population::of_strangers() } else { Population::new() };
     let dicom = dir.join("dicom");
     let fhir = dir.join("fhir");
     for folder in [&dicom, &fhir] {

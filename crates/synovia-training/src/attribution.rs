@@ -40,7 +40,12 @@ pub struct Map {
     pub width: usize,
     /// Row-major: what the place adds to the score, up to a factor that all places share.
     pub values: Vec<f32>,
+    /// Pixels from a place to the next. What a strided convolution looks at is around pixel 0 for the first.
+    pub stride: usize,
 }
+
+/// A difference of scores, logits, below which nobody asks what makes it up.
+pub const LEAST: f64 = 0.05;
 
 /// What each input adds to the score.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,11 +61,12 @@ pub struct Integrated {
 }
 
 impl Integrated {
-    /// By how much the parts miss the difference of the scores, as a share of it: 0 for an exact integral (the completeness axiom).
+    /// By how much the parts miss the difference of the scores, as a share of it or, where it is less than [`LEAST`], of that: 0 for an
+    /// exact integral (the completeness axiom).
     pub fn error(&self) -> f64 {
         let sum: f64 = self.image.iter().chain(&self.record).map(|&part| f64::from(part)).sum();
         let difference = self.scores[0] - self.scores[1];
-        (sum - difference).abs() / difference.abs().max(f64::MIN_POSITIVE)
+        (sum - difference).abs() / difference.abs().max(LEAST)
     }
 }
 
@@ -83,14 +89,14 @@ impl Asked {
     }
 
     /// Logits of each input and task; what an input lacks is masked.
-    pub fn logits(&self, given: &[Given]) -> Vec<Vec<Vec<f32>>> {
+    pub fn logits(&self, given: &[&Given]) -> Vec<Vec<Vec<f32>>> {
         let mut out = vec![Vec::new(); given.len()];
         // Inputs of one pattern go together.
         for (with_image, with_record) in [(true, true), (true, false), (false, true), (false, false)] {
-            let has = |given: &Given| (given.image.is_some(), given.record.is_some()) == (with_image, with_record);
+            let has = |given: &&Given| (given.image.is_some(), given.record.is_some()) == (with_image, with_record);
             let of_pattern: Vec<usize> = (0..given.len()).filter(|&k| has(&given[k])).collect();
             for places in of_pattern.chunks(BATCH) {
-                let rows: Vec<&Given> = places.iter().map(|&k| &given[k]).collect();
+                let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
                 let inputs = Inputs {
                     image: modality(images(&rows, self.shape, &self.device), &self.device),
                     record: modality(records(&rows, &self.device), &self.device),
@@ -181,7 +187,7 @@ impl Differentiable {
     ///
     /// # Panics
     /// Where there is no such task or class.
-    pub fn grad_cam(&self, given: &[Given], target: Target, stage: usize) -> Vec<Option<Map>> {
+    pub fn grad_cam(&self, given: &[&Given], target: Target, stage: usize) -> Vec<Option<Map>> {
         let mut maps = vec![None; given.len()];
         let Some(tower) = self.model.image_tower() else { return maps };
         // Examples of one pattern go together.
@@ -189,7 +195,7 @@ impl Differentiable {
             let of_pattern: Vec<usize> =
                 (0..given.len()).filter(|&k| given[k].image.is_some() && given[k].record.is_some() == with_record).collect();
             for places in of_pattern.chunks(BATCH) {
-                let rows: Vec<&Given> = places.iter().map(|&k| &given[k]).collect();
+                let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
                 let Some(image) = self.image(&rows) else { continue };
                 let features = tower.maps(image, stage).detach().require_grad();
                 for (&place, map) in places.iter().zip(self.cam(tower, &features, &rows, target, stage)) {
@@ -213,7 +219,7 @@ impl Differentiable {
         let weights = gradient.reshape([n, channels, height * width]).mean_dim(2).reshape([n, channels, 1, 1]);
         let map = (features.clone().inner() * weights).sum_dim(1).reshape([n, height * width]);
         let values: Vec<f32> = map.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-        values.chunks(height * width).map(|values| Map { height, width, values: values.to_vec() }).collect()
+        values.chunks(height * width).map(|values| Map { height, width, values: values.to_vec(), stride: 2 << stage }).collect()
     }
 
     /// Integrated gradients from `baseline`, which has what `given` has. The way is cut into intervals, each with the gradient at its
@@ -249,7 +255,7 @@ impl Differentiable {
                 intervals.push(Interval { from, to, middle: score, gradient, missed });
             }
             let missed: f64 = intervals.iter().map(|interval| interval.missed).sum();
-            if missed.abs() <= tolerance * difference.abs() || steps + 2 > most {
+            if missed.abs() <= tolerance * difference.abs().max(LEAST) || steps + 2 > most {
                 break;
             }
             // The worst, as many as go into one pass.
@@ -444,7 +450,7 @@ mod tests {
                     *expected += weight * f64::from(values[channel * height * width + place]);
                 }
             }
-            let map = model.grad_cam(std::slice::from_ref(&given), target, stage)[0].clone().unwrap();
+            let map = model.grad_cam(&[&given], target, stage)[0].clone().unwrap();
             assert_eq!((map.height, map.width), (SIDE >> (stage + 1), SIDE >> (stage + 1)));
             // Differences of single precision over kinks: of the norm, not of each place.
             let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
@@ -453,7 +459,7 @@ mod tests {
             assert!(missed < 0.1 * whole, "stage {stage}: {missed} of {whole}");
         }
         let without = Given { image: None, ..given };
-        assert_eq!(model.grad_cam(&[without], target, 1), [None]);
+        assert_eq!(model.grad_cam(&[&without], target, 1), [None]);
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub struct Explanations {
     pub model: Variant,
     /// Stage of the image tower whose maps Grad-CAM shows: on the validation split those that point best at what the model looks at.
     pub stage: usize,
+    /// The fold whose model and test examples these are, from 1; none without folds.
+    #[serde(default)]
+    pub fold: Option<usize>,
     /// A task each.
     pub tasks: Vec<TaskExplanation>,
 }
@@ -63,15 +66,16 @@ pub struct FeatureWeight {
     pub n: usize,
 }
 
-/// What becomes of the answer when the image loses or gains what a map points at, against places in random order: areas under the
+/// What becomes of the answer when the image loses or gains what a map points at, against the same map with its places exchanged: areas under the
 /// probability over the share of pixels (Petsiuk et al. 2018).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MapCheck {
     /// Examples.
     pub n: usize,
-    /// Random − map when pixels are taken away, most important first: above 0 where the map points at what matters.
+    /// Maps with their places exchanged − map when pixels are taken away, most important first: above 0 where the map points at what
+    /// matters.
     pub deletion: Estimate,
-    /// Map − random when pixels are added.
+    /// Map − those when pixels are added.
     pub insertion: Estimate,
     /// Mean rank correlation of the map with that of a model whose weights are shuffled: near 0 where it is about what was learnt.
     pub shuffled: Estimate,
@@ -135,8 +139,10 @@ pub(super) fn section(report: &Report) -> String {
     let Some(explanations) = &report.explanations else { return String::new() };
     let intro = format!(
         "<p>What the {} model’s answers on test examples owe to each part of their input. It is said of the model, not of the patients: a \
-         part may matter to the model and be no cause of anything.</p>",
-        explanations.model
+         part may matter to the model and be no cause of anything. Cases show images and values of test patients: with them this page \
+         is as confidential as they are.{}</p>",
+        explanations.model,
+        explanations.fold.map(|fold| format!(" Here the model and the test examples are those of fold {fold}.")).unwrap_or_default()
     );
     let tasks: String = explanations.tasks.iter().map(|task| task_section(explanations, task)).collect();
     intro + &tasks
@@ -158,7 +164,9 @@ fn task_section(explanations: &Explanations, task: &TaskExplanation) -> String {
                 )
             })
             .collect();
-        let caption = format!("{}: what each modality adds to the probability, {} test examples", task.task, task.n);
+        let n = task.modalities.first().map_or(0, |share| share.n_both);
+        let caption =
+            format!("{}: what each modality adds to the probability, {} test examples that have both", task.task, number(n as u64));
         out.push_str(&table(&caption, &heads(&["Modality", "#Mean size of its share", "#Has the larger share"]), &rows));
     }
     if !task.features.is_empty() {
@@ -176,13 +184,16 @@ fn task_section(explanations: &Explanations, task: &TaskExplanation) -> String {
                 )
             })
             .collect();
-        let caption = format!("{}: features that move the score most, integrated gradients from the training mean", task.task);
+        let caption =
+            format!("{}: features that move the score most in a few test examples, integrated gradients from the training mean", task.task);
         out.push_str(&table(&caption, &heads(&["Feature", "#Mean size, logits", "Drawn", "#Examples"]), &rows));
     }
     out.push_str(&checks(explanations, task));
     let cases: String = task.cases.iter().map(case).collect();
     if !cases.is_empty() {
-        out.push_str(&format!("<div class=\"cases\">{cases}</div>"));
+        out.push_str(&format!(
+            "<p class=\"what\">Over the image: red speaks for the class, blue against it, each map on a scale of its own.</p><div class=\"cases\">{cases}</div>"
+        ));
     }
     out
 }
@@ -200,23 +211,26 @@ fn checks(explanations: &Explanations, task: &TaskExplanation) -> String {
         _ => "–".to_owned(),
     };
     if let Some(check) = &task.grad_cam {
-        let holds =
-            |estimate: &Estimate| if estimate.low.is_some_and(|low| low > 0.0) { "" } else { ", which is no evidence that it does" };
+        let verdict = |estimate: &Estimate, holds: &str, fails: &str| match (estimate.low, estimate.high) {
+            (Some(low), _) if low > 0.0 => holds.to_owned(),
+            (_, Some(high)) if high < 0.0 => fails.to_owned(),
+            _ => "no evidence either way".to_owned(),
+        };
         said.push(format!(
-            "Grad-CAM (feature maps after stage {}) points at what the model looks at: taking away what it marks lowers the probability by {} more \
-             than taking away as much at random{}",
+            "Grad-CAM (feature maps after stage {}), taking away what it marks: the probability falls by {} more, on average over shares of the \
+             image, than where the map’s places are exchanged at random: {}",
             explanations.stage,
             interval(&check.deletion),
-            holds(&check.deletion)
+            verdict(&check.deletion, "it marks what the model needs", "it does not mark what the model needs")
         ));
         said.push(format!(
-            "adding what it marks to a level image raises it by {} more than adding as much at random{}; {} examples",
+            "adding what it marks to a level image: the probability rises by {} more: {}; {} examples",
             interval(&check.insertion),
-            holds(&check.insertion),
+            verdict(&check.insertion, "what it marks is enough to tell", "what it marks is not enough to tell"),
             check.n
         ));
         said.push(format!(
-            "rank correlation of the map with that of the same model with shuffled weights: {} (near 0: the map is about what was learnt)",
+            "rank correlation of the map with that of the same model with its weights shuffled once: {} (near 0: the map is about what was learnt)",
             interval(&check.shuffled)
         ));
     }
@@ -245,7 +259,10 @@ fn case(case: &Case) -> String {
     let features = if features.is_empty() {
         String::new()
     } else {
-        format!("<table><thead><tr>{}</tr></thead><tbody>{features}</tbody></table>", heads(&["Feature", "#Logits"]))
+        format!(
+            "<details><summary>What the record adds</summary><table><thead><tr>{}</tr></thead><tbody>{features}</tbody></table></details>",
+            heads(&["Feature", "#Logits"])
+        )
     };
     let image = case.image.map(|part| format!("<p class=\"what\">The image adds {} to the logit.</p>", signed(part))).unwrap_or_default();
     format!(

@@ -124,7 +124,7 @@ fn explanations(text: &dyn Fn() -> String) -> Explanations {
         cases: vec![case],
         peaks: Vec::new(),
     };
-    Explanations { model: Variant::Joint, stage: 3, tasks: vec![task] }
+    Explanations { model: Variant::Joint, stage: 3, fold: Some(2), tasks: vec![task] }
 }
 
 /// The tags of a page in order; panics where it is not well formed (every element closed, in order, no bare `<` or `&`).

@@ -198,6 +198,37 @@ fn a_modality_may_be_noise() {
         assert!(silent.chunks(4).all(|classes| classes == &silent[..4]));
         assert!(other.chunks(4).any(|classes| (classes[0] - other[0]).abs() > 0.05));
     }
+    // What a modality told of the labels it no longer tells; what it told is in the cohort in which both tell.
+    let by_example = |config: &SimulationConfig, column: &str| {
+        let (dir, _) = cohort(config);
+        let truth = truth(dir.path());
+        let labels: Vec<f32> = truth.column("label").unwrap().f32().unwrap().iter().map(Option::unwrap).collect();
+        let rows = texts(&truth, "example_id").into_iter().zip(texts(&truth, "task")).zip(labels.into_iter().zip(numbers(&truth, column)));
+        let rows = rows.filter(|((_, task), _)| task == "malignant");
+        rows.map(|((example, _), (label, p))| (example, (label > 0.5, p.unwrap()))).collect::<BTreeMap<_, _>>()
+    };
+    let both = config(800);
+    for (noise, column) in [(Noise::Image, "p_image"), (Noise::Record, "p_record")] {
+        let told = by_example(&both, column);
+        let noisy = by_example(&SimulationConfig { noise: Some(noise), ..both.clone() }, "p_joint");
+        let apart = |labels: &BTreeMap<String, (bool, f64)>| {
+            let mean = |wanted: bool| {
+                let of: Vec<f64> =
+                    labels.iter().filter(|(_, (label, _))| *label == wanted).filter_map(|(id, _)| Some(told.get(id)?.1)).collect();
+                assert!(of.len() > 200);
+                of.iter().sum::<f64>() / of.len() as f64
+            };
+            mean(true) - mean(false)
+        };
+        assert!(apart(&told) > 0.08 && apart(&noisy).abs() < 0.035, "{noise:?}: {} and {}", apart(&told), apart(&noisy));
+        // And the posterior is still one: what it says happens.
+        for high in [true, false] {
+            let of: Vec<&(bool, f64)> = noisy.values().filter(|(_, p)| (*p > 0.4) == high).collect();
+            let n = of.len() as f64;
+            let (said, was) = (of.iter().map(|(_, p)| p).sum::<f64>() / n, of.iter().filter(|(label, _)| *label).count() as f64 / n);
+            assert!(n > 100.0 && (said - was).abs() < 0.06, "{noise:?}: {said} said, {was}");
+        }
+    }
     // What there is to see of a patient does not depend on it.
     let (seen, _) = cohort(&config(20));
     let (noise, _) = cohort(&SimulationConfig { noise: Some(Noise::Image), ..config(20) });

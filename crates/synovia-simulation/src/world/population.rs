@@ -31,12 +31,26 @@ pub(crate) struct Population {
 }
 
 impl Population {
+    /// Of all studies.
     pub(crate) fn new() -> Self {
+        Self::of(true)
+    }
+
+    /// Of first studies only: those whose records tell nothing have the outcomes of somebody who comes for the first time.
+    pub(crate) fn of_strangers() -> Self {
+        Self::of(false)
+    }
+
+    fn of(with_later: bool) -> Self {
         let cut_normal = Nodes::cut_normal(CUT);
         let mut standing = Vec::new();
         for (smoking, p_smoking) in Smoking::ALL.into_iter().zip(P_SMOKING) {
             for (age, weight) in gauss_legendre(12, FIRST_AGE_YEARS[0], FIRST_AGE_YEARS[1]) {
-                follow(age, smoking, p_smoking * weight, 0, &cut_normal, &mut standing);
+                if with_later {
+                    follow(age, smoking, p_smoking * weight, 0, &cut_normal, &mut standing);
+                } else {
+                    standing.push((risk::standing_score(age, smoking), p_smoking * weight));
+                }
             }
         }
         Self { malignancy: spread(&standing), normal: Nodes::normal(0.0, 1.0), cut_normal }

@@ -14,6 +14,7 @@ use synovia_evaluation::{
     probabilities,
 };
 use synovia_explanation::{ImageShape, Map, area, deleted, inserted, overlay_of, picture, rank_correlation, shapley};
+use synovia_images::BurnedIn;
 use synovia_training::{Asked, Differentiable, Given, Integrated, Presence, Target, shuffled};
 
 use super::cache::Stage;
@@ -24,7 +25,7 @@ use super::train::open_model;
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Where it writes.
 pub const FILE: &str = "explanations.json";
 
@@ -32,13 +33,19 @@ pub const FILE: &str = "explanations.json";
 const N_EXAMPLES: usize = 512;
 /// Of these, examples from which places are taken away.
 const N_CHECKED: usize = 32;
+/// Maps with their places exchanged that a map is held against.
+const N_RANDOM: usize = 3;
 /// And of which integrated gradients are taken, with the cases that are shown.
 const N_INTEGRATED: usize = 12;
 /// How far their parts may miss, and how many gradients are taken for it at most.
 const TOLERANCE: f64 = 0.01;
 const MOST_GRADIENTS: usize = 512;
+/// Examples that a feature is told of from.
+const MIN_KNOWN: usize = 4;
 /// Features of a case, and of a task.
 const N_FEATURES: usize = 6;
+/// Rows that a feature map has at least, to say where in the image something is; the finest has as many as it has.
+const MAP_ROWS: usize = 7;
 /// Validation examples by which the stage of Grad-CAM is chosen.
 const N_CHOOSING: usize = 24;
 
@@ -60,12 +67,16 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     let mut rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == Split::Test && own.sees(row)).collect();
     // Ids are digests: their order has nothing to do with the patients.
     rows.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
-    let given = rows.iter().map(|row| read(&reader, row, own)).collect::<anyhow::Result<Vec<Given>>>()?;
+    // However many there are, as many are held as are explained.
+    let chosen = |k: usize| (0..rows.len()).filter(|&i| rows[i].labels[k].is_some()).take(N_EXAMPLES).collect::<Vec<usize>>();
+    let wanted: BTreeSet<usize> = (0..manifest.tasks.len()).flat_map(chosen).collect();
+    let given = wanted.into_iter().map(|i| Ok((i, read(&reader, rows[i], own)?))).collect::<anyhow::Result<BTreeMap<usize, Given>>>()?;
     let mut explainer = Explainer {
         asked: Asked::new(&of_variant.model, &weights[&variant], shape)?,
         model: Differentiable::new(&of_variant.model, &weights[&variant], shape)?,
         shuffled: Differentiable::new(&of_variant.model, &shuffled(&weights[&variant], work.pipeline.seed), shape)?,
         image: geometry.map(|g| ImageShape { channels: g.channels, size: g.height }),
+        slices: work.pipeline.images.as_ref().map_or(1, |images| images.selection.slices),
         stage: 1,
         means: means(&settings.statistics),
         reader: &reader,
@@ -75,16 +86,27 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     let bar = work.progress.start("explain", Some(manifest.tasks.len() as u64), "tasks");
     let mut tasks = Vec::new();
     for (k, task) in manifest.tasks.iter().enumerate() {
-        let known: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].labels[k].is_some()).take(N_EXAMPLES).collect();
+        let known = chosen(k);
         let rows: Vec<&ExampleRow> = known.iter().map(|&i| rows[i]).collect();
-        let given: Vec<Given> = known.iter().map(|&i| given[i].clone()).collect();
+        let given: Vec<&Given> = known.iter().map(|i| &given[i]).collect();
         if !rows.is_empty() {
             tasks.push(explainer.task(k, task, &of_variant.temperatures[k], &rows, &given));
         }
         bar.set(k as u64 + 1);
     }
     bar.finish("");
-    write_json(&work.run.join(FILE), &Explanations { model: variant, stage: explainer.stage, tasks })
+    // Who may not be told of, or may be seen by name, is not shown.
+    let is_shown = settings.variants.values().all(|of_variant| of_variant.training.privacy.is_none()) && !shows_names(work);
+    if !is_shown {
+        tasks.iter_mut().for_each(|task| task.cases.clear());
+    }
+    let explanations = Explanations { model: variant, stage: explainer.stage, fold: place.fold().map(|fold| fold + 1), tasks };
+    write_json(&work.run.join(FILE), &explanations)
+}
+
+/// Whether images were taken although a name may be burned into them.
+fn shows_names(work: &Work) -> bool {
+    work.pipeline.images.as_ref().is_some_and(|images| images.selection.burned_in == BurnedIn::Accept)
 }
 
 fn read(reader: &CohortReader, row: &ExampleRow, own: Presence) -> anyhow::Result<Given> {
@@ -124,7 +146,29 @@ fn mean(values: &[(&str, f64)]) -> Estimate {
         return Estimate { value: Some(mean), note: Some("one patient has no interval".to_owned()), ..Estimate::default() };
     }
     let error = (means.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt();
-    Estimate { value: Some(mean), low: Some(mean - 1.96 * error), high: Some(mean + 1.96 * error), note: None }
+    let width = student_t(means.len() - 1) * error;
+    Estimate { value: Some(mean), low: Some(mean - width), high: Some(mean + width), note: None }
+}
+
+/// The 97.5 % quantile of Student's t; a little wide between the listed degrees of freedom.
+fn student_t(degrees: usize) -> f64 {
+    const KNOWN: [(usize, f64); 14] = [
+        (1, 12.706),
+        (2, 4.303),
+        (3, 3.182),
+        (4, 2.776),
+        (5, 2.571),
+        (6, 2.447),
+        (7, 2.365),
+        (8, 2.306),
+        (9, 2.262),
+        (10, 2.228),
+        (15, 2.131),
+        (30, 2.042),
+        (60, 2.000),
+        (120, 1.980),
+    ];
+    KNOWN.iter().rev().find(|(known, _)| *known <= degrees).map_or(f64::INFINITY, |(_, t)| *t)
 }
 
 struct Explainer<'a> {
@@ -133,6 +177,8 @@ struct Explainer<'a> {
     shuffled: Differentiable,
     /// Of images, where the model looks at any.
     image: Option<ImageShape>,
+    /// Slices of a volume that its channels are, 1 where they are none.
+    slices: usize,
     stage: usize,
     means: Vec<f32>,
     reader: &'a CohortReader,
@@ -145,7 +191,7 @@ struct Explained<'a> {
     task: &'a Task,
     temperature: f32,
     rows: &'a [&'a ExampleRow],
-    given: &'a [Given],
+    given: &'a [&'a Given],
     /// The class that is explained of each example.
     classes: Vec<usize>,
     /// Its probability.
@@ -192,8 +238,9 @@ impl Explainer<'_> {
         rows.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
         rows.truncate(N_CHOOSING);
         let given = rows.iter().map(|row| read(reader, row, own)).collect::<anyhow::Result<Vec<Given>>>()?;
+        let given: Vec<&Given> = given.iter().collect();
         let mut best = (1, f64::NEG_INFINITY);
-        for stage in 1..=ResNet18::STAGES {
+        for stage in (1..=ResNet18::STAGES).filter(|&stage| stage == 1 || self.image.is_some_and(|i| i.size >> (stage + 1) >= MAP_ROWS)) {
             self.stage = stage;
             let gain = |(k, task): (usize, &Task)| {
                 let explained = self.explained(k, task, &temperatures[k], &rows, &given);
@@ -214,7 +261,7 @@ impl Explainer<'_> {
         task: &'a Task,
         temperature: &Temperature,
         rows: &'a [&'a ExampleRow],
-        given: &'a [Given],
+        given: &'a [&'a Given],
     ) -> Explained<'a> {
         let temperature = temperature.value;
         let logits = self.asked.logits(given);
@@ -229,7 +276,7 @@ impl Explainer<'_> {
         explained
     }
 
-    fn task(&self, k: usize, task: &Task, temperature: &Temperature, rows: &[&ExampleRow], given: &[Given]) -> TaskExplanation {
+    fn task(&self, k: usize, task: &Task, temperature: &Temperature, rows: &[&ExampleRow], given: &[&Given]) -> TaskExplanation {
         let explained = self.explained(k, task, temperature, rows, given);
         let shares = self.shares(&explained);
         let maps = self.maps(&self.model, &explained);
@@ -238,15 +285,16 @@ impl Explainer<'_> {
         let integrated = self.integrated(&explained, &chosen);
         let mut errors: Vec<f64> = integrated.values().map(Integrated::error).collect();
         errors.sort_by(f64::total_cmp);
+        let size = self.image.map_or(0, |shape| shape.size);
         let peaks = (maps.iter().zip(&of_shuffled).enumerate())
             .filter_map(|(i, (map, other))| {
                 // Of a binary task what speaks against the class speaks for the other.
                 let peak = |map: &synovia_training::Map| match task.kind {
                     TaskKind::Binary => {
                         let sizes: Vec<f32> = map.values.iter().map(|value| value.abs()).collect();
-                        Map { height: map.height, width: map.width, values: &sizes }.peak()
+                        Map { values: &sizes, ..view(map, size) }.peak()
                     }
-                    TaskKind::Multiclass => view(map).peak(),
+                    TaskKind::Multiclass => view(map, size).peak(),
                 };
                 Some(Peak {
                     example: rows[i].id.as_str().to_owned(),
@@ -276,12 +324,17 @@ impl Explainer<'_> {
     /// Probability without either modality, share of the image, share of the record: by masked passes.
     fn shares(&self, explained: &Explained<'_>) -> Vec<[f64; 3]> {
         let without = |image: bool, record: bool| {
-            let hide =
-                |given: &Given| Given { image: given.image.clone().filter(|_| image), record: given.record.clone().filter(|_| record) };
-            let given: Vec<Given> = explained.given.iter().map(hide).collect();
-            let logits = self.asked.logits(&given);
-            let p = logits.iter().zip(&explained.classes).map(|(logits, &class)| explained.probability(logits, class));
-            p.collect::<Vec<f64>>()
+            let hide = |given: &&Given| Given {
+                image: given.image.as_ref().filter(|_| image).cloned(),
+                record: given.record.as_ref().filter(|_| record).cloned(),
+            };
+            let mut p = Vec::with_capacity(explained.given.len());
+            for (given, classes) in explained.given.chunks(N_CHECKED).zip(explained.classes.chunks(N_CHECKED)) {
+                let given: Vec<Given> = given.iter().map(hide).collect();
+                let logits = self.asked.logits(&given.iter().collect::<Vec<_>>());
+                p.extend(logits.iter().zip(classes).map(|(logits, &class)| explained.probability(logits, class)));
+            }
+            p
         };
         let (neither, image, record) = (without(false, false), without(true, false), without(false, true));
         (0..explained.given.len())
@@ -297,7 +350,7 @@ impl Explainer<'_> {
         let classes: BTreeSet<usize> = explained.classes.iter().copied().collect();
         for class in classes {
             let of_class: Vec<usize> = (0..maps.len()).filter(|&i| explained.classes[i] == class).collect();
-            let given: Vec<Given> = of_class.iter().map(|&i| explained.given[i].clone()).collect();
+            let given: Vec<&Given> = of_class.iter().map(|&i| explained.given[i]).collect();
             let target = Target { task: explained.k, class };
             for (i, map) in of_class.into_iter().zip(model.grad_cam(&given, target, self.stage)) {
                 maps[i] = map;
@@ -322,18 +375,27 @@ impl Explainer<'_> {
             if deletion.len() == N_CHECKED {
                 continue;
             }
-            let order = view(map).order(shape.size);
-            let mut random: Vec<usize> = (0..order.len()).collect();
-            random.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed ^ i as u64));
+            let order = view(map, shape.size).order(shape.size);
             let area_of = |images: Vec<Vec<f32>>| {
                 let record = &explained.given[i].record;
                 let given: Vec<Given> = images.into_iter().map(|image| Given { image: Some(image), record: record.clone() }).collect();
+                let given: Vec<&Given> = given.iter().collect();
                 let answers: Vec<f64> =
                     self.asked.logits(&given).iter().map(|logits| explained.probability(logits, explained.classes[i])).collect();
                 area(&answers)
             };
-            deletion.push((i, area_of(deleted(image, shape, &random)) - area_of(deleted(image, shape, &order))));
-            insertion.push((i, area_of(inserted(image, shape, &order)) - area_of(inserted(image, shape, &random))));
+            // The same map with its places exchanged: as smooth, and pointing anywhere.
+            let mut random = [0.0; 2];
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ i as u64);
+            for _ in 0..N_RANDOM {
+                let mut values = map.values.clone();
+                values.shuffle(&mut rng);
+                let order = Map { values: &values, ..view(map, shape.size) }.order(shape.size);
+                random[0] += area_of(deleted(image, shape, &order)) / N_RANDOM as f64;
+                random[1] += area_of(inserted(image, shape, &order)) / N_RANDOM as f64;
+            }
+            deletion.push((i, random[0] - area_of(deleted(image, shape, &order))));
+            insertion.push((i, area_of(inserted(image, shape, &order)) - random[1]));
         }
         (!deletion.is_empty()).then(|| MapCheck {
             n: deletion.len(),
@@ -343,16 +405,12 @@ impl Explainer<'_> {
         })
     }
 
-    /// Of the cases, and of others up to [`N_INTEGRATED`].
+    /// Of the cases, and of the first [`N_INTEGRATED`].
     fn integrated(&self, explained: &Explained<'_>, cases: &[(usize, String)]) -> BTreeMap<usize, Integrated> {
         let mut wanted: BTreeSet<usize> = cases.iter().map(|(i, _)| *i).collect();
-        for i in 0..explained.given.len() {
-            if wanted.len() < N_INTEGRATED {
-                wanted.insert(i);
-            }
-        }
+        wanted.extend(0..explained.given.len().min(N_INTEGRATED));
         let of = |i: usize| {
-            let given = &explained.given[i];
+            let given = explained.given[i];
             // An image that is level, at its own mean; a record of means.
             let level = |image: &Vec<f32>| match self.image {
                 Some(shape) => deleted(image, shape, &(0..shape.size * shape.size).collect::<Vec<_>>()).pop().unwrap_or_default(),
@@ -367,10 +425,13 @@ impl Explainer<'_> {
 
     fn features(&self, explained: &Explained<'_>, integrated: &BTreeMap<usize, Integrated>) -> Vec<FeatureWeight> {
         let specs = &self.reader.manifest().features;
+        // Cases are extreme; the first are anybody.
         let of = |k: usize| {
-            let known = integrated.iter().filter(|(i, _)| explained.given[**i].record.as_ref().is_some_and(|record| !record[k].is_nan()));
+            let known = integrated
+                .iter()
+                .filter(|(i, _)| **i < N_INTEGRATED && explained.given[**i].record.as_ref().is_some_and(|record| !record[k].is_nan()));
             let sizes: Vec<f64> = known.map(|(_, parts)| f64::from(parts.record[k].abs())).collect();
-            (!sizes.is_empty()).then(|| FeatureWeight {
+            (sizes.len() >= MIN_KNOWN).then(|| FeatureWeight {
                 feature: specs[k].name.clone(),
                 size: sizes.iter().sum::<f64>() / sizes.len() as f64,
                 n: sizes.len(),
@@ -408,7 +469,15 @@ impl Explainer<'_> {
             shares.push(("record".to_owned(), *record));
         }
         shares.push(("neither".to_owned(), *neither));
-        let drawn = self.image.zip(given.image.as_ref());
+        // Of slices the middle one; three channels may be colours.
+        let slices = self.slices;
+        let drawn = self.image.zip(given.image.as_ref()).map(|(shape, image)| match slices {
+            1 => (shape, image.as_slice()),
+            n => {
+                let middle = n / 2 * shape.size * shape.size;
+                (ImageShape { channels: 1, ..shape }, &image[middle..middle + shape.size * shape.size])
+            }
+        });
         Case {
             example: explained.rows[i].id.as_str().to_owned(),
             why: why.to_owned(),
@@ -420,13 +489,15 @@ impl Explainer<'_> {
             image: given.image.as_ref().map(|_| parts.image.iter().map(|&part| f64::from(part)).sum()),
             error: parts.error(),
             image_png: drawn.map(|(shape, image)| STANDARD.encode(picture(image, shape))),
-            overlay_png: drawn.zip(map).map(|((shape, image), map)| STANDARD.encode(overlay_of(image, shape, view(map)))),
+            overlay_png: drawn.zip(map).map(|((shape, image), map)| STANDARD.encode(overlay_of(image, shape, view(map, shape.size)))),
         }
     }
 }
 
-fn view(map: &synovia_training::Map) -> Map<'_> {
-    Map { height: map.height, width: map.width, values: &map.values }
+/// - size: rows of the image
+fn view(map: &synovia_training::Map, size: usize) -> Map<'_> {
+    let size = size.max(1) as f64;
+    Map { height: map.height, width: map.width, values: &map.values, first: 0.5 / size, step: map.stride as f64 / size }
 }
 
 /// Which part each modality has, over all examples.
@@ -460,11 +531,10 @@ fn cases(explained: &Explained<'_>) -> Vec<(usize, String)> {
     match explained.task.kind {
         TaskKind::Binary => {
             let name = &explained.task.classes[0];
-            let is = |label: usize| move |i: usize| explained.label(i) == label;
-            add(best(&is(1), &|i| p[i]), format!("The most sure of {name}, and right"));
-            add(best(&is(0), &|i| -p[i]), format!("The most sure of no {name}, and right"));
+            add(best(&|i| explained.label(i) == 1 && p[i] > 0.5, &|i| p[i]), format!("The most sure of {name}, and right"));
+            add(best(&|i| explained.label(i) == 0 && p[i] <= 0.5, &|i| -p[i]), format!("The most sure of no {name}, and right"));
             add(best(&|i| explained.label(i) == 0 && p[i] > 0.5, &|i| p[i]), format!("The most sure of {name}, and wrong"));
-            add(best(&|i| explained.label(i) == 1 && p[i] < 0.5, &|i| -p[i]), format!("The most sure of no {name}, and wrong"));
+            add(best(&|i| explained.label(i) == 1 && p[i] <= 0.5, &|i| -p[i]), format!("The most sure of no {name}, and wrong"));
             add(best(&|_| true, &|i| -(p[i] - 0.5).abs()), "The least sure".to_owned());
         }
         TaskKind::Multiclass => {
