@@ -465,7 +465,9 @@ mod tests {
     fn arguments() {
         check(
             "synovia simulate --out d --patients 3",
-            &expect![[r#"Simulate(SimulateArgs { out: "d", patients: 3, seed: 0, missing_image: 0.0, missing_record: 0.0 })"#]],
+            &expect![[
+                r#"Simulate(SimulateArgs { out: "d", patients: 3, seed: 0, missing_image: 0.0, missing_record: 0.0, noise: None })"#
+            ]],
         );
         check(
             "synovia run p.toml --set a=1 --set b=2 --seed 7 --run r --quiet",

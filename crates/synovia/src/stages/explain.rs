@@ -39,7 +39,7 @@ const N_RANDOM: usize = 3;
 const N_INTEGRATED: usize = 12;
 /// How far their parts may miss, and how many gradients are taken for it at most.
 const TOLERANCE: f64 = 0.01;
-const MOST_GRADIENTS: usize = 512;
+const MOST_GRADIENTS: usize = 1024;
 /// Examples that a feature is told of from.
 const MIN_KNOWN: usize = 4;
 /// Features of a case, and of a task.
