@@ -162,7 +162,7 @@ federation: build flower
     .flower/venv/bin/python pipelines/federation/run_local.py --sites runs/federation/federation/sites --out runs/federation/flower --rounds 10 --tls
     cmp runs/federation/federation/together/*/round-00010.safetensors runs/federation/flower/round-00010.safetensors && echo "Flower and the simulation made the same weights"
 
-# How often the verdict is right over SEEDS, where both modalities matter and where one is noise; an hour
+# How often the verdict is right over SEEDS, where both modalities matter and where one is noise; hours
 verdicts SEEDS="9001-9100": build
     python3 pipelines/verdicts/study.py --seeds {{SEEDS}}
 

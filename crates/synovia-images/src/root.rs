@@ -8,7 +8,7 @@ use synovia_cohort::{Rejected, Study};
 use crate::dicom::{self, Held, Instance};
 use crate::error::Fault;
 use crate::preparation::{Picture, Preparation};
-use crate::scan::{ImageKind, Selection, evenly};
+use crate::scan::{ImageKind, Selection, evenly, instance_of};
 use crate::{decode, nifti, picture};
 
 /// Where the files of an index are.
@@ -64,10 +64,10 @@ impl Root<'_> {
         Ok(values)
     }
 
-    /// What a file in memory is, by its header, if it is selected.
-    pub(crate) fn instance(self, file: &str, selection: &Selection) -> Result<Instance, Fault> {
+    /// What a file is, by its header, if it is selected.
+    pub(crate) fn instance(self, file: &str, kind: ImageKind, selection: &Selection) -> Result<Instance, Fault> {
         match self {
-            Self::Folder(root) => crate::scan::instance_of(&root.join(file), ImageKind::Dicom, selection),
+            Self::Folder(root) => instance_of(&root.join(file), kind, selection),
             Self::Memory(files) => {
                 let instance = dicom::index_file(held(files, file)?)?;
                 selection.check(&instance)?;

@@ -12,6 +12,7 @@ use crate::dicom::{self, Instance, Role};
 use crate::error::{Fault, ImagesError};
 use crate::nifti;
 use crate::picture;
+use crate::root::Root;
 use crate::sort::Sorter;
 use crate::stack::{Plane, stack};
 use crate::walk::walk;
@@ -177,7 +178,7 @@ pub fn scan_into(
     let mut list = |visit: &mut dyn FnMut(String)| {
         walk(root, visit, &mut refuse).map_err(|source| ImagesError::Folder { path: root.to_owned(), source })
     };
-    let read = |file: &str| instance_of(&root.join(file), kind, selection);
+    let read = |file: &str| Root::Folder(root).instance(file, kind, selection);
     scan_files(&mut list, &read, kind, selection, scratch, rejected, progress, take)
 }
 

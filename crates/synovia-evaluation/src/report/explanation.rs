@@ -221,12 +221,12 @@ fn checks(explanations: &Explanations, task: &TaskExplanation) -> String {
              image, than where the map’s places are exchanged at random: {}",
             explanations.stage,
             interval(&check.deletion),
-            verdict(&check.deletion, "it marks what the model needs", "it does not mark what the model needs")
+            verdict(&check.deletion, "the model needs what it marks more than other places", "it needs other places more")
         ));
         said.push(format!(
             "adding what it marks to a level image: the probability rises by {} more: {}; {} examples",
             interval(&check.insertion),
-            verdict(&check.insertion, "what it marks is enough to tell", "what it marks is not enough to tell"),
+            verdict(&check.insertion, "the model tells more by what it marks than by other places", "it tells more by other places"),
             check.n
         ));
         said.push(format!(

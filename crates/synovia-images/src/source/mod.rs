@@ -134,7 +134,7 @@ impl Source {
                     }
                     Ok(())
                 };
-                let read = |file: &str| scan::instance_of(&root.join(file), kind, selection);
+                let read = |file: &str| Root::Folder(root).instance(file, kind, selection);
                 scan::scan_files(&mut list, &read, kind, selection, places.scratch, rejected, progress, take)
             }
             Kind::Archive => Archive::open(&self.path)?.scan_into(kind, selection, places, rejected, progress, take),
@@ -147,7 +147,7 @@ impl Source {
                     files.keys().cloned().for_each(visit);
                     Ok(())
                 };
-                let read = |file: &str| Root::Memory(files).instance(file, selection);
+                let read = |file: &str| Root::Memory(files).instance(file, kind, selection);
                 scan::scan_files(&mut list, &read, kind, selection, places.scratch, rejected, progress, take)
             }
             Kind::Server(server) => server.scan_into(kind, selection, places, rejected, progress, take),

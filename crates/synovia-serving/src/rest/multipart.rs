@@ -94,7 +94,7 @@ async fn form(app: &App, headers: &HeaderMap, content_type: &str, body: Body) ->
             held.add(chunk.len())?;
             if bytes.is_empty() && chunk.len() >= LARGE_CHUNK {
                 // Of a large part the rest is most of what was claimed: one that grows is copied again and again.
-                bytes.reserve(body::claimed_length(headers).unwrap_or(0).clamp(chunk.len(), MAX_RESERVED));
+                bytes.reserve(body::claimed_length(headers).unwrap_or(0).min(MAX_RESERVED).max(chunk.len()));
             }
             bytes.extend_from_slice(&chunk);
         }

@@ -130,7 +130,7 @@ fn means(statistics: &FeatureStatistics) -> Vec<f32> {
     statistics.mean.iter().zip(&statistics.log).map(|(&mean, &log)| if log > 0.0 { mean.exp() } else { mean }).collect()
 }
 
-/// Mean over patients of the mean over their examples, with a normal interval over patients.
+/// Mean over patients of the mean over their examples, with Student's interval over patients.
 fn mean(values: &[(&str, f64)]) -> Estimate {
     let mut by_patient: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for &(patient, value) in values {
