@@ -75,6 +75,7 @@ fn the_whole_way_once() {
     }
     succeed(&format!("audit {}", to.display()));
     explained(&to);
+    robust(&to);
 
     // The exported file is enough to predict from, with either modality left out.
     let model = to.join("model.onnx");
@@ -153,7 +154,7 @@ fn the_whole_way_once() {
     let started = Instant::now();
     let again = run(&format!("run {}", small(&data, &to).replace("--quiet", "")));
     let said = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(again.status.success() && said.matches("unchanged, skipped").count() == 6, "{said}");
+    assert!(again.status.success() && said.matches("unchanged, skipped").count() == 7, "{said}");
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
@@ -246,6 +247,35 @@ fn hostile_files_beside_good_ones_cost_only_themselves() {
         steps.iter().find(|s| s[0] == "examples with both").unwrap()[1].as_u64().unwrap()
     };
     assert_eq!(count(&to), count(&clean), "good input beside bad input is all taken");
+}
+
+/// What is left when inputs get worse: at nothing worse what `metrics.json` has, and with a modality gone what it has of the joint model
+/// that sees the other alone.
+fn robust(run: &Path) {
+    let read = |name: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(run.join(name)).unwrap()).unwrap() };
+    let (robustness, metrics) = (read("robustness.json"), read("metrics.json"));
+    for task in robustness["tasks"].as_array().unwrap() {
+        let measured = &metrics["tasks"][task["task"].as_str().unwrap()]["variants"];
+        let curves = task["curves"].as_array().unwrap();
+        assert_eq!(curves.len(), 7, "{task}");
+        let same = |point: &serde_json::Value, variant: &str, of: &str| {
+            let (worse, known) = (point["auroc"][variant]["value"].as_f64().unwrap(), measured[of]["auroc"]["value"].as_f64().unwrap());
+            assert!((worse - known).abs() < 1e-4, "{variant} has {worse}, {of} {known}");
+        };
+        for curve in curves {
+            let points = curve["points"].as_array().unwrap();
+            ["joint", "image", "record"].iter().for_each(|variant| same(&points[0], variant, variant));
+            match curve["what"].as_str().unwrap() {
+                "missing_images" => same(points.last().unwrap(), "joint", "joint-record"),
+                "missing_records" => same(points.last().unwrap(), "joint", "joint-image"),
+                // The image alone does not see it.
+                "missing_values" => same(points.last().unwrap(), "image", "image"),
+                _ => {}
+            }
+            assert!((0.0..=1.0).contains(&curve["relative"]["joint"].as_f64().unwrap()), "{curve}");
+        }
+    }
+    assert!(std::fs::read_to_string(run.join("report.html")).unwrap().contains("id=\"robustness\""));
 }
 
 /// What drives the answers: shares that add up, parts that add up, and a report that shows it.

@@ -102,17 +102,17 @@ fn a_changed_setting_makes_run_again_what_it_changes() {
         let output = run(&format!("run {} --run {}{set}", pipeline.display(), to.display()));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
-        let stages = ["ingest", "cohort", "train", "explain", "evaluate", "export"];
+        let stages = ["ingest", "cohort", "train", "explain", "robustness", "evaluate", "export"];
         let ran: Vec<&str> = stages.into_iter().filter(|stage| !said.contains(&format!("{stage}: unchanged, skipped"))).collect();
         assert_eq!(ran, expected, "{setting}\n{said}");
     };
-    check("seed=3", &["ingest", "cohort", "train", "explain", "evaluate", "export"]);
+    check("seed=3", &["ingest", "cohort", "train", "explain", "robustness", "evaluate", "export"]);
     check("name=other", &["evaluate", "export"]);
     check("training.threads=1", &[]);
-    check("training.epochs=1", &["train", "explain", "evaluate", "export"]);
-    check("cohort.split={train=0.6,validation=0.2,test=0.2}", &["cohort", "train", "explain", "evaluate", "export"]);
-    check("images.size=18", &["cohort", "train", "explain", "evaluate", "export"]);
-    check("records.features=[\"Age\"]", &["ingest", "cohort", "train", "explain", "evaluate", "export"]);
+    check("training.epochs=1", &["train", "explain", "robustness", "evaluate", "export"]);
+    check("cohort.split={train=0.6,validation=0.2,test=0.2}", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);
+    check("images.size=18", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);
+    check("records.features=[\"Age\"]", &["ingest", "cohort", "train", "explain", "robustness", "evaluate", "export"]);
     for file in ["report.html", "model-card.md", "model.onnx"] {
         let text = String::from_utf8_lossy(&std::fs::read(to.join(file)).unwrap()).into_owned();
         assert!(text.contains("other"), "{file}");

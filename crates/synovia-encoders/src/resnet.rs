@@ -111,6 +111,19 @@ impl ResNet18 {
         self.maps_of(image.sub_scalar(0.5), stage)
     }
 
+    /// What a unit after a stage looks at, in pixels: the standard deviation of its field where all weights are alike. Fields are
+    /// near Gaussian, and far narrower than all that they could see (Luo et al. 2016): a convolution over k places that lie j pixels
+    /// apart adds (k² − 1) j² / 12 to the variance, one after the other.
+    pub fn field(stage: usize) -> f64 {
+        let convolution = |k: f64, j: f64| (k * k - 1.0) * j * j / 12.0;
+        let of_stage = |s: usize| {
+            let j = (2 << s) as f64;
+            let first = if s == 1 { j } else { j / 2.0 };
+            convolution(3.0, first) + (2 * BLOCKS - 1) as f64 * convolution(3.0, j)
+        };
+        (convolution(7.0, 1.0) + convolution(3.0, 2.0) + (1..=stage).map(of_stage).sum::<f64>()).sqrt()
+    }
+
     /// The embedding of [`ResNet18::maps`] of the same stage.
     ///
     /// # Shapes
@@ -188,6 +201,14 @@ mod tests {
         // buffers there and visited as parameters here.
         let model = ResNet18Config { channels: 1, width: 64, norm: NormKind::Batch }.init(&Device::flex()).unwrap();
         assert_eq!(model.num_params(), 11_170_240 + 9_600);
+    }
+
+    /// 4 of the stem, 8/3 of the pooling, and of each of four convolutions over places four pixels apart 32/3.
+    #[test]
+    fn later_units_look_at_more() {
+        assert!((ResNet18::field(1) - (4.0_f64 + 8.0 / 3.0 + 4.0 * 32.0 / 3.0).sqrt()).abs() < 1e-12);
+        // The second stage's first convolution is over the first one's places.
+        assert!((ResNet18::field(2).powi(2) - ResNet18::field(1).powi(2) - 32.0 / 3.0 - 3.0 * 128.0 / 3.0).abs() < 1e-9);
     }
 
     type Step = (Vec<f32>, f32, BTreeMap<String, Vec<f32>>);

@@ -32,12 +32,14 @@ mod metrics;
 mod murphy;
 mod newton;
 mod normal;
+mod novelty;
 mod panel;
 mod prediction;
 mod proportion;
 mod ranking;
 mod regression;
 mod report;
+mod robustness;
 mod subgroup;
 mod survival;
 mod temperature;
@@ -64,6 +66,7 @@ pub use measure::{MAX_RATE, Measure, Rate};
 pub use membership::{Membership, membership};
 pub use metrics::{ClassAverages, ClassCount, Estimate, EvaluationOptions, Metrics, OperatingPoint, TaskMetrics, VariantMetrics, evaluate};
 pub use murphy::{BrierParts, CalibrationLine, N_MASS_BINS, brier_parts, calibration_line, expected_calibration_error_equal_mass};
+pub use novelty::{NOVEL, Novelty, NoveltyPattern, NoveltyScore};
 pub use panel::ModalityPattern;
 pub use prediction::{Prediction, Variant};
 pub use proportion::wilson_interval;
@@ -77,6 +80,7 @@ pub use report::{
     LabelCounts, MapCheck, ModalityShare, OnnxCheck, OnnxRun, Peak, Report, SiteGain, SplitSummary, TaskExplanation, TemperatureRow,
     federation_html, model_card, report_html,
 };
+pub use robustness::{Robustness, RobustnessCurve, RobustnessPoint, TaskRobustness, Worsening};
 pub use subgroup::{Attribute, Subgroup, add_subgroups};
 pub use survival::{
     KaplanMeier, Observed, TimeDependentAuroc, harrell_concordance, integrated_survival_brier, survival_brier, time_dependent_auroc,

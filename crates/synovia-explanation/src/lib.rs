@@ -8,8 +8,10 @@ mod map;
 mod overlay;
 mod plan;
 mod shapley;
+mod worse;
 
 pub use map::{Map, STEPS, area, deleted, inserted, rank_correlation};
 pub use overlay::{overlay, overlay_of, picture};
 pub use plan::{Explanation, FeatureChange, GRID, ImageChange, ImageShape, Modalities, Plan, Variant};
 pub use shapley::shapley;
+pub use worse::{coarser, flatter, noisy, sparser};

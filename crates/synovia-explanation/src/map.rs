@@ -39,6 +39,33 @@ impl Map<'_> {
         line(top) * (1.0 - down) + line(bottom) * down
     }
 
+    /// The size of each place's value, spread over what the place looks at: a Gaussian mean, `[height × width]`.
+    ///
+    /// - field: its standard deviation as a share of the image's side, of 0 for none
+    pub fn spread(&self, field: f64) -> Vec<f32> {
+        let deviation = field / self.step;
+        let weight = |apart: usize| if apart == 0 { 1.0 } else { (-0.5 * (apart as f64 / deviation).powi(2)).exp() };
+        // Along columns, then along rows; beyond the edge there is nothing, and nothing has no weight.
+        let along = |values: &[f64], n: usize, at: &dyn Fn(usize) -> usize, out: &mut [f64]| {
+            for k in 0..n {
+                let (sum, all) = (0..n).fold((0.0, 0.0), |(sum, all), other| {
+                    let weight = weight(k.abs_diff(other));
+                    (sum + weight * values[at(other)], all + weight)
+                });
+                out[at(k)] = sum / all;
+            }
+        };
+        let sizes: Vec<f64> = self.values.iter().map(|value| f64::from(value.abs())).collect();
+        let (mut down, mut both) = (sizes.clone(), sizes.clone());
+        for column in 0..self.width {
+            along(&sizes, self.height, &|row| row * self.width + column, &mut down);
+        }
+        for row in 0..self.height {
+            along(&down, self.width, &|column| row * self.width + column, &mut both);
+        }
+        both.into_iter().map(|value| value as f32).collect()
+    }
+
     /// Where it is highest: x and y of the middle of that place, in `[0, 1]`; the first of several. `None` where nothing is above 0.
     pub fn peak(&self) -> Option<(f64, f64)> {
         let best = (0..self.values.len())
@@ -161,6 +188,31 @@ mod tests {
         assert_eq!(ends.len(), STEPS + 1);
         assert_eq!(ends[0], image);
         assert!(ends[STEPS][..100].iter().all(|v| (v - 0.55).abs() < 1e-6) && ends[STEPS][100..].iter().all(|v| (v - 0.5).abs() < 1e-6));
+    }
+
+    /// scipy.ndimage.gaussian_filter([[0, 0, 0], [0, -6, 0], [0, 0, 0], [0, 0, 3]] sizes, 1, mode="constant") over that of ones.
+    #[test]
+    fn spread_as_scipy_does() {
+        let map =
+            Map { height: 4, width: 3, values: &[0.0, 0.0, 0.0, 0.0, -6.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0], first: 0.0, step: 0.25 };
+        let expected = [
+            0.724357329,
+            0.943279655,
+            0.733794752,
+            0.903079754,
+            1.201862595,
+            0.988900811,
+            0.599798661,
+            0.912582131,
+            0.984421953,
+            0.294262759,
+            0.678346096,
+            1.14379244,
+        ];
+        for (got, expected) in map.spread(0.25).iter().zip(expected) {
+            assert!((f64::from(*got) - expected).abs() < 1e-6, "{got} and {expected}");
+        }
+        assert_eq!(map.spread(0.0), [0.0, 0.0, 0.0, 0.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0]);
     }
 
     /// scipy.stats.spearmanr([1, 2, 2, 4, 5], [5, 6, 7, 8, 7]).statistic

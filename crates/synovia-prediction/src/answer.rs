@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use synovia_cohort::Task;
-use synovia_evaluation::{ConformalSets, ModalityPattern, label_names};
+use synovia_evaluation::{ConformalSets, ModalityPattern, Novelty, label_names};
 use synovia_onnx::{OutputArray, presence_input};
 use utoipa::ToSchema;
 
@@ -24,6 +24,26 @@ pub struct Answer {
     pub probabilities: BTreeMap<String, BTreeMap<String, f32>>,
     /// For each task the classes that are not excluded, where the model has them.
     pub prediction_sets: BTreeMap<String, PredictionSet>,
+    /// How unlike the training's examples it is, where the model knows them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub novelty: Option<Unlike>,
+}
+
+/// How unlike the training's examples an example is, by the model's embedding of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Unlike {
+    /// Mahalanobis' distance.
+    pub distance: f64,
+    /// Share of the validation examples that are at least as far, counting this one.
+    pub p: f64,
+    /// Whether it is no more than one in a hundred: the model may not know what it sees.
+    pub is_novel: bool,
+}
+
+impl From<Novelty> for Unlike {
+    fn from(Novelty { distance, p, is_novel }: Novelty) -> Self {
+        Self { distance, p, is_novel }
+    }
 }
 
 /// Which modalities an example has.
@@ -85,7 +105,8 @@ impl Exported {
         inputs
     }
 
-    /// What is said of an example: which modalities it has, the calibrated probability of each class, and the prediction sets.
+    /// What is said of an example: which modalities it has, the calibrated probability of each class, the prediction sets, and how unlike the
+    /// training it is.
     ///
     /// # Shapes
     /// - outputs: each `[1, …]`
@@ -100,11 +121,14 @@ impl Exported {
         let sets = |(task, sets): (&Task, &Option<ConformalSets>)| {
             Some((task.name.clone(), prediction_set(task, sets.as_ref()?, of(task)?, pattern?)))
         };
+        let embedding = outputs.iter().find(|(name, ..)| name == "embedding").map(|(_, _, values)| values.as_slice());
+        let novelty = || Some(self.novelty.as_ref()?.of(embedding?, pattern?)?.into());
         Answer {
             example: example.id.as_str().to_owned(),
             present,
             probabilities: self.tasks.iter().filter_map(probabilities).collect(),
             prediction_sets: self.tasks.iter().zip(&self.conformal).filter_map(sets).collect(),
+            novelty: novelty(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::Task;
-use synovia_evaluation::ConformalSets;
+use synovia_evaluation::{ConformalSets, NoveltyScore};
 use synovia_images::{ImageKind, Preparation, Selection};
 use synovia_onnx::Session;
 use synovia_records::{FeaturePlan, FormatConfig};
@@ -57,6 +57,9 @@ pub struct Exported {
     /// Prediction sets, a task each, fitted on the validation split; `None` where it had no labels.
     #[serde(default)]
     pub conformal: Vec<Option<ConformalSets>>,
+    /// Where the training's examples lie; `None` where it was not written down, or may not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub novelty: Option<NoveltyScore>,
     /// Measures on the test split.
     pub metrics: serde_json::Value,
     /// What it is for.

@@ -13,7 +13,7 @@ mod exported;
 mod link;
 mod pictures;
 
-pub use answer::{Answer, InputValues, OutOfRange, PredictionSet, Present};
+pub use answer::{Answer, InputValues, OutOfRange, PredictionSet, Present, Unlike};
 pub use error::PredictionError;
 pub use examples::{Prepared, for_each_example, records};
 pub use exported::{Exported, METADATA};

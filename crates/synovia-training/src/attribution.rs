@@ -1,5 +1,5 @@
-//! What a trained model's score for a class owes to each part of its input, by gradients: Grad-CAM (Selvaraju et al. 2017) and
-//! integrated gradients (Sundararajan et al. 2017).
+//! What a trained model's score for a class owes to each part of its input, by gradients: Grad-CAM (Selvaraju et al. 2017) with each
+//! place's own gradient (HiResCAM, Draelos and Carin 2020) and integrated gradients (Sundararajan et al. 2017).
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -38,10 +38,12 @@ pub struct Map {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// Row-major: what the place adds to the score, up to a factor that all places share.
+    /// Row-major: how fast the score changes as what the place says grows in proportion.
     pub values: Vec<f32>,
     /// Pixels from a place to the next. What a strided convolution looks at is around pixel 0 for the first.
     pub stride: usize,
+    /// How far around it a place looks, pixels: a standard deviation.
+    pub field: f64,
 }
 
 /// A difference of scores, logits, below which nobody asks what makes it up.
@@ -70,6 +72,15 @@ impl Integrated {
     }
 }
 
+/// What a model makes of an input.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Logits by task.
+    pub logits: Vec<Vec<f32>>,
+    /// The fused embedding.
+    pub embedding: Vec<f32>,
+}
+
 /// A trained model to ask about made-up inputs, as fast as they come.
 #[derive(Debug)]
 pub struct Asked {
@@ -90,7 +101,12 @@ impl Asked {
 
     /// Logits of each input and task; what an input lacks is masked.
     pub fn logits(&self, given: &[&Given]) -> Vec<Vec<Vec<f32>>> {
-        let mut out = vec![Vec::new(); given.len()];
+        self.ask(given).into_iter().map(|told| told.logits).collect()
+    }
+
+    /// What the model makes of each input; what an input lacks is masked.
+    pub fn ask(&self, given: &[&Given]) -> Vec<Told> {
+        let mut out = vec![Told::default(); given.len()];
         // Inputs of one pattern go together.
         for (with_image, with_record) in [(true, true), (true, false), (false, true), (false, false)] {
             let has = |given: &&Given| (given.image.is_some(), given.record.is_some()) == (with_image, with_record);
@@ -101,14 +117,16 @@ impl Asked {
                     image: modality(images(&rows, self.shape, &self.device), &self.device),
                     record: modality(records(&rows, &self.device), &self.device),
                 };
-                let logits = self.model.forward(inputs, rows.len(), &self.device).logits;
-                for task in logits {
-                    let width = task.dims()[1];
-                    let values: Vec<f32> = task.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-                    for (&place, row) in places.iter().zip(values.chunks(width)) {
-                        out[place].push(row.to_vec());
-                    }
+                let outputs = self.model.forward(inputs, rows.len(), &self.device);
+                let rows_of = |tensor: Tensor<2>| {
+                    let width = tensor.dims()[1];
+                    let values: Vec<f32> = tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
+                    values.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
+                };
+                for task in outputs.logits {
+                    places.iter().zip(rows_of(task)).for_each(|(&place, row)| out[place].logits.push(row));
                 }
+                places.iter().zip(rows_of(outputs.embedding)).for_each(|(&place, row)| out[place].embedding = row);
             }
         }
         out
@@ -182,8 +200,10 @@ impl Differentiable {
         }
     }
 
-    /// Grad-CAM at the feature maps after `stage` of the image tower (1 to 4), before its ReLU: places that speak against the class
-    /// are negative. `None` for those without an image, and all of them for a model without an image tower.
+    /// Grad-CAM at the feature maps after `stage` of the image tower (1 to 4), with the gradient of each place instead of its mean over
+    /// places: of a network that averages right after it is the same, and of one that goes on only this says which places mattered.
+    /// The sign is of one way of writing the same network (a bias moves it), the size is what to look at. `None` for those without an
+    /// image, and all of them for a model without an image tower.
     ///
     /// # Panics
     /// Where there is no such task or class.
@@ -214,12 +234,12 @@ impl Differentiable {
             &self.device,
         );
         let gradients = Self::score(&outputs.logits, target).sum().backward();
-        let [n, channels, height, width] = features.dims();
+        let [n, _, height, width] = features.dims();
         let Some(gradient) = features.grad(&gradients) else { return Vec::new() };
-        let weights = gradient.reshape([n, channels, height * width]).mean_dim(2).reshape([n, channels, 1, 1]);
-        let map = (features.clone().inner() * weights).sum_dim(1).reshape([n, height * width]);
+        let map = (features.clone().inner() * gradient).sum_dim(1).reshape([n, height * width]);
         let values: Vec<f32> = map.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-        values.chunks(height * width).map(|values| Map { height, width, values: values.to_vec(), stride: 2 << stage }).collect()
+        let of = |values: &[f32]| Map { height, width, values: values.to_vec(), stride: 2 << stage, field: ResNet18::field(stage) };
+        values.chunks(height * width).map(of).collect()
     }
 
     /// Integrated gradients from `baseline`, which has what `given` has. The way is cut into intervals, each with the gradient at its
@@ -423,7 +443,7 @@ mod tests {
         }
     }
 
-    /// The weight of a channel is the mean of its gradient: what raising it everywhere by a little does, by finite differences.
+    /// A place's value is how the score changes as all that the place says grows in proportion: by finite differences.
     #[test]
     fn grad_cam_is_what_its_paper_says() {
         let model = model(&config(TABLE, true));
@@ -438,18 +458,15 @@ mod tests {
                 f64::from(Differentiable::score(&logits, target).into_scalar::<f32>())
             };
             let values: Vec<f32> = features.clone().into_data().try_to_vec().unwrap();
-            let mut expected = vec![0.0; height * width];
-            for channel in 0..channels {
-                let raised = |by: f32| {
+            let expected = (0..height * width).map(|place| {
+                let grown = |by: f32| {
                     let mut values = values.clone();
-                    values[channel * height * width..(channel + 1) * height * width].iter_mut().for_each(|value| *value += by);
+                    values.iter_mut().skip(place).step_by(height * width).for_each(|value| *value *= 1.0 + by);
                     score(Tensor::from_data(TensorData::new(values, [1, channels, height, width]), &model.device))
                 };
-                let weight = (raised(3e-3) - raised(-3e-3)) / 6e-3 / (height * width) as f64;
-                for (place, expected) in expected.iter_mut().enumerate() {
-                    *expected += weight * f64::from(values[channel * height * width + place]);
-                }
-            }
+                (grown(1e-2) - grown(-1e-2)) / 2e-2
+            });
+            let expected: Vec<f64> = expected.collect();
             let map = model.grad_cam(&[&given], target, stage)[0].clone().unwrap();
             assert_eq!((map.height, map.width), (SIDE >> (stage + 1), SIDE >> (stage + 1)));
             // Differences of single precision over kinks: of the norm, not of each place.

@@ -26,7 +26,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub use attribution::{Asked, Differentiable, Given, Integrated, Map, Target, shuffled};
+pub use attribution::{Asked, Differentiable, Given, Integrated, Map, Target, Told, shuffled};
 pub use augment::Augmentation;
 pub use average::Average;
 pub use balance::{Balance, BalanceState};

@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
                 });
                 hits.count() as f64 / peaks.len() as f64
             };
-            let line = serde_json::json!({ "task": task.task, "label": label, "images": peaks.len(), "stage": explanations.stage,
+            let line = serde_json::json!({ "task": task.task, "label": label, "images": peaks.len(),
                 "on_lesion": share(|peak| peak.peak), "on_lesion_shuffled": share(|peak| peak.shuffled) });
             println!("{line}");
         }

@@ -11,8 +11,10 @@ pub mod explain;
 pub mod export;
 pub mod fingerprint;
 pub mod ingest;
+pub mod novelty;
 pub mod outcome;
 pub mod place;
+pub mod robustness;
 pub mod run_folder;
 pub mod train;
 

@@ -12,8 +12,6 @@ use crate::{Estimate, Variant};
 pub struct Explanations {
     /// The model.
     pub model: Variant,
-    /// Stage of the image tower whose maps Grad-CAM shows: on the validation split those that point best at what the model looks at.
-    pub stage: usize,
     /// The fold whose model and test examples these are, from 1; none without folds.
     #[serde(default)]
     pub fold: Option<usize>,
@@ -66,16 +64,17 @@ pub struct FeatureWeight {
     pub n: usize,
 }
 
-/// What becomes of the answer when the image loses or gains what a map points at, against the same map with its places exchanged: areas under the
-/// probability over the share of pixels (Petsiuk et al. 2018).
+/// What becomes of the answer when the image loses or gains what a map points at, against the same map with its places exchanged: areas
+/// under how far the probability is from that of the whole image, over the share of pixels (Petsiuk et al. 2018 have the probability,
+/// which says it of a class that it is high for).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MapCheck {
     /// Examples.
     pub n: usize,
-    /// Maps with their places exchanged − map when pixels are taken away, most important first: above 0 where the map points at what
+    /// Map − maps with their places exchanged when pixels are taken away, most important first: above 0 where the map points at what
     /// matters.
     pub deletion: Estimate,
-    /// Map − those when pixels are added.
+    /// Those − map when pixels are added.
     pub insertion: Estimate,
     /// Mean rank correlation of the map with that of a model whose weights are shuffled: near 0 where it is about what was learnt.
     pub shuffled: Estimate,
@@ -119,7 +118,7 @@ pub struct Case {
     pub overlay_png: Option<String>,
 }
 
-/// Where a map says the most: for the class or, of a binary task, against it. x and y in `[0, 1]` from the upper left.
+/// Where a map is highest. x and y in `[0, 1]` from the upper left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peak {
     /// The example.
@@ -144,11 +143,11 @@ pub(super) fn section(report: &Report) -> String {
         explanations.model,
         explanations.fold.map(|fold| format!(" Here the model and the test examples are those of fold {fold}.")).unwrap_or_default()
     );
-    let tasks: String = explanations.tasks.iter().map(|task| task_section(explanations, task)).collect();
+    let tasks: String = explanations.tasks.iter().map(task_section).collect();
     intro + &tasks
 }
 
-fn task_section(explanations: &Explanations, task: &TaskExplanation) -> String {
+fn task_section(task: &TaskExplanation) -> String {
     let mut out = format!("<h3>{}</h3>", escape(&task.task));
     if !task.modalities.is_empty() {
         let rows: String = task
@@ -188,17 +187,17 @@ fn task_section(explanations: &Explanations, task: &TaskExplanation) -> String {
             format!("{}: features that move the score most in a few test examples, integrated gradients from the training mean", task.task);
         out.push_str(&table(&caption, &heads(&["Feature", "#Mean size, logits", "Drawn", "#Examples"]), &rows));
     }
-    out.push_str(&checks(explanations, task));
+    out.push_str(&checks(task));
     let cases: String = task.cases.iter().map(case).collect();
     if !cases.is_empty() {
         out.push_str(&format!(
-            "<p class=\"what\">Over the image: red speaks for the class, blue against it, each map on a scale of its own.</p><div class=\"cases\">{cases}</div>"
+            "<p class=\"what\">Over the image: red is where the answer hangs on the image, for the class or against it, each map on a scale of its own (Grad-CAM with each place’s own gradient, its size, spread over what a place looks at).</p><div class=\"cases\">{cases}</div>"
         ));
     }
     out
 }
 
-fn checks(explanations: &Explanations, task: &TaskExplanation) -> String {
+fn checks(task: &TaskExplanation) -> String {
     let mut said = vec![format!(
         "integrated gradients add up to the difference in scores within {:.2} % (median; at worst {:.2} %, {} examples)",
         100.0 * task.integrated.median,
@@ -217,14 +216,13 @@ fn checks(explanations: &Explanations, task: &TaskExplanation) -> String {
             _ => "no evidence either way".to_owned(),
         };
         said.push(format!(
-            "Grad-CAM (feature maps after stage {}), taking away what it marks: the probability falls by {} more, on average over shares of the \
-             image, than where the map’s places are exchanged at random: {}",
-            explanations.stage,
+            "Grad-CAM, taking away what it marks: the probability moves by {} more, on average over shares of the image, than where the map’s \
+             places are exchanged at random: {}",
             interval(&check.deletion),
             verdict(&check.deletion, "the model needs what it marks more than other places", "it needs other places more")
         ));
         said.push(format!(
-            "adding what it marks to a level image: the probability rises by {} more: {}; {} examples",
+            "adding what it marks to a level image: the probability comes nearer to that of the whole image by {} more: {}; {} examples",
             interval(&check.insertion),
             verdict(&check.insertion, "the model tells more by what it marks than by other places", "it tells more by other places"),
             check.n
@@ -270,7 +268,7 @@ fn case(case: &Case) -> String {
          <div class=\"pictures\">{}{}</div><p class=\"what\">Shares of the probability: {}.</p>{image}{features}\
          <p class=\"what\">Example {example}</p></article>",
         picture(&case.image_png, "The image as the model sees it"),
-        picture(&case.overlay_png, &format!("The same: red speaks for {}, blue against", case.class)),
+        picture(&case.overlay_png, "The same: red where the answer hangs on it"),
         shares.join(", "),
         why = escape(&case.why),
         class = escape(&case.class),

@@ -14,6 +14,7 @@ mod explanation;
 mod federation;
 mod html;
 mod more;
+mod robustness;
 mod run;
 mod task;
 
@@ -25,7 +26,7 @@ pub use card::model_card;
 pub use explanation::{Case, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak, TaskExplanation};
 pub use federation::{Contribution, FederationReport, SiteGain, federation_html};
 
-use crate::{ClassCount, Metrics, Prediction, Temperature, Variant};
+use crate::{ClassCount, Metrics, Prediction, Robustness, Temperature, Variant};
 use html::{escape, number};
 
 /// All that the report and the model card show. [`Report::new`] has what they need; a section without data is left out.
@@ -63,6 +64,8 @@ pub struct Report<'a> {
     pub temperatures: Vec<TemperatureRow>,
     /// What drove the answers.
     pub explanations: Option<Explanations>,
+    /// What models keep of their skill as inputs get worse.
+    pub robustness: Option<Robustness>,
     /// Columns of the feature table.
     pub features: Vec<FeatureRow>,
     /// How the exported model agreed with the trained one.
@@ -247,6 +250,7 @@ impl<'a> Report<'a> {
             training: Vec::new(),
             temperatures: Vec::new(),
             explanations: None,
+            robustness: None,
             features: Vec::new(),
             onnx: None,
             settings: None,
@@ -281,6 +285,7 @@ pub fn report_html(report: &Report) -> String {
         .collect();
     let mut add = |id: &str, name: &str, body: String| sections.push(Section { id: id.to_owned(), name: name.to_owned(), body });
     add("explanation", "Explanation", explanation::section(report));
+    add("robustness", "Robustness", robustness::section(report));
     add("folds", "Folds", task::folds(report));
     add("cohort", "Cohort", cohort::section(report));
     add("training", "Training", run::training(report));

@@ -5,8 +5,8 @@ use synovia_cohort::{ExampleId, ExampleRow, FeatureKind, FeatureSpec, FlowCounts
 use super::simulated::{Simulation, binary, stage};
 use crate::{
     Case, Curve, Epoch, Estimate, EvaluationOptions, Explanations, FeatureRow, FeatureWeight, Flow, FlowStep, IntegratedCheck, MapCheck,
-    Metrics, ModalityShare, OnnxCheck, OnnxRun, Prediction, Report, SplitSummary, TaskExplanation, Temperature, TemperatureRow, Variant,
-    evaluate, model_card, pool_folds, report_html,
+    Metrics, ModalityShare, OnnxCheck, OnnxRun, Prediction, Report, Robustness, RobustnessCurve, RobustnessPoint, SplitSummary,
+    TaskExplanation, TaskRobustness, Temperature, TemperatureRow, Variant, Worsening, evaluate, model_card, pool_folds, report_html,
 };
 
 /// What would break out of a page that forgot to escape it.
@@ -81,6 +81,7 @@ fn full<'a>(tasks: &'a [Task], predictions: &'a [Prediction], metrics: &'a Metri
             temperature: Temperature { value: 1.5, n: 10, log_loss_before: None, log_loss_after: None, note: Some(text()) },
         }],
         explanations: Some(explanations(&text)),
+        robustness: Some(robustness(&text)),
         features: vec![FeatureRow {
             spec: FeatureSpec { name: text(), kind: FeatureKind::Number, code: text(), unit: text() },
             coverage: 0.25,
@@ -124,7 +125,19 @@ fn explanations(text: &dyn Fn() -> String) -> Explanations {
         cases: vec![case],
         peaks: Vec::new(),
     };
-    Explanations { model: Variant::Joint, stage: 3, fold: Some(2), tasks: vec![task] }
+    Explanations { model: Variant::Joint, fold: Some(2), tasks: vec![task] }
+}
+
+fn robustness(text: &dyn Fn() -> String) -> Robustness {
+    let point = |level: f64, joint: Option<f64>| RobustnessPoint {
+        level,
+        auroc: [(Variant::Joint, joint), (Variant::LateFusion, Some(0.75 - 0.1 * level))]
+            .map(|(variant, value)| (variant, Estimate { value, ..Estimate::default() }))
+            .into(),
+        novel: Some(level),
+    };
+    let curve = |what| RobustnessCurve::new(what, vec![point(0.0, Some(0.9)), point(0.5, Some(0.7)), point(1.0, None)]);
+    Robustness { fold: Some(2), n: 1_234, tasks: vec![TaskRobustness { task: text(), curves: Worsening::ALL.map(curve).to_vec() }] }
 }
 
 /// The tags of a page in order; panics where it is not well formed (every element closed, in order, no bare `<` or `&`).

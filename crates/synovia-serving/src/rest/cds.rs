@@ -221,6 +221,9 @@ fn card(who: &Who, prediction: &Prediction, task: &str, instance: &str, intended
             outside.feature, outside.value, outside.unit
         ));
     }
+    if answer.novelty.is_some_and(|novelty| novelty.is_novel) {
+        lines.push("\nTo the model this looks unlike what it was trained on.".to_owned());
+    }
     let used = if answer.present.image { "the chart and an image" } else { "the chart, without an image" };
     lines.push(format!("\nModel {} version {} on {used}. {intended_use}", who.name, who.version));
     Card {

@@ -54,6 +54,9 @@ fn risk(who: &Who, prediction: &Prediction, task: &str, subject: Option<&str>, a
     for outside in prediction.out_of_range.iter().flatten() {
         notes.push(format!("{} is beyond the middle 98 % of the records that the model was trained on.", outside.feature));
     }
+    if answer.novelty.is_some_and(|novelty| novelty.is_novel) {
+        notes.push("To the model this looks unlike what it was trained on.".to_owned());
+    }
     if let Some(stored) = &prediction.stored {
         notes.push(format!("Stored in the image archive as instance {}.", stored.sop_instance_uid));
     }

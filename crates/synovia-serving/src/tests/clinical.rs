@@ -79,6 +79,7 @@ async fn a_chart_gets_its_probability() {
         assert_eq!(prediction["prediction_sets"]["sick"]["classes_by_class"], json!(["not sick", "sick"]));
         let [outside] = &prediction["out_of_range"].as_array().unwrap()[..] else { panic!("{prediction}") };
         assert!(outside["feature"] == "age" && outside["range"] == json!([18.0, 40.0]) && outside["value"].as_f64().unwrap() > 49.9);
+        assert_eq!(prediction["novelty"], json!({"distance": 2.0, "p": 0.005, "is_novel": true}));
         let text = answer.to_string();
         assert!(!text.contains("Mustermann") && !text.contains("p-1"), "{text}");
         assert_eq!(answer["predictions"], answers[0]["predictions"]);

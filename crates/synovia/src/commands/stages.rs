@@ -13,7 +13,7 @@ use crate::stages::cache::{Freshness, Stage};
 use crate::stages::cohort::shard::{self, Shard};
 use crate::stages::ingest::read_json;
 use crate::stages::place::Place;
-use crate::stages::{cohort, evaluate, explain, export, ingest, train};
+use crate::stages::{cohort, evaluate, explain, export, ingest, robustness, train};
 
 /// The last stage to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +59,8 @@ pub fn run(args: &PipelineArgs, context: &Context, until: Until) -> anyhow::Resu
             print(work.run.join(explain::FILE).display())?;
             return Ok(());
         }
-        let evaluated = evaluate::run(&work, &trained, &explained, &places)?;
+        let robust = robustness::run(&work, &trained[0], &places[0])?;
+        let evaluated = evaluate::run(&work, &trained, &[explained, robust], &places)?;
         if until >= Until::Export {
             for (place, trained) in places.iter().zip(&trained) {
                 export::run(&work, trained, &evaluated, place)?;

@@ -24,16 +24,15 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
-/// Runs the stage unless it is fresh; `trained` are the train stages of all folds, `explained` is shown in the report.
-pub fn run(work: &Work, trained: &[Stage], explained: &Stage, places: &[Place]) -> anyhow::Result<Stage> {
+/// Runs the stage unless it is fresh; `trained` are the train stages of all folds, `shown` those that the report shows.
+pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
     let settings = serde_json::json!({ "name": work.pipeline.name, "seed": work.pipeline.seed });
     let mut stage = Stage::new("evaluate", VERSION, &settings)?;
-    for train in trained {
-        stage = stage.after(train);
+    for before in trained.iter().chain(shown) {
+        stage = stage.after(before);
     }
-    stage = stage.after(explained);
     let mut outputs = ["predictions.parquet", "metrics.json", "report.html", "model-card.md"].map(str::to_owned).to_vec();
     outputs.extend(places.iter().filter(|place| place.fold().is_some()).map(|place| place.relative("predictions.parquet")));
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
@@ -222,6 +221,7 @@ fn report<'a>(
     let features = first.reader.manifest().features.iter().zip(&first.report.coverage);
     report.features = features.map(|(spec, coverage)| FeatureRow { spec: spec.clone(), coverage: *coverage }).collect();
     report.explanations = Some(read_json(&work.run.join(super::explain::FILE))?);
+    report.robustness = Some(read_json(&work.run.join(super::robustness::FILE))?);
     report.settings = Some(work.pipeline.resolved_toml(&[])?);
     report.seed = Some(work.pipeline.seed);
     Ok(report)

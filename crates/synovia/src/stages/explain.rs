@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
-use synovia_encoders::{FeatureStatistics, ResNet18};
+use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{
     Case, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak, TaskExplanation, Temperature,
     probabilities,
@@ -25,7 +25,7 @@ use super::train::open_model;
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Where it writes.
 pub const FILE: &str = "explanations.json";
 
@@ -44,10 +44,9 @@ const MOST_GRADIENTS: usize = 1024;
 const MIN_KNOWN: usize = 4;
 /// Features of a case, and of a task.
 const N_FEATURES: usize = 6;
-/// Rows that a feature map has at least, to say where in the image something is; the finest has as many as it has.
-const MAP_ROWS: usize = 7;
-/// Validation examples by which the stage of Grad-CAM is chosen.
-const N_CHOOSING: usize = 24;
+/// Stage of the image tower whose maps are shown: the first, of the finest places. The later ones blur where something is, and what
+/// their places say of it has wandered to its rim.
+const STAGE: usize = 1;
 
 /// Runs the stage unless it is fresh: on the first of several folds.
 pub fn run(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<Stage> {
@@ -71,18 +70,16 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     let chosen = |k: usize| (0..rows.len()).filter(|&i| rows[i].labels[k].is_some()).take(N_EXAMPLES).collect::<Vec<usize>>();
     let wanted: BTreeSet<usize> = (0..manifest.tasks.len()).flat_map(chosen).collect();
     let given = wanted.into_iter().map(|i| Ok((i, read(&reader, rows[i], own)?))).collect::<anyhow::Result<BTreeMap<usize, Given>>>()?;
-    let mut explainer = Explainer {
+    let explainer = Explainer {
         asked: Asked::new(&of_variant.model, &weights[&variant], shape)?,
         model: Differentiable::new(&of_variant.model, &weights[&variant], shape)?,
         shuffled: Differentiable::new(&of_variant.model, &shuffled(&weights[&variant], work.pipeline.seed), shape)?,
         image: geometry.map(|g| ImageShape { channels: g.channels, size: g.height }),
         slices: work.pipeline.images.as_ref().map_or(1, |images| images.selection.slices),
-        stage: 1,
         means: means(&settings.statistics),
         reader: &reader,
         seed: work.pipeline.seed,
     };
-    explainer.stage = explainer.best_stage(&of_variant.temperatures, own)?;
     let bar = work.progress.start("explain", Some(manifest.tasks.len() as u64), "tasks");
     let mut tasks = Vec::new();
     for (k, task) in manifest.tasks.iter().enumerate() {
@@ -100,7 +97,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     if !is_shown {
         tasks.iter_mut().for_each(|task| task.cases.clear());
     }
-    let explanations = Explanations { model: variant, stage: explainer.stage, fold: place.fold().map(|fold| fold + 1), tasks };
+    let explanations = Explanations { model: variant, fold: place.fold().map(|fold| fold + 1), tasks };
     write_json(&work.run.join(FILE), &explanations)
 }
 
@@ -109,7 +106,8 @@ fn shows_names(work: &Work) -> bool {
     work.pipeline.images.as_ref().is_some_and(|images| images.selection.burned_in == BurnedIn::Accept)
 }
 
-fn read(reader: &CohortReader, row: &ExampleRow, own: Presence) -> anyhow::Result<Given> {
+/// What a model of `own` sees of an example.
+pub fn read(reader: &CohortReader, row: &ExampleRow, own: Presence) -> anyhow::Result<Given> {
     let manifest = reader.manifest();
     let mut given = Given { image: None, record: None };
     if let Some(g) = manifest.geometry.filter(|_| own.image && row.image_row.is_some()) {
@@ -179,7 +177,6 @@ struct Explainer<'a> {
     image: Option<ImageShape>,
     /// Slices of a volume that its channels are, 1 where they are none.
     slices: usize,
-    stage: usize,
     means: Vec<f32>,
     reader: &'a CohortReader,
     seed: u64,
@@ -226,35 +223,6 @@ impl Explained<'_> {
 }
 
 impl Explainer<'_> {
-    /// The stage whose maps, over validation examples and tasks, lower the probability most when what they mark is taken away, and
-    /// raise it most when that is added, against places at random.
-    fn best_stage(&mut self, temperatures: &[Temperature], own: Presence) -> anyhow::Result<usize> {
-        if self.image.is_none() {
-            return Ok(1);
-        }
-        let reader = self.reader;
-        let is_wanted = |row: &&ExampleRow| row.split == Split::Validation && row.image_row.is_some();
-        let mut rows: Vec<&ExampleRow> = reader.rows().iter().filter(is_wanted).collect();
-        rows.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
-        rows.truncate(N_CHOOSING);
-        let given = rows.iter().map(|row| read(reader, row, own)).collect::<anyhow::Result<Vec<Given>>>()?;
-        let given: Vec<&Given> = given.iter().collect();
-        let mut best = (1, f64::NEG_INFINITY);
-        for stage in (1..=ResNet18::STAGES).filter(|&stage| stage == 1 || self.image.is_some_and(|i| i.size >> (stage + 1) >= MAP_ROWS)) {
-            self.stage = stage;
-            let gain = |(k, task): (usize, &Task)| {
-                let explained = self.explained(k, task, &temperatures[k], &rows, &given);
-                let check = self.check(&explained, &self.maps(&self.model, &explained), &[])?;
-                Some(check.deletion.value? + check.insertion.value?)
-            };
-            let gain: f64 = reader.manifest().tasks.iter().enumerate().filter_map(gain).sum();
-            if gain > best.1 {
-                best = (stage, gain);
-            }
-        }
-        Ok(best.0)
-    }
-
     fn explained<'a>(
         &self,
         k: usize,
@@ -288,14 +256,7 @@ impl Explainer<'_> {
         let size = self.image.map_or(0, |shape| shape.size);
         let peaks = (maps.iter().zip(&of_shuffled).enumerate())
             .filter_map(|(i, (map, other))| {
-                // Of a binary task what speaks against the class speaks for the other.
-                let peak = |map: &synovia_training::Map| match task.kind {
-                    TaskKind::Binary => {
-                        let sizes: Vec<f32> = map.values.iter().map(|value| value.abs()).collect();
-                        Map { values: &sizes, ..view(map, size) }.peak()
-                    }
-                    TaskKind::Multiclass => view(map, size).peak(),
-                };
+                let peak = |map: &synovia_training::Map| view(map, size).peak();
                 Some(Peak {
                     example: rows[i].id.as_str().to_owned(),
                     label: rows[i].labels[k]?,
@@ -345,6 +306,7 @@ impl Explainer<'_> {
             .collect()
     }
 
+    /// Grad-CAM's sizes, spread over what its places look at.
     fn maps(&self, model: &Differentiable, explained: &Explained<'_>) -> Vec<Option<synovia_training::Map>> {
         let mut maps = vec![None; explained.given.len()];
         let classes: BTreeSet<usize> = explained.classes.iter().copied().collect();
@@ -352,8 +314,12 @@ impl Explainer<'_> {
             let of_class: Vec<usize> = (0..maps.len()).filter(|&i| explained.classes[i] == class).collect();
             let given: Vec<&Given> = of_class.iter().map(|&i| explained.given[i]).collect();
             let target = Target { task: explained.k, class };
-            for (i, map) in of_class.into_iter().zip(model.grad_cam(&given, target, self.stage)) {
-                maps[i] = map;
+            let size = self.image.map_or(1, |shape| shape.size);
+            for (i, map) in of_class.into_iter().zip(model.grad_cam(&given, target, STAGE)) {
+                maps[i] = map.map(|map| {
+                    let values = view(&map, size).spread(map.field / size as f64);
+                    synovia_training::Map { values, ..map }
+                });
             }
         }
         maps
@@ -376,13 +342,15 @@ impl Explainer<'_> {
                 continue;
             }
             let order = view(map, shape.size).order(shape.size);
+            // How far the answer is from that to the whole image.
             let area_of = |images: Vec<Vec<f32>>| {
                 let record = &explained.given[i].record;
                 let given: Vec<Given> = images.into_iter().map(|image| Given { image: Some(image), record: record.clone() }).collect();
                 let given: Vec<&Given> = given.iter().collect();
-                let answers: Vec<f64> =
-                    self.asked.logits(&given).iter().map(|logits| explained.probability(logits, explained.classes[i])).collect();
-                area(&answers)
+                let answer = |logits: &Vec<Vec<f32>>| explained.probability(logits, explained.classes[i]);
+                let far: Vec<f64> =
+                    self.asked.logits(&given).iter().map(|logits| (answer(logits) - explained.probabilities[i]).abs()).collect();
+                area(&far)
             };
             // The same map with its places exchanged: as smooth, and pointing anywhere.
             let mut random = [0.0; 2];
@@ -394,8 +362,8 @@ impl Explainer<'_> {
                 random[0] += area_of(deleted(image, shape, &order)) / N_RANDOM as f64;
                 random[1] += area_of(inserted(image, shape, &order)) / N_RANDOM as f64;
             }
-            deletion.push((i, random[0] - area_of(deleted(image, shape, &order))));
-            insertion.push((i, area_of(inserted(image, shape, &order)) - random[1]));
+            deletion.push((i, area_of(deleted(image, shape, &order)) - random[0]));
+            insertion.push((i, random[1] - area_of(inserted(image, shape, &order))));
         }
         (!deletion.is_empty()).then(|| MapCheck {
             n: deletion.len(),

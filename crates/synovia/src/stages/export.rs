@@ -8,23 +8,23 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use sha2::{Digest, Sha256};
 use synovia_cohort::{CohortReader, Geometry, Split, Task};
-use synovia_evaluation::{Metrics, Variant};
+use synovia_evaluation::{Metrics, NoveltyScore, Variant};
 use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
 use synovia_prediction::{Exported, METADATA};
 use synovia_records::FeaturePlan;
-use synovia_training::{Weights, encode_weights};
+use synovia_training::{Asked, Presence, Weights, encode_weights};
 
 use super::atomic::atomic_file;
 use super::cache::Stage;
 use super::ingest::read_json;
 use super::place::Place;
 use super::train::open_model;
-use super::{StageError, run_stage};
+use super::{StageError, novelty, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// Examples that the file and the model are compared on.
 const N_CHECKED: usize = 16;
 /// Training records that the ranges of features are of, at most; evenly over the cohort.
@@ -127,6 +127,7 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         conformal.sets.get(place.fold().unwrap_or(0)).filter(|sets| sets.variant == *variant).cloned()
     };
     let spent = of_variant.spent();
+    let spent_privately = spent.is_some();
     let features: FeaturePlan = read_json(&place.path(&work.run, "model").join("features.json"))?;
     let exported = Exported {
         name: work.pipeline.name.clone(),
@@ -148,6 +149,8 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         history_days: work.pipeline.records.history_days(),
         temperatures: temperatures.clone(),
         conformal: tasks.iter().map(sets_of).collect(),
+        // Means of embeddings have no noise either.
+        novelty: if spent_privately { None } else { Some(novelty_of(&reader, config, &weights)?) },
         metrics: serde_json::to_value(&metrics)?,
         intended_use: "Research. Not a medical device.".to_owned(),
     };
@@ -164,6 +167,12 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         ),
     );
     Ok(())
+}
+
+/// Where the training's examples lie in the exported model's eyes.
+fn novelty_of(reader: &CohortReader, config: &JointModelConfig, weights: &Weights) -> anyhow::Result<NoveltyScore> {
+    let shape = reader.manifest().geometry.map_or([0; 3], |g| [g.channels, g.height, g.width]);
+    novelty::fit(reader, &Asked::new(config, weights, shape)?, Presence::of(config))
 }
 
 /// The file against the model on real examples of the cohort.

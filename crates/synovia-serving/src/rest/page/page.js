@@ -100,6 +100,9 @@ function shown(prediction, number) {
   for (const outside of prediction.out_of_range || []) {
     made.append(element("p", { class: "warning" }, `${outside.feature}: ${outside.value} ${outside.unit} is beyond the middle 98 % of the training's records (${outside.range[0]} to ${outside.range[1]}).`));
   }
+  if (prediction.novelty && prediction.novelty.is_novel) {
+    made.append(element("p", { class: "warning" }, "To the model this looks unlike what it was trained on: no more than one in a hundred of its validation examples is as far from the others. Its answer may mean nothing."));
+  }
   for (const task of Object.keys(prediction.probabilities)) {
     made.append(...outcomes(task, prediction));
     const explained = prediction.explanation && prediction.explanation.tasks[task];
