@@ -9,11 +9,12 @@ use crate::EvaluationError;
 use crate::murphy::log_odds;
 use crate::newton::{logistic, sigmoid};
 
-/// A way to calibrate, by the name that a pipeline would give it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A way to calibrate, by the name that a pipeline gives it.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Calibrator {
-    /// Log odds divided by a number (Guo et al. 2017).
+    /// Log odds, or the logits of several classes, divided by a number (Guo et al. 2017).
+    #[default]
     Temperature,
     /// A line over log odds (Platt 1999), with his targets, which keep a separable sample from infinite slopes.
     Platt,
@@ -53,7 +54,12 @@ impl fmt::Display for Calibrator {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum CalibrationMap {
-    /// σ(slope · logit + intercept): a Mul, an Add and a Sigmoid on the model's logit. Temperature has slope 1 / T and intercept 0.
+    /// σ(logit / T), or the softmax of several logits / T.
+    Temperature {
+        /// T.
+        value: f32,
+    },
+    /// σ(slope · logit + intercept): a Mul, an Add and a Sigmoid on the model's logit.
     LogitLine {
         /// Factor of the logit.
         slope: f64,
@@ -79,49 +85,62 @@ pub enum CalibrationMap {
     },
 }
 
-/// A piecewise-linear map as first value + Σ slope · max(p − knot, 0): a Sub, a Relu and a `MatMul` with the slopes, and an Add.
+/// A piecewise-linear map as first value + Σ rise · clip((p − start) / width, 0, 1): a Sub, a Mul, a Clip, a `MatMul` with the rises,
+/// and an Add. Each term lies between 0 and its rise, so that single precision is enough however steep a step is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hinges {
-    /// Value at and under the first knot.
+pub struct Steps {
+    /// Value at and under the first start.
     pub first: f64,
-    /// Where the slope changes.
-    pub knots: Vec<f64>,
-    /// By how much.
-    pub slopes: Vec<f64>,
+    /// Where steps begin.
+    pub starts: Vec<f64>,
+    /// How wide they are, above 0.
+    pub widths: Vec<f64>,
+    /// How high.
+    pub rises: Vec<f64>,
 }
 
 impl CalibrationMap {
     /// The calibrated probability of a probability.
     pub fn apply(&self, p: f64) -> f64 {
         match self {
-            Self::LogitLine { slope, intercept } => sigmoid(slope * log_odds(p) + intercept),
-            Self::Beta { a, b, c } => {
-                let p = bounded(p);
-                sigmoid(a * p.ln() - b * (-p).ln_1p() + c)
-            }
             Self::PiecewiseLinear { x, y } => interpolate(x, y, p),
+            _ => self.of_logit(log_odds(p)),
         }
     }
 
-    /// A piecewise-linear map by its hinges; `None` of the others.
-    pub fn hinges(&self) -> Option<Hinges> {
-        let Self::PiecewiseLinear { x, y } = self else { return None };
-        let mut slopes = Vec::with_capacity(x.len());
-        let mut before = 0.0;
-        for k in 0..x.len() {
-            let slope = if k + 1 < x.len() && x[k + 1] > x[k] { (y[k + 1] - y[k]) / (x[k + 1] - x[k]) } else { 0.0 };
-            slopes.push(slope - before);
-            before = slope;
+    /// The calibrated probability of a logit.
+    pub fn of_logit(&self, z: f64) -> f64 {
+        match self {
+            Self::Temperature { value } => sigmoid(z / f64::from(*value)),
+            Self::LogitLine { slope, intercept } => sigmoid(slope * z + intercept),
+            Self::Beta { a, b, c } => sigmoid(b * softplus(z) - a * softplus(-z) + c),
+            Self::PiecewiseLinear { x, y } => interpolate(x, y, sigmoid(z)),
         }
-        Some(Hinges { first: *y.first()?, knots: x.clone(), slopes })
+    }
+
+    /// A piecewise-linear map by its steps; `None` of the others.
+    pub fn steps(&self) -> Option<Steps> {
+        let Self::PiecewiseLinear { x, y } = self else { return None };
+        let mut steps = Steps { first: *y.first()?, starts: Vec::new(), widths: Vec::new(), rises: Vec::new() };
+        for k in (1..x.len()).filter(|&k| x[k] > x[k - 1] && y[k] > y[k - 1]) {
+            steps.starts.push(x[k - 1]);
+            steps.widths.push(x[k] - x[k - 1]);
+            steps.rises.push(y[k] - y[k - 1]);
+        }
+        Some(steps)
     }
 }
 
-impl Hinges {
+impl Steps {
     /// The value at `p`.
     pub fn apply(&self, p: f64) -> f64 {
-        self.first + self.knots.iter().zip(&self.slopes).map(|(knot, slope)| slope * (p - knot).max(0.0)).sum::<f64>()
+        let step = |k: usize| self.rises[k] * ((p - self.starts[k]) / self.widths[k]).clamp(0.0, 1.0);
+        self.first + (0..self.starts.len()).map(step).sum::<f64>()
     }
+}
+
+fn softplus(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
 fn bounded(p: f64) -> f64 {
@@ -164,7 +183,7 @@ pub fn fit_calibrator(which: Calibrator, probabilities: &[f64], happened: &[bool
     match which {
         Calibrator::Temperature => {
             let fit = logistic(&z, 1, &y, None).filter(|fit| fit.coefficients[0] > 0.0).ok_or_else(none)?;
-            Ok(CalibrationMap::LogitLine { slope: fit.coefficients[0], intercept: 0.0 })
+            Ok(CalibrationMap::Temperature { value: (1.0 / fit.coefficients[0]) as f32 })
         }
         Calibrator::Platt => {
             let (m, n) = (n_positive as f64, (happened.len() - n_positive) as f64);

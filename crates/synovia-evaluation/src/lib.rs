@@ -13,6 +13,7 @@
 mod averages;
 mod baseline;
 mod bootstrap;
+mod calibrated;
 mod calibration;
 mod calibrator;
 mod comparison;
@@ -42,7 +43,6 @@ mod report;
 mod robustness;
 mod subgroup;
 mod survival;
-mod temperature;
 #[cfg(test)]
 mod tests;
 mod threshold;
@@ -50,8 +50,9 @@ mod treatment;
 
 pub use averages::{Multilabel, auroc_one_against_one, auroc_one_against_rest, average_precision_one_against_rest};
 pub use baseline::{LogisticBaseline, LogisticOptions, logistic_baseline};
+pub use calibrated::{Calibration, Temperature, fit_calibration, fit_temperature, probabilities};
 pub use calibration::{N_BINS, ReliabilityBin, expected_calibration_error, reliability};
-pub use calibrator::{CalibrationMap, Calibrator, Hinges, fit_calibrator, isotonic};
+pub use calibrator::{CalibrationMap, Calibrator, Steps, fit_calibrator, isotonic};
 pub use comparison::{McNemar, PairedDeLong, holm, mcnemar, paired_delong};
 pub use conformal::{COVERAGE, ClassCoverage, Conformal, ConformalSets, PatternQuantiles, SetCoverage, conformal_quantile, label_names};
 pub use confusion::{Average, ClassConfusion, Confusion};
@@ -76,8 +77,8 @@ pub use ranking::{
 };
 pub use regression::{Regression, regression};
 pub use report::{
-    Case, Contribution, Curve, Epoch, Explanations, FeatureRow, FeatureWeight, FederationReport, Flow, FlowStep, IntegratedCheck,
-    LabelCounts, MapCheck, ModalityShare, OnnxCheck, OnnxRun, Peak, Report, SiteGain, SplitSummary, TaskExplanation, TemperatureRow,
+    CalibrationRow, Case, Contribution, Curve, Epoch, Explanations, FeatureRow, FeatureWeight, FederationReport, Flow, FlowStep,
+    IntegratedCheck, LabelCounts, MapCheck, ModalityShare, OnnxCheck, OnnxRun, Peak, Report, SiteGain, SplitSummary, TaskExplanation,
     federation_html, model_card, report_html,
 };
 pub use robustness::{Robustness, RobustnessCurve, RobustnessPoint, TaskRobustness, Worsening};
@@ -86,7 +87,6 @@ pub use survival::{
     KaplanMeier, Observed, TimeDependentAuroc, harrell_concordance, integrated_survival_brier, survival_brier, time_dependent_auroc,
     uno_concordance,
 };
-pub use temperature::{Temperature, fit_temperature, probabilities};
 pub use threshold::{ThresholdRule, choose_threshold};
 pub use treatment::{
     MeanEstimate, Treated, UpliftCurve, UpliftPoint, average_effect, average_effect_error, pehe, policy_value, qini_coefficient,

@@ -55,7 +55,8 @@ impl NoveltyScore {
     pub fn of(&self, embedding: &[f32], pattern: ModalityPattern) -> Option<Novelty> {
         let of_pattern = self.patterns.iter().find(|p| p.pattern == pattern).filter(|p| p.mean.len() == embedding.len())?;
         let distance = of_pattern.distance(embedding);
-        let nearer = of_pattern.distances.partition_point(|&known| f64::from(known) < distance);
+        // As exactly as the others are kept: an example is as far as itself.
+        let nearer = of_pattern.distances.partition_point(|&known| known < distance as f32);
         let n = of_pattern.distances.len();
         let p = (n - nearer + 1) as f64 / (n + 1) as f64;
         Some(Novelty { distance, p, is_novel: p <= NOVEL })

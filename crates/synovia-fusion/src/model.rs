@@ -2,14 +2,14 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Int, Tensor, activation};
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use synovia_encoders::{
     EncoderError, FeatureStatistics, LinearEncoder, LinearEncoderConfig, NormKind, ResNet18, ResNet18Config, TableEncoder,
     TableEncoderConfig,
 };
 
-use crate::{Fusion, FusionKind};
+use crate::{Calibrated, Fusion, FusionKind};
 
 /// An encoder of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -296,20 +296,13 @@ impl JointModel {
         self.heads.get(task).map(|head| head.forward(embedding))
     }
 
-    /// Calibrated probabilities: `sigmoid(z / T)` for one logit, `softmax(z / T)` for several.
+    /// Calibrated probabilities: of one logit as `calibrations` say, of several `softmax(z / T)`.
     ///
     /// # Shapes
     /// - logits: `[batch, n_logits]` a task
-    /// - temperatures: a positive number a task
-    pub fn probabilities(logits: Vec<Tensor<2>>, temperatures: &[f32]) -> Vec<Tensor<2>> {
-        logits
-            .into_iter()
-            .zip(temperatures)
-            .map(|(logits, &temperature)| {
-                let logits = logits.div_scalar(temperature);
-                if logits.dims()[1] == 1 { activation::sigmoid(logits) } else { activation::softmax(logits, 1) }
-            })
-            .collect()
+    /// - calibrations: one a task
+    pub fn probabilities(logits: Vec<Tensor<2>>, calibrations: &[Calibrated]) -> Vec<Tensor<2>> {
+        logits.into_iter().zip(calibrations).map(|(logits, calibrated)| calibrated.probabilities(logits)).collect()
     }
 
     fn fusion_width(&self) -> usize {

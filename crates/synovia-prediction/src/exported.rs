@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::Task;
-use synovia_evaluation::{ConformalSets, NoveltyScore};
+use synovia_evaluation::{CalibrationMap, ConformalSets, NoveltyScore};
 use synovia_images::{ImageKind, Preparation, Selection};
 use synovia_onnx::Session;
 use synovia_records::{FeaturePlan, FormatConfig};
@@ -52,8 +52,9 @@ pub struct Exported {
     pub privacy: Option<serde_json::Value>,
     /// How far back the record counts, days.
     pub history_days: Option<f64>,
-    /// Temperatures, a task each; they are in the graph.
-    pub temperatures: Vec<f32>,
+    /// How each task is calibrated; it is in the graph.
+    #[serde(default)]
+    pub calibrations: Vec<CalibrationMap>,
     /// Prediction sets, a task each, fitted on the validation split; `None` where it had no labels.
     #[serde(default)]
     pub conformal: Vec<Option<ConformalSets>>,

@@ -64,14 +64,14 @@ pub struct FeatureWeight {
     pub n: usize,
 }
 
-/// What becomes of the answer when the image loses or gains what a map points at, against the same map with its places exchanged: areas
+/// What becomes of the answer when the image loses or gains what a map points at, against the same map moved elsewhere at random: areas
 /// under how far the probability is from that of the whole image, over the share of pixels (Petsiuk et al. 2018 have the probability,
 /// which says it of a class that it is high for).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MapCheck {
     /// Examples.
     pub n: usize,
-    /// Map − maps with their places exchanged when pixels are taken away, most important first: above 0 where the map points at what
+    /// Map − maps moved elsewhere when pixels are taken away, most important first: above 0 where the map points at what
     /// matters.
     pub deletion: Estimate,
     /// Those − map when pixels are added.
@@ -216,8 +216,8 @@ fn checks(task: &TaskExplanation) -> String {
             _ => "no evidence either way".to_owned(),
         };
         said.push(format!(
-            "Grad-CAM, taking away what it marks: the probability moves by {} more, on average over shares of the image, than where the map’s \
-             places are exchanged at random: {}",
+            "Grad-CAM, taking away what it marks: the probability moves by {} more, on average over shares of the image, than where the \
+             map is moved elsewhere at random: {}",
             interval(&check.deletion),
             verdict(&check.deletion, "the model needs what it marks more than other places", "it needs other places more")
         ));

@@ -26,7 +26,7 @@ pub use card::model_card;
 pub use explanation::{Case, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak, TaskExplanation};
 pub use federation::{Contribution, FederationReport, SiteGain, federation_html};
 
-use crate::{ClassCount, Metrics, Prediction, Robustness, Temperature, Variant};
+use crate::{Calibration, ClassCount, Metrics, Prediction, Robustness, Variant};
 use html::{escape, number};
 
 /// All that the report and the model card show. [`Report::new`] has what they need; a section without data is left out.
@@ -61,7 +61,7 @@ pub struct Report<'a> {
     /// Losses over training, a curve a model.
     pub training: Vec<Curve>,
     /// Calibration of each task and variant.
-    pub temperatures: Vec<TemperatureRow>,
+    pub calibrations: Vec<CalibrationRow>,
     /// What drove the answers.
     pub explanations: Option<Explanations>,
     /// What models keep of their skill as inputs get worse.
@@ -186,15 +186,15 @@ pub struct Epoch {
     pub validation_loss: Option<f64>,
 }
 
-/// The temperature of one task and variant.
+/// The calibration of one task and variant.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TemperatureRow {
+pub struct CalibrationRow {
     /// The task's name.
     pub task: String,
     /// Which model.
     pub variant: Variant,
     /// The fit.
-    pub temperature: Temperature,
+    pub calibration: Calibration,
 }
 
 /// One column of the feature table.
@@ -248,7 +248,7 @@ impl<'a> Report<'a> {
             refused: None,
             splits: Vec::new(),
             training: Vec::new(),
-            temperatures: Vec::new(),
+            calibrations: Vec::new(),
             explanations: None,
             robustness: None,
             features: Vec::new(),

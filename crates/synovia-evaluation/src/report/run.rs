@@ -3,6 +3,8 @@
 use super::chart::{Line, Plot, sample};
 use super::html::{escape, heads, number, table};
 use super::{Curve, Report};
+use crate::CalibrationMap;
+use crate::gain::signed;
 
 pub(super) fn training(report: &Report) -> String {
     let figures: String = report.training.iter().enumerate().map(|(k, curve)| losses(k, curve)).collect();
@@ -49,21 +51,21 @@ fn losses(k: usize, curve: &Curve) -> String {
 }
 
 pub(super) fn calibration(report: &Report) -> String {
-    if report.temperatures.is_empty() {
+    if report.calibrations.is_empty() {
         return String::new();
     }
     let loss = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"));
     let rows: String = report
-        .temperatures
+        .calibrations
         .iter()
         .map(|row| {
-            let t = &row.temperature;
+            let t = &row.calibration;
             format!(
-                "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"n\">{:.3}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
                  <td class=\"n\">{}</td><td class=\"wide\">{}</td></tr>",
                 escape(&row.task),
                 row.variant,
-                t.value,
+                map_text(&t.map),
                 number(t.n as u64),
                 loss(t.log_loss_before),
                 loss(t.log_loss_after),
@@ -71,8 +73,17 @@ pub(super) fn calibration(report: &Report) -> String {
             )
         })
         .collect();
-    let head = heads(&["Task", "Model", "#Temperature", "#Labels", "#Log loss before", "#After", "Note"]);
-    table("Temperature scaling, fitted on the validation split", &head, &rows)
+    let head = heads(&["Task", "Model", "Logits z become", "#Labels", "#Log loss before", "#After", "Note"]);
+    table("Calibration, fitted on the validation split and part of the exported model", &head, &rows)
+}
+
+fn map_text(map: &CalibrationMap) -> String {
+    match map {
+        CalibrationMap::Temperature { value } => format!("z / {value:.3}"),
+        CalibrationMap::LogitLine { slope, intercept } => format!("{slope:.3} z {}", signed(*intercept)),
+        CalibrationMap::Beta { a, b, c } => format!("{a:.3} ln p − {b:.3} ln (1 − p) {}", signed(*c)),
+        CalibrationMap::PiecewiseLinear { x, .. } => format!("a rising line of {} points over p", x.len()),
+    }
 }
 
 pub(super) fn features(report: &Report) -> String {
@@ -163,7 +174,7 @@ pub(super) fn methods(report: &Report) -> String {
             "The gain is the paired difference in AUROC with DeLong’s variance clustered by patient (Obuchowski 1997), two-sided; a verdict needs p < {:.2}.",
             1.0 - options.level
         ),
-        "Temperatures, thresholds, quantiles of prediction sets and the weights of late fusion are fitted on the validation split; nothing is fitted on the test split.".to_owned(),
+        "Calibrations, thresholds, quantiles of prediction sets and the weights of late fusion are fitted on the validation split; nothing is fitted on the test split.".to_owned(),
         "Prediction sets are split conformal with 1 − probability as the score, by modality pattern, with one quantile and with one a class. Intervals of coverage are Wilson’s by patients.".to_owned(),
         "Subgroups have DeLong’s intervals on the scale of log odds, clustered by patient; a group needs 10 patients of each class. Gaps are against the other groups of the column, corrected by Holm.".to_owned(),
     ];

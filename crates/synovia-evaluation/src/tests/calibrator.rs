@@ -27,7 +27,7 @@ fn isotonic_agrees_with_scikit_learn() {
     let expected = [0.0, 0.0, 0.0, 0.3163265306122449, 0.3163265306122449, 0.3163265306122449, 0.5714285714285714, 1.0];
     for (p, expected) in [0.0, 0.1, 0.2, 0.3, 0.33, 0.45, 0.6, 1.0].into_iter().zip(expected) {
         check(map.apply(p), expected);
-        check(map.hinges().unwrap().apply(p), expected);
+        check(map.steps().unwrap().apply(p), expected);
     }
     // Given with the task
     let (x, y) = isotonic(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], &[1.0, 3.0, 2.0, 4.0, 3.5, 6.0]);

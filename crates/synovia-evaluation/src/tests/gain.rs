@@ -119,7 +119,7 @@ fn a_multiclass_null_is_rejected_as_rarely_as_it_should_be() {
             for variant in [Variant::Joint, Variant::Image] {
                 let logits: Vec<f32> =
                     (0..3).map(|c| super::simulated::normal(&mut rng) as f32 + f32::from(u8::from(c == k % 3))).collect();
-                let row = crate::probabilities(&logits, 1.0, &task);
+                let row = crate::probabilities(&logits, &crate::CalibrationMap::Temperature { value: 1.0 }, &task);
                 out.extend(Prediction::rows(&id, &patient, Split::Test, &task, Some((k % 3) as f32), &row, variant));
             }
         }

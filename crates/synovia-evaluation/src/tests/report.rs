@@ -4,9 +4,9 @@ use synovia_cohort::{ExampleId, ExampleRow, FeatureKind, FeatureSpec, FlowCounts
 
 use super::simulated::{Simulation, binary, stage};
 use crate::{
-    Case, Curve, Epoch, Estimate, EvaluationOptions, Explanations, FeatureRow, FeatureWeight, Flow, FlowStep, IntegratedCheck, MapCheck,
-    Metrics, ModalityShare, OnnxCheck, OnnxRun, Prediction, Report, Robustness, RobustnessCurve, RobustnessPoint, SplitSummary,
-    TaskExplanation, TaskRobustness, Temperature, TemperatureRow, Variant, Worsening, evaluate, model_card, pool_folds, report_html,
+    Calibration, CalibrationMap, CalibrationRow, Case, Curve, Epoch, Estimate, EvaluationOptions, Explanations, FeatureRow, FeatureWeight,
+    Flow, FlowStep, IntegratedCheck, MapCheck, Metrics, ModalityShare, OnnxCheck, OnnxRun, Prediction, Report, Robustness, RobustnessCurve,
+    RobustnessPoint, SplitSummary, TaskExplanation, TaskRobustness, Variant, Worsening, evaluate, model_card, pool_folds, report_html,
 };
 
 /// What would break out of a page that forgot to escape it.
@@ -75,11 +75,18 @@ fn full<'a>(tasks: &'a [Task], predictions: &'a [Prediction], metrics: &'a Metri
             epochs: (1..5).map(|epoch| Epoch { epoch, train_loss: 1.0 / epoch as f64, validation_loss: Some(f64::NAN) }).collect(),
             best_epoch: Some(3),
         }],
-        temperatures: vec![TemperatureRow {
+        calibrations: [
+            CalibrationMap::Temperature { value: 1.5 },
+            CalibrationMap::LogitLine { slope: 1.25, intercept: -0.5 },
+            CalibrationMap::Beta { a: 1.0, b: 2.0, c: 0.5 },
+            CalibrationMap::PiecewiseLinear { x: vec![0.1, 0.9], y: vec![0.0, 1.0] },
+        ]
+        .map(|map| CalibrationRow {
             task: text(),
             variant: Variant::Joint,
-            temperature: Temperature { value: 1.5, n: 10, log_loss_before: None, log_loss_after: None, note: Some(text()) },
-        }],
+            calibration: Calibration { map, n: 10, log_loss_before: None, log_loss_after: None, note: Some(text()) },
+        })
+        .to_vec(),
         explanations: Some(explanations(&text)),
         robustness: Some(robustness(&text)),
         features: vec![FeatureRow {
@@ -238,8 +245,8 @@ fn what_the_report_is_given_it_shows() {
     ] {
         assert!(html.contains(&shown), "{shown:?} is not shown");
     }
-    // ROC, PR, calibration and net benefit of the binary task; ROC and PR of three classes and one calibration; one of losses.
-    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 4 + 7 + 1);
+    // ROC, PR, calibration and net benefit of the binary task; ROC and PR of three classes and one calibration; one of losses; seven of robustness.
+    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 4 + 7 + 1 + 7);
 }
 
 #[test]

@@ -3,7 +3,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::simulated::{binary, logistic, normal, stage};
-use crate::{fit_temperature, probabilities};
+use crate::{CalibrationMap, Calibrator, fit_calibration, fit_temperature, probabilities};
+
+fn at(value: f32) -> CalibrationMap {
+    CalibrationMap::Temperature { value }
+}
 
 /// Logits that are `t` times too large, and labels drawn from the true ones.
 fn overconfident(n: usize, t: f64, seed: u64) -> (Vec<f32>, Vec<Option<f32>>) {
@@ -32,7 +36,7 @@ fn a_known_temperature_of_three_classes_is_found() {
     let (mut logits, mut labels) = (Vec::new(), Vec::new());
     for _ in 0..20_000 {
         let z: Vec<f32> = (0..3).map(|_| normal(&mut rng) as f32).collect();
-        let p = probabilities(&z, 1.0, &stage());
+        let p = probabilities(&z, &at(1.0), &stage());
         let u: f32 = rng.random();
         labels.push(Some(if u < p[0] { 0.0 } else { f32::from(u8::from(u >= p[0] + p[1])) + 1.0 }));
         logits.extend(z.iter().map(|z| 3.0 * z));
@@ -50,7 +54,7 @@ fn two_classes_are_a_binary_task() {
     let (a, b) = (fit_temperature(&logits, &labels, &binary()).unwrap(), fit_temperature(&pairs, &labels, &two).unwrap());
     assert!((a.value - b.value).abs() < 1e-5);
     assert!((a.log_loss_after.unwrap() - b.log_loss_after.unwrap()).abs() < 1e-9);
-    let (p, q) = (probabilities(&logits, a.value, &binary()), probabilities(&pairs, a.value, &two));
+    let (p, q) = (probabilities(&logits, &at(a.value), &binary()), probabilities(&pairs, &at(a.value), &two));
     assert!(p.iter().zip(q.chunks(2)).all(|(p, q)| (p - q[1]).abs() < 1e-6));
 }
 
@@ -92,7 +96,7 @@ proptest! {
         let fitted = fit_temperature(&logits, &labels, &binary()).unwrap();
         prop_assume!(fitted.note.is_none());
         let loss = |value: f32| -> f64 {
-            let p = probabilities(&logits, value, &binary());
+            let p = probabilities(&logits, &at(value), &binary());
             let of = |(p, y): (&f32, &Option<f32>)| if *y == Some(1.0) { -f64::from(*p).ln() } else { -(1.0 - f64::from(*p)).max(1e-7).ln() };
             p.iter().zip(&labels).map(of).sum()
         };
@@ -100,4 +104,42 @@ proptest! {
         prop_assert!(best <= loss(fitted.value * 1.05) + 1e-4 && best <= loss(fitted.value * 0.95) + 1e-4);
         prop_assert!(fitted.log_loss_after.unwrap() <= fitted.log_loss_before.unwrap() + 1e-12);
     }
+}
+
+/// Each way by name, in a model whose probabilities are those of twice the log odds and one too many: with that much to learn from a line
+/// finds it, and no other makes the likelihood worse.
+#[test]
+fn each_way_is_fitted_by_name() {
+    let n = 20_000;
+    let z: Vec<f32> = (0..n).map(|k| (k as f32 / n as f32 - 0.5) * 6.0).collect();
+    let mut s = 12345_u64;
+    let mut uniform = || {
+        s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (s >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let labels: Vec<Option<f32>> = z.iter().map(|z| Some(f32::from(u8::from(uniform() < 1.0 / (1.0 + (-f64::from(*z)).exp()))))).collect();
+    let logits: Vec<f32> = z.iter().map(|z| 2.0 * z + 1.0).collect();
+    for which in Calibrator::ALL {
+        let fitted = fit_calibration(which, &logits, &labels, &binary()).unwrap();
+        assert!(fitted.note.is_none() && fitted.log_loss_after < fitted.log_loss_before, "{fitted:?}");
+        match (&fitted.map, which) {
+            (CalibrationMap::Temperature { value }, Calibrator::Temperature) => assert!(*value > 1.5, "{value}"),
+            (CalibrationMap::LogitLine { slope, intercept }, Calibrator::Platt) => {
+                assert!((slope - 0.5).abs() < 0.02 && (intercept + 0.5).abs() < 0.04, "{slope}, {intercept}");
+            }
+            (CalibrationMap::Beta { a, b, .. }, Calibrator::Beta) => assert!((a - 0.5).abs() < 0.1 && (b - 0.5).abs() < 0.1, "{a}, {b}"),
+            (CalibrationMap::PiecewiseLinear { .. }, Calibrator::Isotonic) => {}
+            other => panic!("{other:?}"),
+        }
+        let p = probabilities(&logits, &fitted.map, &binary());
+        assert!(p.is_sorted() && p.iter().all(|p| (0.0..=1.0).contains(p)), "{which}");
+    }
+    // What has no fit is left to the temperature, and says so.
+    let several = fit_calibration(Calibrator::Beta, &[0.5, 0.1, -0.2].repeat(60), &[Some(0.0), Some(1.0)].repeat(30), &stage()).unwrap();
+    assert!(matches!(several.map, CalibrationMap::Temperature { .. }) && several.note.unwrap().contains("two classes"));
+    let few = fit_calibration(Calibrator::Isotonic, &[0.5; 8], &[Some(1.0); 8], &binary()).unwrap();
+    assert!(few.map == at(1.0) && few.note.unwrap().contains("too few"));
+    let falling: Vec<f32> = z.iter().map(|z| -z).collect();
+    let fallen = fit_calibration(Calibrator::Platt, &falling, &labels, &binary()).unwrap();
+    assert!(matches!(fallen.map, CalibrationMap::Temperature { .. }) && fallen.note.is_some());
 }

@@ -6,7 +6,7 @@ use burn::nn::{EmbeddingConfig, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, activation};
 use synovia_encoders::{ConvNormActConfig, FeatureStatistics, NormKind};
 use synovia_fusion::{
-    FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, apply_state, collect_state,
+    Calibrated, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, apply_state, collect_state,
 };
 
 use super::layers::layer;
@@ -93,12 +93,21 @@ fn outputs(model: &JointModel, image: [Tensor<4>; 1], record: Tensor<2>, present
         record: Some(Modality { values: record, present: record_present, rows: None }),
     };
     let outputs = model.forward(inputs, batch, &device);
-    let mut all = JointModel::probabilities(outputs.logits, &[1.3, 0.8]);
+    let malignant = outputs.logits[0].clone();
+    let mut all = JointModel::probabilities(outputs.logits, &[1.3, 0.8].map(Calibrated::Temperature));
     all.push(outputs.embedding);
+    // The other ways to calibrate, of the same logits.
+    let steps = vec![[0.2, 0.3, 0.3], [0.5, 0.1, 0.4]];
+    let others = [
+        Calibrated::Line { slope: 0.5, intercept: -1.0 },
+        Calibrated::Beta { a: 0.75, b: 1.5, c: 0.25 },
+        Calibrated::Steps { first: 0.1, steps },
+    ];
+    all.extend(others.iter().flat_map(|other| JointModel::probabilities(vec![malignant.clone()], std::slice::from_ref(other))));
     all
 }
 
-const OUTPUTS: [&str; 3] = ["malignant", "stage", "embedding"];
+const OUTPUTS: [&str; 6] = ["malignant", "stage", "embedding", "line", "beta", "steps"];
 
 fn export(model: &JointModel, kind: Kind) -> Vec<u8> {
     let state = collect_state(model);

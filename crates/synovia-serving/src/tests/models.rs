@@ -127,7 +127,7 @@ pub(super) fn age() -> Vec<u8> {
         "name": "test", "version": "0", "commit": "unknown", "seed": 0, "weights": "", "cohort": "",
         "tasks": [{"name": "sick", "kind": "binary", "classes": ["sick"]}], "preparation": null, "image_kind": null,
         "records": {"format": "fhir"}, "features": {"features": [feature]}, "feature_ranges": [[18.0, 40.0]], "history_days": 365.0,
-        "temperatures": [1.0], "metrics": {}, "intended_use": "Tests.",
+        "metrics": {}, "intended_use": "Tests.",
         // Its embedding is 0 where there is a record: two deviations from the mean, where 199 others are half of one.
         "novelty": {"patterns": [{"pattern": "record", "n": 9, "mean": "AAAAQA==", "whitening": "AACAPw==",
             "distances": format!("{}AAAAPw==", "AAAAPwAAAD8AAAA/".repeat(66))}]},

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use synovia_encoders::NormKind;
+use synovia_evaluation::Calibrator;
 use synovia_fusion::FusionKind;
 use synovia_images::{BurnedIn, Login, Selection, Server, Window};
 use synovia_records::{Format, LongLayout, Statistic};
@@ -90,6 +91,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "threads",
             "balance",
             "branches",
+            "calibration",
             "kernels",
             "privacy",
         ],
@@ -456,6 +458,13 @@ const FUSIONS: [(&str, FusionKind); 8] = [
     ("experts", FusionKind::Experts),
 ];
 
+const CALIBRATORS: [(&str, Calibrator); 4] = [
+    ("temperature", Calibrator::Temperature),
+    ("platt", Calibrator::Platt),
+    ("isotonic", Calibrator::Isotonic),
+    ("beta", Calibrator::Beta),
+];
+
 const BALANCES: [(&str, Balance); 8] = [
     ("fixed", Balance::Fixed),
     ("uncertainty", Balance::Uncertainty),
@@ -494,6 +503,7 @@ fn read_training(section: &Section<'_>) -> Training {
         branches: read_branches(section),
         kernels: section.flag("kernels").unwrap_or(true),
         privacy: read_privacy(section),
+        calibration: section.choice("calibration", &CALIBRATORS, &[]).unwrap_or_default(),
         augmentation: read_augmentation(section),
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Task, TaskKind};
 use synovia_encoders::NormKind;
+use synovia_evaluation::Calibrator;
 use synovia_fusion::FusionKind;
 use synovia_records::{LongLayout, Statistic};
 use synovia_training::{Balance, Branches, Privacy};
@@ -460,6 +461,9 @@ pub struct Training {
     /// How private training is. Default not at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub privacy: Option<Privacy>,
+    /// How probabilities are made to mean what they say: `temperature`, `platt`, `isotonic` or `beta`; a task of several classes is always
+    /// by temperature. All are fitted in training, so that another one needs no other training. Default `temperature`.
+    pub calibration: Calibrator,
     /// Random changes of the training images.
     pub augmentation: Augmentation,
 }
@@ -467,7 +471,7 @@ pub struct Training {
 impl Training {
     /// The same with what does not change the result taken out: what a stage's key is made of.
     pub fn for_key(&self) -> Self {
-        Self { threads: None, ..self.clone() }
+        Self { threads: None, calibration: Calibrator::default(), ..self.clone() }
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task};
 use synovia_evaluation::{
-    Attribute, Curve, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report, SplitSummary, TemperatureRow,
+    Attribute, CalibrationRow, Curve, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report, SplitSummary,
     Variant, add_subgroups, evaluate, model_card, pool_folds, probabilities, report_html,
 };
 use synovia_training::{Presence, predict_each};
@@ -28,7 +28,9 @@ const VERSION: u32 = 6;
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds, `shown` those that the report shows.
 pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
-    let settings = serde_json::json!({ "name": work.pipeline.name, "seed": work.pipeline.seed });
+    let settings = serde_json::json!({
+        "name": work.pipeline.name, "seed": work.pipeline.seed, "calibration": work.pipeline.training.calibration,
+    });
     let mut stage = Stage::new("evaluate", VERSION, &settings)?;
     for before in trained.iter().chain(shown) {
         stage = stage.after(before);
@@ -125,6 +127,7 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
     let mut predictions = Vec::new();
     for (variant, of_variant) in &settings.variants {
         let own = Presence::of(&of_variant.model);
+        let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
         let mut shown = vec![(*variant, own)];
         if *variant == Variant::Joint {
             shown.push((Variant::JointImage, Presence { image: true, record: false }));
@@ -136,7 +139,7 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
             for predicted in predicted {
                 let row = rows[predicted.row];
                 for (k, task) in tasks.iter().enumerate() {
-                    let p = probabilities(&predicted.logits[k], of_variant.temperatures[k].value, task);
+                    let p = probabilities(&predicted.logits[k], &calibrations[k].map, task);
                     predictions.extend(Prediction::rows(&row.id, &patients[predicted.row], row.split, task, row.labels[k], &p, variant));
                 }
             }
@@ -210,10 +213,11 @@ fn report<'a>(
             });
             report.training.push(Curve { name, epochs: epochs.collect(), best_epoch: Some(settings.best_epoch) });
             if all.len() == 1 {
-                report.temperatures.extend(tasks.iter().zip(&settings.temperatures).map(|(task, temperature)| TemperatureRow {
+                let calibrations = settings.calibrated(work.pipeline.training.calibration);
+                report.calibrations.extend(tasks.iter().zip(calibrations).map(|(task, calibration)| CalibrationRow {
                     task: task.name.clone(),
                     variant: *variant,
-                    temperature: temperature.clone(),
+                    calibration,
                 }));
             }
         }

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rand::SeedableRng as _;
-use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
 use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{
-    Case, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak, TaskExplanation, Temperature,
-    probabilities,
+    Calibration, CalibrationMap, Case, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak,
+    TaskExplanation, probabilities,
 };
 use synovia_explanation::{ImageShape, Map, area, deleted, inserted, overlay_of, picture, rank_correlation, shapley};
 use synovia_images::BurnedIn;
@@ -33,13 +32,13 @@ pub const FILE: &str = "explanations.json";
 const N_EXAMPLES: usize = 512;
 /// Of these, examples from which places are taken away.
 const N_CHECKED: usize = 32;
-/// Maps with their places exchanged that a map is held against.
+/// Times that a map is moved elsewhere at random, to be held against that.
 const N_RANDOM: usize = 3;
 /// And of which integrated gradients are taken, with the cases that are shown.
 const N_INTEGRATED: usize = 12;
 /// How far their parts may miss, and how many gradients are taken for it at most.
 const TOLERANCE: f64 = 0.01;
-const MOST_GRADIENTS: usize = 1024;
+const MOST_GRADIENTS: usize = 4096;
 /// Examples that a feature is told of from.
 const MIN_KNOWN: usize = 4;
 /// Features of a case, and of a task.
@@ -50,7 +49,7 @@ const STAGE: usize = 1;
 
 /// Runs the stage unless it is fresh: on the first of several folds.
 pub fn run(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<Stage> {
-    let settings = serde_json::json!({ "seed": work.pipeline.seed });
+    let settings = serde_json::json!({ "seed": work.pipeline.seed, "calibration": work.pipeline.training.calibration });
     let stage = Stage::new("explain", VERSION, &settings)?.after(trained);
     run_stage(&stage, &work.run, &work.progress, &[FILE], || explain_all(work, place))?;
     Ok(stage)
@@ -80,6 +79,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
         reader: &reader,
         seed: work.pipeline.seed,
     };
+    let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
     let bar = work.progress.start("explain", Some(manifest.tasks.len() as u64), "tasks");
     let mut tasks = Vec::new();
     for (k, task) in manifest.tasks.iter().enumerate() {
@@ -87,7 +87,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
         let rows: Vec<&ExampleRow> = known.iter().map(|&i| rows[i]).collect();
         let given: Vec<&Given> = known.iter().map(|i| &given[i]).collect();
         if !rows.is_empty() {
-            tasks.push(explainer.task(k, task, &of_variant.temperatures[k], &rows, &given));
+            tasks.push(explainer.task(k, task, &calibrations[k], &rows, &given));
         }
         bar.set(k as u64 + 1);
     }
@@ -186,7 +186,7 @@ struct Explainer<'a> {
 struct Explained<'a> {
     k: usize,
     task: &'a Task,
-    temperature: f32,
+    calibration: CalibrationMap,
     rows: &'a [&'a ExampleRow],
     given: &'a [&'a Given],
     /// The class that is explained of each example.
@@ -197,7 +197,7 @@ struct Explained<'a> {
 
 impl Explained<'_> {
     fn probability(&self, logits: &[Vec<f32>], class: usize) -> f64 {
-        let p = probabilities(&logits[self.k], self.temperature, self.task);
+        let p = probabilities(&logits[self.k], &self.calibration, self.task);
         f64::from(if self.task.kind == TaskKind::Binary { p[0] } else { p[class] })
     }
 
@@ -227,11 +227,10 @@ impl Explainer<'_> {
         &self,
         k: usize,
         task: &'a Task,
-        temperature: &Temperature,
+        calibration: &Calibration,
         rows: &'a [&'a ExampleRow],
         given: &'a [&'a Given],
     ) -> Explained<'a> {
-        let temperature = temperature.value;
         let logits = self.asked.logits(given);
         // Of a binary task what it asks for, of several classes the likeliest.
         let class = |logits: &Vec<Vec<f32>>| match task.kind {
@@ -239,13 +238,13 @@ impl Explainer<'_> {
             TaskKind::Multiclass => (0..logits[k].len()).reduce(|a, b| if logits[k][b] > logits[k][a] { b } else { a }).unwrap_or(0),
         };
         let classes: Vec<usize> = logits.iter().map(class).collect();
-        let mut explained = Explained { k, task, temperature, rows, given, classes, probabilities: Vec::new() };
+        let mut explained = Explained { k, task, calibration: calibration.map.clone(), rows, given, classes, probabilities: Vec::new() };
         explained.probabilities = logits.iter().zip(&explained.classes).map(|(l, &class)| explained.probability(l, class)).collect();
         explained
     }
 
-    fn task(&self, k: usize, task: &Task, temperature: &Temperature, rows: &[&ExampleRow], given: &[&Given]) -> TaskExplanation {
-        let explained = self.explained(k, task, temperature, rows, given);
+    fn task(&self, k: usize, task: &Task, calibration: &Calibration, rows: &[&ExampleRow], given: &[&Given]) -> TaskExplanation {
+        let explained = self.explained(k, task, calibration, rows, given);
         let shares = self.shares(&explained);
         let maps = self.maps(&self.model, &explained);
         let of_shuffled = self.maps(&self.shuffled, &explained);
@@ -352,12 +351,13 @@ impl Explainer<'_> {
                     self.asked.logits(&given).iter().map(|logits| (answer(logits) - explained.probabilities[i]).abs()).collect();
                 area(&far)
             };
-            // The same map with its places exchanged: as smooth, and pointing anywhere.
+            // The same map moved around the image's edges: as smooth, and pointing anywhere.
             let mut random = [0.0; 2];
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ i as u64);
             for _ in 0..N_RANDOM {
-                let mut values = map.values.clone();
-                values.shuffle(&mut rng);
+                let (down, across) = (rng.random_range(0..map.height), rng.random_range(0..map.width));
+                let place = |k: usize| (k / map.width + down) % map.height * map.width + (k + across) % map.width;
+                let values: Vec<f32> = (0..map.values.len()).map(|k| map.values[place(k)]).collect();
                 let order = Map { values: &values, ..view(map, shape.size) }.order(shape.size);
                 random[0] += area_of(deleted(image, shape, &order)) / N_RANDOM as f64;
                 random[1] += area_of(inserted(image, shape, &order)) / N_RANDOM as f64;

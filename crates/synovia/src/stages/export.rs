@@ -8,8 +8,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use sha2::{Digest, Sha256};
 use synovia_cohort::{CohortReader, Geometry, Split, Task};
-use synovia_evaluation::{Metrics, NoveltyScore, Variant};
-use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
+use synovia_evaluation::{CalibrationMap, Metrics, NoveltyScore, Steps, Variant};
+use synovia_fusion::{Calibrated, Inputs, JointModel, JointModelConfig, Modality, apply_state};
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
 use synovia_prediction::{Exported, METADATA};
 use synovia_records::FeaturePlan;
@@ -68,8 +68,13 @@ fn ranges(reader: &CohortReader, n_features: usize) -> anyhow::Result<Vec<Option
 
 /// Runs the stage unless it is fresh.
 pub fn run(work: &Work, trained: &Stage, evaluated: &Stage, place: &Place) -> anyhow::Result<Stage> {
-    let stage =
-        Stage::new(&place.stage("export"), VERSION, &serde_json::json!({ "name": work.pipeline.name }))?.after(trained).after(evaluated);
+    let stage = Stage::new(
+        &place.stage("export"),
+        VERSION,
+        &serde_json::json!({ "name": work.pipeline.name, "calibration": work.pipeline.training.calibration }),
+    )?
+    .after(trained)
+    .after(evaluated);
     let output = place.relative("model.onnx");
     run_stage(&stage, &work.run, &work.progress, &[&output], || export(work, place))?;
     Ok(stage)
@@ -81,9 +86,23 @@ fn fresh(config: &JointModelConfig, weights: &Weights) -> anyhow::Result<JointMo
     Ok(apply_state(config.init(None, &Device::flex())?, weights)?.valid())
 }
 
-fn forward(model: &JointModel, inputs: Inputs, batch: usize, device: &Device, temperatures: &[f32]) -> (Vec<Tensor<2>>, Tensor<2>) {
+/// The same as operations of the graph.
+fn in_graph(map: &CalibrationMap) -> Calibrated {
+    match map {
+        CalibrationMap::Temperature { value } => Calibrated::Temperature(*value),
+        CalibrationMap::LogitLine { slope, intercept } => Calibrated::Line { slope: *slope as f32, intercept: *intercept as f32 },
+        CalibrationMap::Beta { a, b, c } => Calibrated::Beta { a: *a as f32, b: *b as f32, c: *c as f32 },
+        CalibrationMap::PiecewiseLinear { .. } => {
+            let Some(Steps { first, starts, widths, rises }) = map.steps() else { return Calibrated::Temperature(1.0) };
+            let step = |k: usize| [starts[k] as f32, widths[k] as f32, rises[k] as f32];
+            Calibrated::Steps { first: first as f32, steps: (0..starts.len()).map(step).collect() }
+        }
+    }
+}
+
+fn forward(model: &JointModel, inputs: Inputs, batch: usize, device: &Device, calibrated: &[Calibrated]) -> (Vec<Tensor<2>>, Tensor<2>) {
     let outputs = model.forward(inputs, batch, device);
-    (JointModel::probabilities(outputs.logits, temperatures), outputs.embedding)
+    (JointModel::probabilities(outputs.logits, calibrated), outputs.embedding)
 }
 
 fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
@@ -93,7 +112,9 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         settings.variants.get_key_value(&Variant::Joint).or_else(|| settings.variants.iter().next()).context("no trained model")?;
     let weights = weights.remove(variant).context("no weights")?;
     let config = &of_variant.model;
-    let temperatures: Vec<f32> = of_variant.temperatures.iter().map(|t| t.value).collect();
+    let calibrations: Vec<CalibrationMap> =
+        of_variant.calibrated(work.pipeline.training.calibration).into_iter().map(|calibration| calibration.map).collect();
+    let calibrated: Vec<Calibrated> = calibrations.iter().map(in_graph).collect();
     let manifest = reader.manifest();
     let tasks = &manifest.tasks;
     let geometry = manifest.geometry.filter(|_| config.image.is_some());
@@ -111,7 +132,7 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
             let values = tracer.input::<2>("record", [n]);
             inputs.record = Some(Modality { values, present: tracer.input::<2>(&presence_input("record"), [1]), rows: None });
         }
-        let (probabilities, embedding) = forward(&model, inputs, batch, &device, &temperatures);
+        let (probabilities, embedding) = forward(&model, inputs, batch, &device, &calibrated);
         for (task, probability) in tasks.iter().zip(probabilities) {
             tracer.output(&task.name, probability);
         }
@@ -147,7 +168,7 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         feature_ranges: n_features.filter(|_| spent.is_none()).map(|n| ranges(&reader, n)).transpose()?.unwrap_or_default(),
         privacy: spent.map(serde_json::to_value).transpose()?,
         history_days: work.pipeline.records.history_days(),
-        temperatures: temperatures.clone(),
+        calibrations,
         conformal: tasks.iter().map(sets_of).collect(),
         // Means of embeddings have no noise either.
         novelty: if spent_privately { None } else { Some(novelty_of(&reader, config, &weights)?) },
@@ -155,7 +176,7 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         intended_use: "Research. Not a medical device.".to_owned(),
     };
     let bytes = graph.to_bytes(&[(METADATA.to_owned(), serde_json::to_string(&exported)?)]);
-    let verification = check(&bytes, config, &weights, &temperatures, &reader, geometry, n_features)?;
+    let verification = check(&bytes, config, &weights, &calibrated, &reader, geometry, n_features)?;
     let path = place.path(&work.run, "model.onnx");
     atomic_file(&path, |out| out.write_all(&bytes).map_err(|source| StageError::Io { path: path.clone(), source }))?;
     let worst = verification.outputs.iter().map(|o| o.difference).fold(0.0, f32::max);
@@ -180,7 +201,7 @@ fn check(
     bytes: &[u8],
     config: &JointModelConfig,
     weights: &Weights,
-    temperatures: &[f32],
+    calibrated: &[Calibrated],
     reader: &CohortReader,
     geometry: Option<Geometry>,
     n_features: Option<usize>,
@@ -223,7 +244,7 @@ fn check(
             inputs.record = Some(Modality { values, present, rows: None });
         }
         let batch = arrays.first().map_or(0, |a| a.1[0]);
-        let (probabilities, embedding) = forward(&model, inputs, batch, &device, temperatures);
+        let (probabilities, embedding) = forward(&model, inputs, batch, &device, calibrated);
         let names = tasks.iter().map(|task| task.name.clone()).chain(["embedding".to_owned()]);
         names
             .zip(probabilities.into_iter().chain([embedding]))

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
 use synovia_evaluation::{
-    EvaluationOptions, ModalityPattern, Prediction, Robustness, RobustnessCurve, RobustnessPoint, TaskRobustness, Temperature, Variant,
+    Calibration, EvaluationOptions, ModalityPattern, Prediction, Robustness, RobustnessCurve, RobustnessPoint, TaskRobustness, Variant,
     Worsening, evaluate, probabilities,
 };
 use synovia_explanation::{ImageShape, coarser, flatter, noisy, sparser};
@@ -40,7 +40,7 @@ const UNIT: f32 = 10.0;
 
 /// Runs the stage unless it is fresh: on the first of several folds.
 pub fn run(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<Stage> {
-    let settings = serde_json::json!({ "seed": work.pipeline.seed });
+    let settings = serde_json::json!({ "seed": work.pipeline.seed, "calibration": work.pipeline.training.calibration });
     let stage = Stage::new("robustness", VERSION, &settings)?.after(trained);
     run_stage(&stage, &work.run, &work.progress, &[FILE], || measure(work, place))?;
     Ok(stage)
@@ -51,7 +51,7 @@ struct Model {
     variant: Variant,
     asked: Asked,
     sees: Presence,
-    temperatures: Vec<Temperature>,
+    calibrations: Vec<Calibration>,
 }
 
 /// What a model says of each example; nothing where it sees nothing.
@@ -65,7 +65,8 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
     let mut models = Vec::new();
     for (&variant, of_variant) in &settings.variants {
         let asked = Asked::new(&of_variant.model, &weights[&variant], shape)?;
-        models.push(Model { variant, asked, sees: Presence::of(&of_variant.model), temperatures: of_variant.temperatures.clone() });
+        let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
+        models.push(Model { variant, asked, sees: Presence::of(&of_variant.model), calibrations });
     }
     let any = |of: fn(&Presence) -> bool| models.iter().any(|model| of(&model.sees));
     let sees = Presence { image: any(|p| p.image), record: any(|p| p.record) };
@@ -173,7 +174,7 @@ fn said(models: &[Model], answers: &[Answers], i: usize, k: usize, task: &Task) 
     let mut out: Vec<(Variant, Vec<f32>)> = Vec::new();
     for (model, answers) in models.iter().zip(answers) {
         if let Some(told) = &answers[i] {
-            out.push((model.variant, probabilities(&told.logits[k], model.temperatures[k].value, task)));
+            out.push((model.variant, probabilities(&told.logits[k], &model.calibrations[k].map, task)));
         }
     }
     let single: Vec<&Vec<f32>> = out.iter().filter(|(variant, _)| *variant != Variant::Joint).map(|(_, p)| p).collect();

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train, Validation};
 use synovia_encoders::FeatureStatistics;
-use synovia_evaluation::{Temperature, Variant, fit_temperature};
+use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, Variant, fit_calibration};
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
     Augmentation, EpochReport, Fit, NoiseKey, Presence, Privacy, Progress as Told, Sampling, TrainingSettings, Weights, decode_weights,
@@ -23,7 +23,7 @@ use crate::commands::Work;
 use crate::pipeline;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,8 +47,8 @@ pub struct VariantSettings {
     pub best_epoch: usize,
     /// A line an epoch.
     pub history: Vec<EpochReport>,
-    /// A temperature a task, fitted on the validation split.
-    pub temperatures: Vec<Temperature>,
+    /// Each way to calibrate, a task each, fitted on the validation split: the pipeline says which is used.
+    pub calibrations: Vec<BTreeMap<Calibrator, Calibration>>,
 }
 
 /// What a private training has spent.
@@ -65,6 +65,18 @@ pub struct Spent {
 }
 
 impl VariantSettings {
+    /// How each task is calibrated.
+    pub fn calibrated(&self, which: Calibrator) -> Vec<Calibration> {
+        let none = || Calibration {
+            map: CalibrationMap::Temperature { value: 1.0 },
+            n: 0,
+            log_loss_before: None,
+            log_loss_after: None,
+            note: Some("not calibrated".to_owned()),
+        };
+        self.calibrations.iter().map(|of_task| of_task.get(&which).cloned().unwrap_or_else(none)).collect()
+    }
+
     /// `None` where training was not private.
     pub fn spent(&self) -> Option<Spent> {
         let Privacy { noise, clip, delta } = self.training.privacy?;
@@ -194,9 +206,9 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
         })?;
         let best = trained.history.get(trained.best_epoch.wrapping_sub(1));
         bar.finish(&format!("best epoch {}, validation loss {:.4}", trained.best_epoch, best.map_or(f64::NAN, |b| b.validation_loss)));
-        let temperatures = calibrate(&model, &trained.weights, &reader)?;
+        let calibrations = calibrate(&model, &trained.weights, &reader)?;
         let of_variant =
-            VariantSettings { model, training: training.clone(), best_epoch: trained.best_epoch, history: trained.history, temperatures };
+            VariantSettings { model, training: training.clone(), best_epoch: trained.best_epoch, history: trained.history, calibrations };
         settings.variants.insert(variant, of_variant);
         weights.insert(variant, trained.weights);
     }
@@ -245,16 +257,16 @@ fn check_labels(reader: &CohortReader, report: &CohortReport) -> anyhow::Result<
     Ok(())
 }
 
-/// A temperature a task, on the validation split.
-fn calibrate(model: &JointModelConfig, weights: &Weights, reader: &CohortReader) -> anyhow::Result<Vec<Temperature>> {
+/// Each way to calibrate, a task each, on the validation split: to choose another is not to train again.
+fn calibrate(model: &JointModelConfig, weights: &Weights, reader: &CohortReader) -> anyhow::Result<Vec<BTreeMap<Calibrator, Calibration>>> {
     let rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == Split::Validation).collect();
     let predicted = predict(model, weights, reader, &rows, Presence::of(model))?;
     let of_task = |(k, task): (usize, &Task)| {
         let logits: Vec<f32> = predicted.iter().flat_map(|p| p.logits[k].iter().copied()).collect();
         let labels: Vec<Option<f32>> = predicted.iter().map(|p| rows[p.row].labels[k]).collect();
-        fit_temperature(&logits, &labels, task)
+        Calibrator::ALL.into_iter().map(|which| Ok((which, fit_calibration(which, &logits, &labels, task)?))).collect()
     };
-    Ok(reader.manifest().tasks.iter().enumerate().map(of_task).collect::<Result<_, _>>()?)
+    Ok(reader.manifest().tasks.iter().enumerate().map(of_task).collect::<Result<_, synovia_evaluation::EvaluationError>>()?)
 }
 
 /// The settings and weights that a finished train stage left.

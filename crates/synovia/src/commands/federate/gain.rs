@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
-use synovia_evaluation::{auroc, probabilities};
+use synovia_evaluation::{CalibrationMap, auroc, probabilities};
 use synovia_federation::Plan;
 use synovia_training::{Presence, Weights, predict};
 
@@ -36,9 +36,10 @@ impl Scored {
     pub fn of(plan: &Plan, weights: &Weights, reader: &CohortReader) -> anyhow::Result<Self> {
         let rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == Split::Test).collect();
         let predicted = predict(&plan.model, weights, reader, &rows, Presence::of(&plan.model))?;
+        let as_is = CalibrationMap::Temperature { value: 1.0 };
         let of_row = |p: &synovia_training::Predicted| {
             let row = rows[p.row];
-            let said = plan.tasks.iter().zip(&p.logits).map(|(task, logits)| probabilities(logits, 1.0, task)).collect();
+            let said = plan.tasks.iter().zip(&p.logits).map(|(task, logits)| probabilities(logits, &as_is, task)).collect();
             (row.id.as_str().to_owned(), Example { site: 0, patient: row.patient.clone(), labels: row.labels.clone(), said })
         };
         Ok(Self { by_example: predicted.iter().map(of_row).collect(), n_sites: 1 })

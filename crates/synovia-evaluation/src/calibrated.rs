@@ -1,9 +1,11 @@
-//! Temperature scaling: one number that makes probabilities mean what they say.
+//! Probabilities that mean what they say: by temperature, or in another way that a pipeline asks for.
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{Task, TaskKind};
 
 use crate::EvaluationError;
+use crate::calibrator::{CalibrationMap, Calibrator, fit_calibrator};
+use crate::newton::sigmoid;
 use crate::panel::n_labels;
 
 /// Under this many labels, or this few of any class of a binary task, the fitted number would be mostly noise.
@@ -110,11 +112,65 @@ fn terms(logits: &[f32], label: usize, slope: f64) -> (f64, f64) {
     (sum.ln() + slope * (top - own), weighted / sum - own)
 }
 
-/// Probabilities of logits at a temperature: the sigmoid of a binary task's, the softmax of a multiclass one's.
+/// How the probabilities of one task are made to mean what they say, fitted on the validation split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// What becomes of logits.
+    pub map: CalibrationMap,
+    /// Labels that it was fitted on.
+    pub n: usize,
+    /// Mean negative log likelihood of the model's own probabilities, in nats; `None` without labels.
+    pub log_loss_before: Option<f64>,
+    /// The same afterwards, on the same labels.
+    pub log_loss_after: Option<f64>,
+    /// Why it is another way than was asked for, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Fits a way to calibrate on the logits and labels of the validation split. What has no fit (too few labels, several classes, classes
+/// that the model separates) is left to the temperature, with a note.
+///
+/// # Shapes
+/// As [`fit_temperature`].
+///
+/// # Errors
+/// As [`fit_temperature`].
+pub fn fit_calibration(which: Calibrator, logits: &[f32], labels: &[Option<f32>], task: &Task) -> Result<Calibration, EvaluationError> {
+    let Temperature { value, n, log_loss_before, log_loss_after, note } = fit_temperature(logits, labels, task)?;
+    let by_temperature = |note| Calibration { map: CalibrationMap::Temperature { value }, n, log_loss_before, log_loss_after, note };
+    if which == Calibrator::Temperature || note.is_some() {
+        return Ok(by_temperature(note));
+    }
+    if task.kind == TaskKind::Multiclass {
+        return Ok(by_temperature(Some(format!("{which} is of two classes: by temperature instead"))));
+    }
+    let known = logits.iter().zip(labels).filter_map(|(&z, label)| Some((f64::from(z), (*label)? == 1.0)));
+    let (z, happened): (Vec<f64>, Vec<bool>) = known.unzip();
+    let p: Vec<f64> = z.iter().map(|&z| sigmoid(z)).collect();
+    let Ok(map) = fit_calibrator(which, &p, &happened) else {
+        return Ok(by_temperature(Some(format!("{which} has no fit on these labels: by temperature instead"))));
+    };
+    // A step at 0 or 1 that is wrong once is infinitely wrong.
+    let loss = |(&z, &happened): (&f64, &bool)| -> f64 {
+        let p = map.of_logit(z);
+        -(if happened { p } else { 1.0 - p }).max(f64::from(f32::EPSILON)).ln()
+    };
+    let after = z.iter().zip(&happened).map(loss).sum::<f64>() / n as f64;
+    Ok(Calibration { map, n, log_loss_before, log_loss_after: Some(after), note: None })
+}
+
+/// Calibrated probabilities of logits: one of a binary task, the softmax of a multiclass one's.
 ///
 /// # Shapes
 /// - logits, result: `[n, task.n_logits()]`
-pub fn probabilities(logits: &[f32], temperature: f32, task: &Task) -> Vec<f32> {
+pub fn probabilities(logits: &[f32], map: &CalibrationMap, task: &Task) -> Vec<f32> {
+    let temperature = match map {
+        CalibrationMap::Temperature { value } => *value,
+        _ if task.kind == TaskKind::Binary => return logits.iter().map(|&z| map.of_logit(f64::from(z)) as f32).collect(),
+        // Of several classes there is no other.
+        _ => 1.0,
+    };
     match task.kind {
         TaskKind::Binary => logits.iter().map(|z| 1.0 / (1.0 + (-z / temperature).exp())).collect(),
         TaskKind::Multiclass => {
