@@ -49,11 +49,15 @@ def main():
     first, last = map(int, arguments.seeds.split("-"))
     arguments.out.mkdir(parents=True, exist_ok=True)
     log = arguments.out / "verdicts.jsonl"
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = [line for line in lines if first <= line["seed"] <= last and line.get("patients") == arguments.patients]
     known = {(line["seed"], line["noise"]) for line in done}
     cohorts = [(seed, noise) for seed in range(first, last + 1) for noise in ["", "image" if seed % 2 else "record"]]
     with ThreadPoolExecutor(arguments.jobs) as pool, open(log, "a") as file:
         for made in as_completed([pool.submit(verdict, arguments, *cohort) for cohort in cohorts if cohort not in known]):
+            if made.exception():
+                print(made.exception())
+                continue
             done.append(made.result())
             file.write(json.dumps(done[-1]) + "\n")
             file.flush()

@@ -1,6 +1,7 @@
 //! From files to the report and the exported model, and what must hold of every run.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ pub fn files(dir: &Path, out: &mut Vec<PathBuf>) {
 
 /// All texts of a Parquet table.
 fn texts_of_table(path: &Path) -> String {
-    let table = ParquetReader::new(std::fs::File::open(path).unwrap()).finish().unwrap();
+    let table = ParquetReader::new(File::open(path).unwrap()).finish().unwrap();
     let texts = table.columns().iter().filter_map(|column| column.str().ok());
     let texts: Vec<&str> = texts.flat_map(|column| column.iter().flatten().collect::<Vec<_>>()).collect();
     assert!(!texts.is_empty(), "{}", path.display());
@@ -28,7 +29,7 @@ fn texts_of_table(path: &Path) -> String {
 /// `predict`, asked about what the run was trained on, answers with what the run's joint model said: each image beside its
 /// own record, and each example that was evaluated.
 pub fn the_same_as_evaluated(lines: &[serde_json::Value], run: &Path) {
-    let table = ParquetReader::new(std::fs::File::open(run.join("predictions.parquet")).unwrap()).finish().unwrap();
+    let table = ParquetReader::new(File::open(run.join("predictions.parquet")).unwrap()).finish().unwrap();
     let text = |name: &str| table.column(name).unwrap().str().unwrap().iter().map(|text| text.unwrap().to_owned()).collect::<Vec<_>>();
     let (examples, tasks, classes, variants) = (text("example_id"), text("task"), text("class"), text("variant"));
     let probabilities = table.column("probability").unwrap().f32().unwrap();
@@ -254,23 +255,60 @@ fn hostile_files_beside_good_ones_cost_only_themselves() {
 fn robust(run: &Path) {
     let read = |name: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(run.join(name)).unwrap()).unwrap() };
     let (robustness, metrics) = (read("robustness.json"), read("metrics.json"));
+    let said = File::open(run.join("predictions.parquet")).map(|file| ParquetReader::new(file).finish().unwrap()).unwrap();
+    let text = |name: &str| said.column(name).unwrap().str().unwrap().iter().flatten().map(str::to_owned).collect::<Vec<String>>();
+    let (examples, tasks, splits, variants) = (text("example_id"), text("task"), text("split"), text("variant"));
+    let (labels, p) = (said.column("label").unwrap().f32().unwrap(), said.column("probability").unwrap().f32().unwrap());
+    // AUROC of a variant on test examples that have both modalities, by counting pairs.
+    let on_both = |of: &str| {
+        let chosen = |variant: &str| -> BTreeMap<&str, (f32, f32)> {
+            let is_wanted = |k: &usize| tasks[*k] == "malignant" && splits[*k] == "test" && variants[*k] == variant;
+            let of_row = |k: usize| Some((examples[k].as_str(), (labels.get(k)?, p.get(k)?)));
+            (0..examples.len()).filter(is_wanted).filter_map(of_row).collect()
+        };
+        let (own, image, record) = (chosen(of), chosen("image"), chosen("record"));
+        let both: Vec<(f32, f32)> =
+            own.iter().filter(|(example, _)| image.contains_key(*example) && record.contains_key(*example)).map(|(_, row)| *row).collect();
+        let (mut pairs, mut right) = (0.0, 0.0);
+        for (positive, p) in &both {
+            for (_, q) in both.iter().filter(|(label, _)| *positive == 1.0 && *label == 0.0) {
+                pairs += 1.0;
+                right += if p > q {
+                    1.0
+                } else if p == q {
+                    0.5
+                } else {
+                    0.0
+                };
+            }
+        }
+        right / pairs
+    };
     for task in robustness["tasks"].as_array().unwrap() {
         let measured = &metrics["tasks"][task["task"].as_str().unwrap()]["variants"];
         let curves = task["curves"].as_array().unwrap();
         assert_eq!(curves.len(), 7, "{task}");
-        let same = |point: &serde_json::Value, variant: &str, of: &str| {
-            let (worse, known) = (point["auroc"][variant]["value"].as_f64().unwrap(), measured[of]["auroc"]["value"].as_f64().unwrap());
-            assert!((worse - known).abs() < 1e-4, "{variant} has {worse}, {of} {known}");
+        let same = |point: &serde_json::Value, variant: &str, known: f64| {
+            let worse = point["auroc"][variant]["value"].as_f64().unwrap();
+            assert!((worse - known).abs() < 1e-4, "{variant} has {worse}, not {known}");
         };
+        let known = |variant: &str| measured[variant]["auroc"]["value"].as_f64().unwrap();
         for curve in curves {
             let points = curve["points"].as_array().unwrap();
-            ["joint", "image", "record"].iter().for_each(|variant| same(&points[0], variant, variant));
-            match curve["what"].as_str().unwrap() {
-                "missing_images" => same(points.last().unwrap(), "joint", "joint-record"),
-                "missing_records" => same(points.last().unwrap(), "joint", "joint-image"),
-                // The image alone does not see it.
-                "missing_values" => same(points.last().unwrap(), "image", "image"),
-                _ => {}
+            let worst = points.last().unwrap();
+            let what = curve["what"].as_str().unwrap();
+            match what {
+                "missing_images" | "missing_records" if task["task"] == "malignant" => {
+                    same(&points[0], "joint", on_both("joint"));
+                    same(worst, "joint", on_both(if what == "missing_images" { "joint-record" } else { "joint-image" }));
+                }
+                "missing_images" | "missing_records" => {}
+                _ => {
+                    ["joint", "image", "record"].iter().for_each(|variant| same(&points[0], variant, known(variant)));
+                    // Whoever does not see it is as good as before.
+                    let blind = if matches!(what, "missing_values" | "shifted_units") { "image" } else { "record" };
+                    same(worst, blind, known(blind));
+                }
             }
             assert!((0.0..=1.0).contains(&curve["relative"]["joint"].as_f64().unwrap()), "{curve}");
         }

@@ -109,6 +109,7 @@ fn a_changed_setting_makes_run_again_what_it_changes() {
     check("seed=3", &["ingest", "cohort", "train", "explain", "robustness", "evaluate", "export"]);
     check("name=other", &["evaluate", "export"]);
     check("training.threads=1", &[]);
+    check("training.calibration=\"isotonic\"", &["explain", "robustness", "evaluate", "export"]);
     check("training.epochs=1", &["train", "explain", "robustness", "evaluate", "export"]);
     check("cohort.split={train=0.6,validation=0.2,test=0.2}", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);
     check("images.size=18", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);

@@ -5,7 +5,6 @@ use synovia_cohort::{Task, TaskKind};
 
 use crate::EvaluationError;
 use crate::calibrator::{CalibrationMap, Calibrator, fit_calibrator};
-use crate::newton::sigmoid;
 use crate::panel::n_labels;
 
 /// Under this many labels, or this few of any class of a binary task, the fitted number would be mostly noise.
@@ -28,6 +27,9 @@ pub struct Temperature {
     /// Why T is 1, or at the end of its range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Whether there are too few labels to calibrate on in any way.
+    #[serde(skip)]
+    pub is_too_few: bool,
 }
 
 /// Fits T on the logits and labels of the validation split by maximum likelihood (Guo et al., ICML 2017; of a binary task, Platt's
@@ -66,6 +68,7 @@ pub fn fit_temperature(logits: &[f32], labels: &[Option<f32>], task: &Task) -> R
         log_loss_before: loss(1.0),
         log_loss_after: loss(slope),
         note: note.map(str::to_owned),
+        is_too_few: n < FEWEST_LABELS || counts.iter().filter(|&&count| count >= FEWEST_OF_A_CLASS).count() < 2,
     };
     if n < FEWEST_LABELS {
         return Ok(fitted(1.0, Some("too few labels to calibrate on: probabilities are the model's own")));
@@ -137,27 +140,36 @@ pub struct Calibration {
 /// # Errors
 /// As [`fit_temperature`].
 pub fn fit_calibration(which: Calibrator, logits: &[f32], labels: &[Option<f32>], task: &Task) -> Result<Calibration, EvaluationError> {
-    let Temperature { value, n, log_loss_before, log_loss_after, note } = fit_temperature(logits, labels, task)?;
-    let by_temperature = |note| Calibration { map: CalibrationMap::Temperature { value }, n, log_loss_before, log_loss_after, note };
-    if which == Calibrator::Temperature || note.is_some() {
-        return Ok(by_temperature(note));
+    let fitted = fit_temperature(logits, labels, task)?;
+    let (n, log_loss_before) = (fitted.n, fitted.log_loss_before);
+    let by_temperature = |note| Calibration {
+        map: CalibrationMap::Temperature { value: fitted.value },
+        n,
+        log_loss_before,
+        log_loss_after: fitted.log_loss_after,
+        note,
+    };
+    if which == Calibrator::Temperature || fitted.is_too_few {
+        return Ok(by_temperature(fitted.note.clone()));
     }
     if task.kind == TaskKind::Multiclass {
         return Ok(by_temperature(Some(format!("{which} is of two classes: by temperature instead"))));
     }
     let known = logits.iter().zip(labels).filter_map(|(&z, label)| Some((f64::from(z), (*label)? == 1.0)));
     let (z, happened): (Vec<f64>, Vec<bool>) = known.unzip();
-    let p: Vec<f64> = z.iter().map(|&z| sigmoid(z)).collect();
-    let Ok(map) = fit_calibrator(which, &p, &happened) else {
+    let Ok(map) = fit_calibrator(which, &z, &happened) else {
         return Ok(by_temperature(Some(format!("{which} has no fit on these labels: by temperature instead"))));
     };
-    // A step at 0 or 1 that is wrong once is infinitely wrong.
     let loss = |(&z, &happened): (&f64, &bool)| -> f64 {
         let p = map.of_logit(z);
-        -(if happened { p } else { 1.0 - p }).max(f64::from(f32::EPSILON)).ln()
+        -(if happened { p } else { 1.0 - p }).max(f64::MIN_POSITIVE).ln()
     };
     let after = z.iter().zip(&happened).map(loss).sum::<f64>() / n as f64;
-    Ok(Calibration { map, n, log_loss_before, log_loss_after: Some(after), note: None })
+    let note = (which == Calibrator::Isotonic).then(|| {
+        "steps follow the labels on which thresholds and prediction sets are fitted too: those may be a little too sure of themselves"
+            .to_owned()
+    });
+    Ok(Calibration { map, n, log_loss_before, log_loss_after: Some(after), note })
 }
 
 /// Calibrated probabilities of logits: one of a binary task, the softmax of a multiclass one's.

@@ -6,8 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::EvaluationError;
-use crate::murphy::log_odds;
-use crate::newton::{logistic, sigmoid};
+use crate::newton::{logistic, sigmoid, softplus};
 
 /// A way to calibrate, by the name that a pipeline gives it.
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,100 +75,48 @@ pub enum CalibrationMap {
         /// What is added.
         c: f64,
     },
-    /// Lines between points, level outside: see [`CalibrationMap::hinges`].
-    PiecewiseLinear {
-        /// Probabilities, rising.
-        x: Vec<f64>,
-        /// What becomes of them, not falling.
-        y: Vec<f64>,
+    /// first + Σ rise · clip((logit − start) / width, 0, 1): a Sub, a Mul, a Clip, a `MatMul` with the rises, and an Add. Each term lies
+    /// between 0 and its rise and none is steeper than [`STEEPEST`], so that the graph's single precision is enough.
+    Steps {
+        /// Probability before the first step.
+        first: f64,
+        /// Start, width and rise of each, logits and probability.
+        steps: Vec<[f64; 3]>,
     },
 }
 
-/// A piecewise-linear map as first value + Σ rise · clip((p − start) / width, 0, 1): a Sub, a Mul, a Clip, a `MatMul` with the rises,
-/// and an Add. Each term lies between 0 and its rise, so that single precision is enough however steep a step is.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Steps {
-    /// Value at and under the first start.
-    pub first: f64,
-    /// Where steps begin.
-    pub starts: Vec<f64>,
-    /// How wide they are, above 0.
-    pub widths: Vec<f64>,
-    /// How high.
-    pub rises: Vec<f64>,
-}
+/// Probability that a step may rise a logit. A sigmoid rises by a quarter.
+pub const STEEPEST: f64 = 2.0;
 
 impl CalibrationMap {
-    /// The calibrated probability of a probability.
-    pub fn apply(&self, p: f64) -> f64 {
-        match self {
-            Self::PiecewiseLinear { x, y } => interpolate(x, y, p),
-            _ => self.of_logit(log_odds(p)),
-        }
-    }
-
     /// The calibrated probability of a logit.
     pub fn of_logit(&self, z: f64) -> f64 {
         match self {
             Self::Temperature { value } => sigmoid(z / f64::from(*value)),
             Self::LogitLine { slope, intercept } => sigmoid(slope * z + intercept),
             Self::Beta { a, b, c } => sigmoid(b * softplus(z) - a * softplus(-z) + c),
-            Self::PiecewiseLinear { x, y } => interpolate(x, y, sigmoid(z)),
+            Self::Steps { first, steps } => {
+                let step = |[start, width, rise]: &[f64; 3]| rise * ((z - start) / width).clamp(0.0, 1.0);
+                first + steps.iter().map(step).sum::<f64>()
+            }
         }
     }
-
-    /// A piecewise-linear map by its steps; `None` of the others.
-    pub fn steps(&self) -> Option<Steps> {
-        let Self::PiecewiseLinear { x, y } = self else { return None };
-        let mut steps = Steps { first: *y.first()?, starts: Vec::new(), widths: Vec::new(), rises: Vec::new() };
-        for k in (1..x.len()).filter(|&k| x[k] > x[k - 1] && y[k] > y[k - 1]) {
-            steps.starts.push(x[k - 1]);
-            steps.widths.push(x[k] - x[k - 1]);
-            steps.rises.push(y[k] - y[k - 1]);
-        }
-        Some(steps)
-    }
 }
 
-impl Steps {
-    /// The value at `p`.
-    pub fn apply(&self, p: f64) -> f64 {
-        let step = |k: usize| self.rises[k] * ((p - self.starts[k]) / self.widths[k]).clamp(0.0, 1.0);
-        self.first + (0..self.starts.len()).map(step).sum::<f64>()
-    }
-}
-
-fn softplus(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
-}
-
-fn bounded(p: f64) -> f64 {
-    const SMALLEST: f64 = f32::EPSILON as f64;
-    p.clamp(SMALLEST, 1.0 - SMALLEST)
-}
-
-fn interpolate(x: &[f64], y: &[f64], p: f64) -> f64 {
-    match x.partition_point(|knot| *knot <= p) {
-        0 => y.first().copied().unwrap_or(p),
-        k if k == x.len() => y[k - 1],
-        k => y[k - 1] + (p - x[k - 1]) / (x[k] - x[k - 1]) * (y[k] - y[k - 1]),
-    }
-}
-
-/// Fits a calibrator on probabilities and labels of the validation split, by maximum likelihood (isotonic: least squares).
+/// Fits a calibrator on logits and labels of the validation split, by maximum likelihood (isotonic: least squares).
 ///
 /// # Shapes
-/// - probabilities, happened: `[n]`
+/// - logits, happened: `[n]`
 ///
 /// # Errors
-/// When shapes do not fit, a probability is none, or the sample has no fit: one class only, (temperature, beta) classes that
-/// probabilities separate, or (all but isotonic) probabilities that fall where the event is more frequent.
-pub fn fit_calibrator(which: Calibrator, probabilities: &[f64], happened: &[bool]) -> Result<CalibrationMap, EvaluationError> {
-    if happened.len() != probabilities.len() {
-        return Err(EvaluationError::Shape { what: "labels", len: happened.len(), expected: probabilities.len() });
+/// When shapes do not fit, a logit is not finite, or the sample has no fit: one class only, (temperature, beta) classes that logits
+/// separate, or (all but isotonic) logits that fall where the event is more frequent.
+pub fn fit_calibrator(which: Calibrator, logits: &[f64], happened: &[bool]) -> Result<CalibrationMap, EvaluationError> {
+    if happened.len() != logits.len() {
+        return Err(EvaluationError::Shape { what: "labels", len: happened.len(), expected: logits.len() });
     }
-    if let Some(position) = probabilities.iter().position(|p| !(0.0..=1.0).contains(p)) {
-        return Err(EvaluationError::NotFinite { what: "probabilities", position });
+    if let Some(position) = logits.iter().position(|z| !z.is_finite()) {
+        return Err(EvaluationError::NotFinite { what: "logits", position });
     }
     let n_positive = happened.iter().filter(|&&y| y).count();
     let none = || EvaluationError::Option {
@@ -178,31 +125,31 @@ pub fn fit_calibrator(which: Calibrator, probabilities: &[f64], happened: &[bool
     if n_positive == 0 || n_positive == happened.len() {
         return Err(none());
     }
-    let z: Vec<f64> = probabilities.iter().map(|&p| log_odds(p)).collect();
     let y: Vec<f64> = happened.iter().map(|&y| f64::from(u8::from(y))).collect();
     match which {
         Calibrator::Temperature => {
-            let fit = logistic(&z, 1, &y, None).filter(|fit| fit.coefficients[0] > 0.0).ok_or_else(none)?;
+            let fit = logistic(logits, 1, &y, None).filter(|fit| fit.coefficients[0] > 0.0).ok_or_else(none)?;
             Ok(CalibrationMap::Temperature { value: (1.0 / fit.coefficients[0]) as f32 })
         }
         Calibrator::Platt => {
             let (m, n) = (n_positive as f64, (happened.len() - n_positive) as f64);
             let targets: Vec<f64> = happened.iter().map(|&y| if y { (m + 1.0) / (m + 2.0) } else { 1.0 / (n + 2.0) }).collect();
-            let x: Vec<f64> = z.iter().flat_map(|&z| [1.0, z]).collect();
+            let x: Vec<f64> = logits.iter().flat_map(|&z| [1.0, z]).collect();
             let fit = logistic(&x, 2, &targets, None).filter(|fit| fit.coefficients[1] > 0.0).ok_or_else(none)?;
             Ok(CalibrationMap::LogitLine { slope: fit.coefficients[1], intercept: fit.coefficients[0] })
         }
-        Calibrator::Beta => beta(probabilities, &y).ok_or_else(none),
+        Calibrator::Beta => beta(logits, &y).ok_or_else(none),
         Calibrator::Isotonic => {
-            let (x, y) = isotonic(probabilities, &y);
-            Ok(CalibrationMap::PiecewiseLinear { x, y })
+            let (x, y) = isotonic(logits, &y);
+            Ok(steps(&x, &y, happened.len()))
         }
     }
 }
 
 /// The three-parameter fit; a factor under 0 would turn the order around, and is left out as Kull et al. have it.
-fn beta(probabilities: &[f64], y: &[f64]) -> Option<CalibrationMap> {
-    let terms: Vec<(f64, f64)> = probabilities.iter().map(|&p| bounded(p)).map(|p| (p.ln(), -(-p).ln_1p())).collect();
+fn beta(logits: &[f64], y: &[f64]) -> Option<CalibrationMap> {
+    // ln p and −ln (1 − p).
+    let terms: Vec<(f64, f64)> = logits.iter().map(|&z| (-softplus(-z), softplus(z))).collect();
     let full: Vec<f64> = terms.iter().flat_map(|(a, b)| [1.0, *a, *b]).collect();
     let fit = logistic(&full, 3, y, None)?.coefficients;
     if fit[1] >= 0.0 && fit[2] >= 0.0 {
@@ -214,6 +161,19 @@ fn beta(probabilities: &[f64], y: &[f64]) -> Option<CalibrationMap> {
     // Both count against themselves: no rising map is better than the prevalence alone.
     let (c, factor) = if fit[1] > 0.0 { (fit[0], fit[1]) } else { return None };
     Some(if keep_b { CalibrationMap::Beta { c, a: 0.0, b: factor } } else { CalibrationMap::Beta { c, a: factor, b: 0.0 } })
+}
+
+/// Lines between the points of a rising step function, widened about their middle to [`STEEPEST`], and as far from 0 and 1 as n labels
+/// can tell: a step at 0 that is wrong once would be infinitely wrong.
+fn steps(x: &[f64], y: &[f64], n: usize) -> CalibrationMap {
+    let least = 1.0 / (n as f64 + 2.0);
+    let y: Vec<f64> = y.iter().map(|y| y.clamp(least, 1.0 - least)).collect();
+    let step = |k: usize| {
+        let (middle, rise) = (f64::midpoint(x[k - 1], x[k]), y[k] - y[k - 1]);
+        let width = (x[k] - x[k - 1]).max(rise / STEEPEST);
+        [middle - width / 2.0, width, rise]
+    };
+    CalibrationMap::Steps { first: y.first().copied().unwrap_or(0.5), steps: (1..x.len()).filter(|&k| y[k] > y[k - 1]).map(step).collect() }
 }
 
 /// The rising step function nearest to `targets` by squares (Ayer et al. 1955), as the points where its steps begin and end.

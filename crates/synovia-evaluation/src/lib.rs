@@ -52,7 +52,7 @@ pub use averages::{Multilabel, auroc_one_against_one, auroc_one_against_rest, av
 pub use baseline::{LogisticBaseline, LogisticOptions, logistic_baseline};
 pub use calibrated::{Calibration, Temperature, fit_calibration, fit_temperature, probabilities};
 pub use calibration::{N_BINS, ReliabilityBin, expected_calibration_error, reliability};
-pub use calibrator::{CalibrationMap, Calibrator, Steps, fit_calibrator, isotonic};
+pub use calibrator::{CalibrationMap, Calibrator, fit_calibrator, isotonic};
 pub use comparison::{McNemar, PairedDeLong, holm, mcnemar, paired_delong};
 pub use conformal::{COVERAGE, ClassCoverage, Conformal, ConformalSets, PatternQuantiles, SetCoverage, conformal_quantile, label_names};
 pub use confusion::{Average, ClassConfusion, Confusion};

@@ -53,11 +53,16 @@ impl NoveltyScore {
     /// # Shapes
     /// - embedding: `[d]`
     pub fn of(&self, embedding: &[f32], pattern: ModalityPattern) -> Option<Novelty> {
-        let of_pattern = self.patterns.iter().find(|p| p.pattern == pattern).filter(|p| p.mean.len() == embedding.len())?;
+        let of_pattern = self.patterns.iter().find(|p| p.pattern == pattern)?;
+        let d = of_pattern.mean.len();
+        if d != embedding.len() || of_pattern.whitening.len() != d * (d + 1) / 2 {
+            return None;
+        }
         let distance = of_pattern.distance(embedding);
         // As exactly as the others are kept: an example is as far as itself.
-        let nearer = of_pattern.distances.partition_point(|&known| known < distance as f32);
         let n = of_pattern.distances.len();
+        // What is no number is like nothing that was seen.
+        let nearer = if distance.is_finite() { of_pattern.distances.partition_point(|&known| known < distance as f32) } else { n };
         let p = (n - nearer + 1) as f64 / (n + 1) as f64;
         Some(Novelty { distance, p, is_novel: p <= NOVEL })
     }
@@ -66,13 +71,18 @@ impl NoveltyScore {
 impl NoveltyPattern {
     /// Of the embeddings of training examples, and of validation examples that distances are held against. The covariance is drawn
     /// towards a multiple of the identity as Ledoit & Wolf (2004) have it, so that it can be inverted however few examples there are.
-    /// `None` of fewer than two examples, or of embeddings that are all alike.
+    /// `None` of fewer than two training examples, of embeddings that are all alike, or of so few validation examples that none could be
+    /// called novel.
     ///
     /// # Shapes
     /// - train, validation: `[n][d]`
     pub fn fit(pattern: ModalityPattern, train: &[Vec<f32>], validation: &[Vec<f32>]) -> Option<Self> {
         let (n, d) = (train.len(), train.first()?.len());
-        if n < 2 || d == 0 || train.iter().chain(validation).any(|row| row.len() != d || row.iter().any(|v| !v.is_finite())) {
+        if n < 2
+            || d == 0
+            || ((validation.len() + 1) as f64) < 1.0 / NOVEL
+            || train.iter().chain(validation).any(|row| row.len() != d || row.iter().any(|v| !v.is_finite()))
+        {
             return None;
         }
         let mut mean = vec![0.0; d];
@@ -199,10 +209,15 @@ mod tests {
         uniform(160).chunks(4).map(row).collect()
     }
 
+    /// Enough of them for validation.
+    fn often(rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        rows.iter().cycle().take(120).cloned().collect()
+    }
+
     /// sklearn.covariance.LedoitWolf().fit(rows).mahalanobis(x) ** .5
     #[test]
     fn distances_are_those_of_scikit_learn() {
-        let fitted = NoveltyPattern::fit(ModalityPattern::Both, &rows(), &[]).unwrap();
+        let fitted = NoveltyPattern::fit(ModalityPattern::Both, &rows(), &often(&rows())).unwrap();
         let expected = [
             ([0.0, 0.0, 0.0, 0.0], 0.405_543_264_018_112_1),
             ([1.0, 0.0, 0.0, 0.0], 4.151_011_218_604_086),
@@ -217,17 +232,20 @@ mod tests {
 
     #[test]
     fn p_counts_those_at_least_as_far() {
-        let all = rows();
-        let pattern = NoveltyPattern::fit(ModalityPattern::Image, &all[..30], &all[30..]).unwrap();
-        let score = NoveltyScore { patterns: vec![pattern] };
-        // Of ten validation examples the farthest is one of two with itself, of eleven.
-        let mut ps: Vec<f64> = all[30..].iter().map(|row| score.of(row, ModalityPattern::Image).unwrap().p).collect();
+        let numbers: Vec<f32> = uniform(600).into_iter().map(|u| u as f32).collect();
+        let all: Vec<Vec<f32>> = numbers.chunks(4).map(<[f32]>::to_vec).collect();
+        let score = NoveltyScore { patterns: vec![NoveltyPattern::fit(ModalityPattern::Image, &all[..51], &all[51..]).unwrap()] };
+        // Of 99 validation examples the farthest is one of two with itself, of a hundred.
+        let mut ps: Vec<f64> = all[51..].iter().map(|row| score.of(row, ModalityPattern::Image).unwrap().p).collect();
         ps.sort_by(f64::total_cmp);
-        let expected: Vec<f64> = (2..=11).map(|k| f64::from(k) / 11.0).collect();
+        let expected: Vec<f64> = (2..=100).map(|k| f64::from(k) / 100.0).collect();
         assert!(ps.iter().zip(&expected).all(|(p, expected)| (p - expected).abs() < 1e-12), "{ps:?}");
-        let far = score.of(&[9.0; 4], ModalityPattern::Image).unwrap();
-        assert!((far.p - 1.0 / 11.0).abs() < 1e-12 && !far.is_novel, "ten are too few to call one in a hundred");
+        for unseen in [[9.0; 4], [f32::NAN; 4]] {
+            let far = score.of(&unseen, ModalityPattern::Image).unwrap();
+            assert!((far.p - 0.01).abs() < 1e-12 && far.is_novel, "{far:?}");
+        }
         assert!(score.of(&[9.0; 4], ModalityPattern::Both).is_none() && score.of(&[9.0; 3], ModalityPattern::Image).is_none());
+        assert!(NoveltyPattern::fit(ModalityPattern::Image, &all[..51], &all[52..]).is_none(), "98 are too few to call one in a hundred");
     }
 
     #[test]
@@ -243,19 +261,24 @@ mod tests {
     #[test]
     fn files_keep_it_to_the_bit() {
         let all = rows();
-        let score = NoveltyScore { patterns: vec![NoveltyPattern::fit(ModalityPattern::Both, &all[..20], &all[20..]).unwrap()] };
+        let score = NoveltyScore { patterns: vec![NoveltyPattern::fit(ModalityPattern::Both, &all[..20], &often(&all)).unwrap()] };
         let text = serde_json::to_string(&score).unwrap();
         assert_eq!(serde_json::from_str::<NoveltyScore>(&text).unwrap(), score);
+        // A file whose parts do not fit together says nothing, and breaks nothing.
+        let cut = text.replacen("\"whitening\":\"", "\"whitening\":\"AAAAAA==\",\"ignored\":\"", 1);
+        assert!(serde_json::from_str::<NoveltyScore>(&cut).unwrap().of(&all[0], ModalityPattern::Both).is_none());
         assert!(serde_json::from_str::<NoveltyScore>(&text.replacen("\"mean\":\"", "\"mean\":\"AA", 1)).is_err());
     }
 
     #[test]
     fn what_never_varies_has_no_distance() {
-        assert!(NoveltyPattern::fit(ModalityPattern::Both, &vec![vec![1.0, 2.0]; 9], &[]).is_none());
-        assert!(NoveltyPattern::fit(ModalityPattern::Both, &[vec![1.0]], &[]).is_none());
-        assert!(NoveltyPattern::fit(ModalityPattern::Both, &[vec![1.0], vec![f32::NAN]], &[]).is_none());
+        let same = vec![vec![1.0, 2.0]; 99];
+        assert!(NoveltyPattern::fit(ModalityPattern::Both, &same[..9], &same).is_none());
+        let one = vec![vec![1.0]; 99];
+        assert!(NoveltyPattern::fit(ModalityPattern::Both, &one[..1], &one).is_none());
+        assert!(NoveltyPattern::fit(ModalityPattern::Both, &[vec![1.0], vec![f32::NAN]], &one).is_none());
         // A direction in which nothing varies is drawn towards the others.
         let line: Vec<Vec<f32>> = (0..9u8).map(|k| vec![f32::from(k), 2.0]).collect();
-        assert!(NoveltyPattern::fit(ModalityPattern::Both, &line, &line).is_some());
+        assert!(NoveltyPattern::fit(ModalityPattern::Both, &line, &often(&line)).is_some());
     }
 }

@@ -60,6 +60,19 @@ impl Worsening {
         }
     }
 
+    /// What a level is, in words.
+    pub fn at(self, level: f64) -> String {
+        let percent = 100.0 * level;
+        match self {
+            Self::MissingImages | Self::MissingRecords => format!("of {percent:.0} % of examples"),
+            Self::MissingValues => format!("{percent:.0} % of them"),
+            Self::ShiftedUnits => format!("{percent:.0} % of them, ten times too large"),
+            Self::Noise => format!("deviation {percent:.0} % of the range of grey"),
+            Self::Contrast => format!("{percent:.0} % lost"),
+            Self::Resolution => format!("{percent:.1} % of rows and columns lost"),
+        }
+    }
+
     /// What the level is.
     pub const fn level(self) -> &'static str {
         match self {

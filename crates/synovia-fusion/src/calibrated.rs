@@ -23,7 +23,7 @@ pub enum Calibrated {
         /// What is added.
         c: f32,
     },
-    /// `first + Σ rise · clip((p − start) / width, 0, 1)` with `p = sigmoid(z)`, of one logit.
+    /// `first + Σ rise · clip((z − start) / width, 0, 1)` of one logit.
     Steps {
         /// Value before the first step.
         first: f32,
@@ -47,10 +47,9 @@ impl Calibrated {
                 activation::sigmoid(ln_p.mul_scalar(*a).sub(ln_not.mul_scalar(*b)).add_scalar(*c))
             }
             Self::Steps { first, steps } => {
-                let p = activation::sigmoid(logits);
-                let (device, k) = (p.device(), steps.len());
+                let (device, k) = (logits.device(), steps.len());
                 if k == 0 {
-                    return p.mul_scalar(0.0).add_scalar(*first);
+                    return logits.clamp(0.0, 0.0).add_scalar(*first);
                 }
                 let column = |of: &dyn Fn(&[f32; 3]) -> f32, shape: [usize; 2]| {
                     Tensor::<2>::from_data(TensorData::new(steps.iter().map(of).collect::<Vec<f32>>(), shape), &device)
@@ -58,7 +57,7 @@ impl Calibrated {
                 let starts = column(&|step| step[0], [1, k]);
                 let per_width = column(&|step| 1.0 / step[1], [1, k]);
                 let rises = column(&|step| step[2], [k, 1]);
-                p.sub(starts).mul(per_width).clamp(0.0, 1.0).matmul(rises).add_scalar(*first)
+                logits.sub(starts).mul(per_width).clamp(0.0, 1.0).matmul(rises).add_scalar(*first)
             }
         }
     }
@@ -84,10 +83,10 @@ mod tests {
         check(&Calibrated::Temperature(2.0), &|z| sigmoid(z / 2.0));
         check(&Calibrated::Line { slope: 0.5, intercept: -1.0 }, &|z| sigmoid(0.5 * z - 1.0));
         check(&Calibrated::Beta { a: 0.75, b: 1.5, c: 0.25 }, &|z| sigmoid(0.75 * sigmoid(z).ln() - 1.5 * sigmoid(-z).ln() + 0.25));
-        // From .1 to .4 between p = .2 and .5, and on to .8 within a hundred-thousandth.
-        let steps = vec![[0.2, 0.3, 0.3], [0.5, 1e-5, 0.4]];
-        let rising = |p: f64| 0.1 + 0.3 * ((p - 0.2) / 0.3).clamp(0.0, 1.0) + 0.4 * ((p - 0.5) / 1e-5).clamp(0.0, 1.0);
-        check(&Calibrated::Steps { first: 0.1, steps }, &|z| rising(sigmoid(z)));
+        // From .1 to .4 between −1 and 2, and on to .8 within a fifth.
+        let steps = vec![[-1.0, 3.0, 0.3], [0.2, 0.2, 0.4]];
+        let rising = |z: f64| 0.1 + 0.3 * ((z + 1.0) / 3.0).clamp(0.0, 1.0) + 0.4 * ((z - 0.2) / 0.2).clamp(0.0, 1.0);
+        check(&Calibrated::Steps { first: 0.1, steps }, &rising);
         check(&Calibrated::Steps { first: 0.3, steps: Vec::new() }, &|_| 0.3);
     }
 }

@@ -1,5 +1,7 @@
 //! How answers hold as inputs get worse.
 
+use std::collections::BTreeSet;
+
 use super::Report;
 use super::chart::{Line, Plot, sample};
 use super::html::{escape, estimate_cell, heads, number, table};
@@ -10,38 +12,51 @@ use crate::{RobustnessCurve, RobustnessPoint, TaskRobustness, Variant};
 /// The section.
 pub(super) fn section(report: &Report) -> String {
     let Some(robustness) = &report.robustness else { return String::new() };
-    if robustness.tasks.iter().all(|task| task.curves.is_empty()) {
+    // A task without test labels has nothing to lose.
+    let known = |task: &&TaskRobustness| task.curves.iter().any(|curve| curve.points.first().is_some_and(|point| !point.auroc.is_empty()));
+    let tasks: Vec<&TaskRobustness> = robustness.tasks.iter().filter(known).collect();
+    if tasks.is_empty() {
         return String::new();
     }
     let fold = robustness.fold.map(|fold| format!(" of fold {fold}")).unwrap_or_default();
     let intro = format!(
-        "<p>What is left of the AUROC on {} test examples{fold} when inputs are made worse on purpose; training saw nothing of it. Relative \
+        "<p>What is left of the AUROC on {} test examples{fold} when inputs are made worse on purpose; training saw nothing of it. Where images \
+         or records go missing, it is on those that have both. Relative \
          robustness is the mean height of the curve, effective robustness how much more of its AUROC a model keeps, on average over levels, \
          than late fusion of the two models of one modality (the mean of their log odds). Both as MultiBench has them (Liang et al. 2021). An example is called novel where its embedding is further from those of the training \
          than 99 in 100 of the validation split: a server says so with its answer.</p>",
         number(robustness.n as u64)
     );
-    intro + &robustness.tasks.iter().enumerate().map(|(k, task)| of_task(k, task)).collect::<String>()
+    intro + &tasks.into_iter().enumerate().map(|(k, task)| of_task(k, task)).collect::<String>()
 }
 
 fn of_task(k: usize, task: &TaskRobustness) -> String {
-    let Some(first) = task.curves.first().and_then(|curve| curve.points.first()) else { return String::new() };
-    let variants: Vec<Variant> = first.auroc.keys().copied().collect();
+    let all = task.curves.iter().flat_map(|curve| &curve.points).flat_map(|point| point.auroc.keys().copied());
+    let variants: Vec<Variant> = all.collect::<BTreeSet<Variant>>().into_iter().collect();
     let rows: String = task.curves.iter().map(|curve| row(curve, &variants)).collect();
     let mut names = vec!["Worse by".to_owned()];
-    names.extend(variants.iter().map(|variant| format!("#{variant}, at worst")));
-    names.push("#Relative robustness".to_owned());
-    names.push("#Effective robustness".to_owned());
-    names.push("#Called novel, before and at worst".to_owned());
+    names.extend(variants.iter().map(|variant| format!("#{}", named(*variant))));
+    names.push("#Relative".to_owned());
+    names.push("#Effective".to_owned());
+    names.push("#Novel before, at worst".to_owned());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let caption = format!("{}: AUROC at the worst level, and robustness of the {} model", task.task, leading(&variants));
-    let legend: String = variants.iter().map(|variant| format!("<li>{}{variant}</li>", sample(class_of(*variant)))).collect();
+    let caption = format!(
+        "{}: AUROC at the worst level; relative and effective robustness of the {} model, and how many examples it calls novel",
+        task.task,
+        leading(&variants)
+    );
+    let legend: String = variants.iter().map(|variant| format!("<li>{}{}</li>", sample(class_of(*variant)), named(*variant))).collect();
     let figures: String = task.curves.iter().enumerate().map(|(at, curve)| figure(&format!("worse-{k}-{at}"), curve, &variants)).collect();
     format!(
         "<h3>{}</h3>{}<details><summary>Curves</summary><ul class=\"legend\">{legend}</ul><div class=\"figures\">{figures}</div></details>",
         escape(&task.task),
         table(&caption, &heads(&names), &rows)
     )
+}
+
+/// Late fusion is here of the two models, and elsewhere of the image model and a baseline.
+const fn named(variant: Variant) -> &'static str {
+    if matches!(variant, Variant::LateFusion) { "image and record, averaged" } else { variant.as_str() }
 }
 
 /// The joint model, or the only one.
@@ -55,10 +70,9 @@ fn row(curve: &RobustnessCurve, variants: &[Variant]) -> String {
     let own = leading(variants);
     let number = |value: Option<String>| format!("<td class=\"n\">{}</td>", value.unwrap_or_else(|| "–".to_owned()));
     format!(
-        "<tr><th scope=\"row\">{}<small>{} {}</small></th>{cells}{}{}{}</tr>",
+        "<tr><th scope=\"row\">{}<small>{}</small></th>{cells}{}{}{}</tr>",
         curve.what.describe(),
-        worst.map_or(0.0, |point| point.level),
-        curve.what.level(),
+        curve.what.at(worst.map_or(0.0, |point| point.level)),
         number(curve.relative.get(&own).map(|value| format!("{value:.3}"))),
         number(curve.effective.get(&own).map(|value| signed(*value))),
         number(novel(curve.points.first()).zip(novel(worst)).map(|(before, after)| format!("{before}, {after}")))
@@ -75,11 +89,12 @@ fn figure(id: &str, curve: &RobustnessCurve, variants: &[Variant]) -> String {
         .map(|&variant| {
             let value = |point: &RobustnessPoint| Some((point.level, point.auroc.get(&variant)?.value?));
             let points: Vec<(f64, f64)> = curve.points.iter().filter_map(value).collect();
-            Line { class: class_of(variant), label: variant.to_string(), dots: vec![2.5; points.len()], points }
+            Line { class: class_of(variant), label: named(variant).to_owned(), dots: vec![2.5; points.len()], points }
         })
         .filter(|line| !line.points.is_empty())
         .collect();
     lines.reverse();
+    let worst = curve.points.last().map_or(1.0, |point| point.level);
     let lowest = lines.iter().flat_map(|line| &line.points).map(|point| point.1).fold(0.5, f64::min);
     Plot {
         id: id.to_owned(),
@@ -87,9 +102,9 @@ fn figure(id: &str, curve: &RobustnessCurve, variants: &[Variant]) -> String {
         description: described("AUROC by how much worse inputs are.", &lines),
         x_label: curve.what.level(),
         y_label: "AUROC",
-        x: (0.0, curve.points.last().map_or(1.0, |point| point.level)),
+        x: (0.0, worst),
         y: ((lowest - 0.02).max(0.0), 1.0),
-        reference: Some([(0.0, 0.5), (1.0, 0.5)]),
+        reference: Some([(0.0, 0.5), (worst, 0.5)]),
         marker: None,
         lines,
         histograms: Vec::new(),

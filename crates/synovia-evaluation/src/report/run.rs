@@ -82,7 +82,7 @@ fn map_text(map: &CalibrationMap) -> String {
         CalibrationMap::Temperature { value } => format!("z / {value:.3}"),
         CalibrationMap::LogitLine { slope, intercept } => format!("{slope:.3} z {}", signed(*intercept)),
         CalibrationMap::Beta { a, b, c } => format!("{a:.3} ln p − {b:.3} ln (1 − p) {}", signed(*c)),
-        CalibrationMap::PiecewiseLinear { x, .. } => format!("a rising line of {} points over p", x.len()),
+        CalibrationMap::Steps { steps, .. } => format!("a line that rises in {} steps", steps.len()),
     }
 }
 

@@ -1,9 +1,14 @@
 use super::references::{check, data};
 use crate::{CalibrationMap, Calibrator, fit_calibrator, isotonic};
 
+/// Logits and labels.
 fn sample() -> (Vec<f64>, Vec<bool>) {
     let data = data();
-    (data.p2.iter().map(|p| p.clamp(0.01, 0.99)).collect(), data.y)
+    (logits(&data.p2), data.y)
+}
+
+fn logits(p: &[f64]) -> Vec<f64> {
+    p.iter().map(|p| p.clamp(0.01, 0.99)).map(|p| (p / (1.0 - p)).ln()).collect()
 }
 
 #[test]
@@ -23,30 +28,52 @@ fn platt_and_beta_agree_with_statsmodels() {
 fn isotonic_agrees_with_scikit_learn() {
     // scikit-learn 1.9.1: IsotonicRegression(out_of_bounds="clip").fit(p2, y).predict(…)
     let data = data();
-    let map = fit_calibrator(Calibrator::Isotonic, &data.p2, &data.y).unwrap();
+    let happened: Vec<f64> = data.y.iter().map(|&y| f64::from(u8::from(y))).collect();
+    let at = |(x, y): &(Vec<f64>, Vec<f64>), p: f64| {
+        let k = x.partition_point(|knot| *knot <= p).clamp(1, x.len() - 1);
+        y[k - 1] + ((p - x[k - 1]) / (x[k] - x[k - 1])).clamp(0.0, 1.0) * (y[k] - y[k - 1])
+    };
+    let line = isotonic(&data.p2, &happened);
     let expected = [0.0, 0.0, 0.0, 0.3163265306122449, 0.3163265306122449, 0.3163265306122449, 0.5714285714285714, 1.0];
     for (p, expected) in [0.0, 0.1, 0.2, 0.3, 0.33, 0.45, 0.6, 1.0].into_iter().zip(expected) {
-        check(map.apply(p), expected);
-        check(map.steps().unwrap().apply(p), expected);
+        check(at(&line, p), expected);
+    }
+    // On logits, a block's middle is at its height; 0 and 1 are as far as 200 labels can tell.
+    let (z, y) = sample();
+    let map = fit_calibrator(Calibrator::Isotonic, &z, &y).unwrap();
+    for (p, expected) in [(0.1, 1.0 / 202.0), (0.375, 0.3163265306122449), (0.99, 201.0 / 202.0)] {
+        check(map.of_logit(logits(&[p])[0]), expected);
     }
     // Given with the task
-    let (x, y) = isotonic(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], &[1.0, 3.0, 2.0, 4.0, 3.5, 6.0]);
-    let line = CalibrationMap::PiecewiseLinear { x, y };
+    let line = isotonic(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], &[1.0, 3.0, 2.0, 4.0, 3.5, 6.0]);
     for (k, expected) in [1.0, 2.5, 2.5, 3.75, 3.75, 6.0].into_iter().enumerate() {
-        check(line.apply(k as f64), expected);
+        check(at(&line, k as f64), expected);
     }
+}
+
+/// Steps that stand close are no steeper than single precision bears, and rise as far.
+#[test]
+fn no_step_is_too_steep() {
+    let z: Vec<f64> = (0..400).map(|k| f64::from(k) * 1e-6).collect();
+    let happened: Vec<bool> = (0..400).map(|k| k >= 200).collect();
+    let map = fit_calibrator(Calibrator::Isotonic, &z, &happened).unwrap();
+    check(map.of_logit(-1.0), 1.0 / 402.0);
+    check(map.of_logit(1.0), 401.0 / 402.0);
+    let steep = |z: f64| (map.of_logit(z + 1e-4) - map.of_logit(z)) / 1e-4;
+    assert!((-1000..1000).all(|k| (0.0..2.0 + 1e-6).contains(&steep(f64::from(k) / 1000.0))));
 }
 
 #[test]
 fn no_calibrator_turns_the_order_around_or_makes_the_likelihood_worse() {
-    let (p, y) = sample();
+    let (z, y) = sample();
     let loss = |map: Option<&CalibrationMap>| -> f64 {
         let of = |p: f64, y: bool| -(if y { p } else { 1.0 - p }).max(1e-9).ln();
-        p.iter().zip(&y).map(|(&p, &y)| of(map.map_or(p, |m| m.apply(p)), y)).sum()
+        let own = CalibrationMap::Temperature { value: 1.0 };
+        z.iter().zip(&y).map(|(&z, &y)| of(map.unwrap_or(&own).of_logit(z), y)).sum()
     };
     for which in Calibrator::ALL {
-        let map = fit_calibrator(which, &p, &y).unwrap();
-        let all: Vec<f64> = (0..=100).map(|k| map.apply(f64::from(k) / 100.0)).collect();
+        let map = fit_calibrator(which, &z, &y).unwrap();
+        let all: Vec<f64> = (-100..=100).map(|k| map.of_logit(f64::from(k) / 10.0)).collect();
         assert!(all.windows(2).all(|w| w[0] <= w[1] + 1e-12) && all.iter().all(|p| (0.0..=1.0).contains(p)), "{which}");
         // Platt's targets are not the labels: a little worse is allowed there.
         assert!(loss(Some(&map)) <= loss(None) + 0.2, "{which}");
@@ -64,9 +91,9 @@ fn what_has_no_fit_is_refused() {
         assert!(refused(&[0.1, 0.2], &[true, true], which).contains("no fit on 2 positive labels of 2"));
     }
     // Separated: Platt's targets give an answer where the likelihood has none.
-    let (p, y) = ([0.1, 0.2, 0.8, 0.9], [false, false, true, true]);
+    let (p, y) = ([-2.0, -1.0, 1.0, 2.0], [false, false, true, true]);
     assert!(refused(&p, &y, Calibrator::Beta).contains("beta calibration"));
-    assert!(fit_calibrator(Calibrator::Platt, &p, &y).unwrap().apply(0.9) < 0.9);
+    assert!(fit_calibrator(Calibrator::Platt, &p, &y).unwrap().of_logit(2.0) < 0.9);
 }
 
 #[test]
@@ -75,7 +102,7 @@ fn what_falls_where_the_event_is_more_frequent_is_refused() {
     let (mut p, mut y) = (Vec::new(), Vec::new());
     for k in 1..40 {
         for draw in 0..40 {
-            p.push(f64::from(k) / 40.0);
+            p.push((f64::from(k) / f64::from(40 - k)).ln());
             y.push(draw >= k);
         }
     }
@@ -84,6 +111,6 @@ fn what_falls_where_the_event_is_more_frequent_is_refused() {
     }
     // The best rising function of it is level.
     let level = fit_calibrator(Calibrator::Isotonic, &p, &y).unwrap();
-    check(level.apply(0.1), 0.5);
-    check(level.apply(0.9), 0.5);
+    check(level.of_logit(-2.0), 0.5);
+    check(level.of_logit(2.0), 0.5);
 }

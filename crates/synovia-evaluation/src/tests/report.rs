@@ -79,7 +79,7 @@ fn full<'a>(tasks: &'a [Task], predictions: &'a [Prediction], metrics: &'a Metri
             CalibrationMap::Temperature { value: 1.5 },
             CalibrationMap::LogitLine { slope: 1.25, intercept: -0.5 },
             CalibrationMap::Beta { a: 1.0, b: 2.0, c: 0.5 },
-            CalibrationMap::PiecewiseLinear { x: vec![0.1, 0.9], y: vec![0.0, 1.0] },
+            CalibrationMap::Steps { first: 0.1, steps: vec![[-1.0, 0.5, 0.25]] },
         ]
         .map(|map| CalibrationRow {
             task: text(),

@@ -121,19 +121,31 @@ fn each_way_is_fitted_by_name() {
     let logits: Vec<f32> = z.iter().map(|z| 2.0 * z + 1.0).collect();
     for which in Calibrator::ALL {
         let fitted = fit_calibration(which, &logits, &labels, &binary()).unwrap();
-        assert!(fitted.note.is_none() && fitted.log_loss_after < fitted.log_loss_before, "{fitted:?}");
+        assert!(fitted.note.is_none() == (which != Calibrator::Isotonic) && fitted.log_loss_after < fitted.log_loss_before, "{fitted:?}");
         match (&fitted.map, which) {
             (CalibrationMap::Temperature { value }, Calibrator::Temperature) => assert!(*value > 1.5, "{value}"),
             (CalibrationMap::LogitLine { slope, intercept }, Calibrator::Platt) => {
                 assert!((slope - 0.5).abs() < 0.02 && (intercept + 0.5).abs() < 0.04, "{slope}, {intercept}");
             }
             (CalibrationMap::Beta { a, b, .. }, Calibrator::Beta) => assert!((a - 0.5).abs() < 0.1 && (b - 0.5).abs() < 0.1, "{a}, {b}"),
-            (CalibrationMap::PiecewiseLinear { .. }, Calibrator::Isotonic) => {}
+            (CalibrationMap::Steps { .. }, Calibrator::Isotonic) => {}
             other => panic!("{other:?}"),
         }
         let p = probabilities(&logits, &fitted.map, &binary());
         assert!(p.is_sorted() && p.iter().all(|p| (0.0..=1.0).contains(p)), "{which}");
     }
+    // A model that is far from the prevalence: T is at the end of its range, and a line is right.
+    let (mut shifted, mut rare) = (Vec::new(), Vec::new());
+    for k in 0..4000_u16 {
+        let happened = k % 10 == 0;
+        shifted.push(if happened { 1.5 } else { 1.0 } + ((uniform() - 0.5) * 2.0) as f32);
+        rare.push(Some(f32::from(u8::from(happened))));
+    }
+    assert!(fit_temperature(&shifted, &rare, &binary()).unwrap().note.is_some());
+    let line = fit_calibration(Calibrator::Platt, &shifted, &rare, &binary()).unwrap();
+    let p = probabilities(&shifted, &line.map, &binary());
+    let mean = p.iter().map(|&p| f64::from(p)).sum::<f64>() / p.len() as f64;
+    assert!(line.note.is_none() && (mean - 0.1).abs() < 0.002, "{line:?}: {mean}");
     // What has no fit is left to the temperature, and says so.
     let several = fit_calibration(Calibrator::Beta, &[0.5, 0.1, -0.2].repeat(60), &[Some(0.0), Some(1.0)].repeat(30), &stage()).unwrap();
     assert!(matches!(several.map, CalibrationMap::Temperature { .. }) && several.note.unwrap().contains("two classes"));

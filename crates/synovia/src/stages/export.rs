@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use sha2::{Digest, Sha256};
 use synovia_cohort::{CohortReader, Geometry, Split, Task};
-use synovia_evaluation::{CalibrationMap, Metrics, NoveltyScore, Steps, Variant};
+use synovia_evaluation::{CalibrationMap, Metrics, NoveltyScore, Variant};
 use synovia_fusion::{Calibrated, Inputs, JointModel, JointModelConfig, Modality, apply_state};
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
 use synovia_prediction::{Exported, METADATA};
@@ -92,10 +92,8 @@ fn in_graph(map: &CalibrationMap) -> Calibrated {
         CalibrationMap::Temperature { value } => Calibrated::Temperature(*value),
         CalibrationMap::LogitLine { slope, intercept } => Calibrated::Line { slope: *slope as f32, intercept: *intercept as f32 },
         CalibrationMap::Beta { a, b, c } => Calibrated::Beta { a: *a as f32, b: *b as f32, c: *c as f32 },
-        CalibrationMap::PiecewiseLinear { .. } => {
-            let Some(Steps { first, starts, widths, rises }) = map.steps() else { return Calibrated::Temperature(1.0) };
-            let step = |k: usize| [starts[k] as f32, widths[k] as f32, rises[k] as f32];
-            Calibrated::Steps { first: first as f32, steps: (0..starts.len()).map(step).collect() }
+        CalibrationMap::Steps { first, steps } => {
+            Calibrated::Steps { first: *first as f32, steps: steps.iter().map(|step| step.map(|value| value as f32)).collect() }
         }
     }
 }
@@ -148,7 +146,8 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         conformal.sets.get(place.fold().unwrap_or(0)).filter(|sets| sets.variant == *variant).cloned()
     };
     let spent = of_variant.spent();
-    let spent_privately = spent.is_some();
+    // Also where nobody could say what it spent.
+    let is_private = of_variant.training.privacy.is_some();
     let features: FeaturePlan = read_json(&place.path(&work.run, "model").join("features.json"))?;
     let exported = Exported {
         name: work.pipeline.name.clone(),
@@ -165,13 +164,13 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         records: n_features.map(|_| work.pipeline.input_format_config()),
         features: n_features.map(|_| features),
         // Quantiles have no noise.
-        feature_ranges: n_features.filter(|_| spent.is_none()).map(|n| ranges(&reader, n)).transpose()?.unwrap_or_default(),
+        feature_ranges: n_features.filter(|_| !is_private).map(|n| ranges(&reader, n)).transpose()?.unwrap_or_default(),
         privacy: spent.map(serde_json::to_value).transpose()?,
         history_days: work.pipeline.records.history_days(),
         calibrations,
         conformal: tasks.iter().map(sets_of).collect(),
         // Means of embeddings have no noise either.
-        novelty: if spent_privately { None } else { Some(novelty_of(&reader, config, &weights)?) },
+        novelty: if is_private { None } else { Some(novelty_of(&reader, config, &weights)?) },
         metrics: serde_json::to_value(&metrics)?,
         intended_use: "Research. Not a medical device.".to_owned(),
     };

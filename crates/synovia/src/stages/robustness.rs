@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
+use synovia_cohort::{CohortReader, ExampleRow, FeatureKind, Split, Task, TaskKind};
 use synovia_evaluation::{
     Calibration, EvaluationOptions, ModalityPattern, Prediction, Robustness, RobustnessCurve, RobustnessPoint, TaskRobustness, Variant,
     Worsening, evaluate, probabilities,
@@ -77,23 +78,34 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
     rows.truncate(N_EXAMPLES.min(N_PIXELS / shape.iter().product::<usize>().max(1)).max(1));
     let given = rows.iter().map(|row| read(&reader, row, sees)).collect::<anyhow::Result<Vec<Given>>>()?;
     let patients: Vec<Arc<str>> = rows.iter().map(|row| row.patient.as_str().into()).collect();
-    let worse = Worse { seed: work.pipeline.seed, shape: ImageShape { channels: shape[0], size: shape[1] } };
+    let is_number = |k: &usize| manifest.features[*k].kind == FeatureKind::Number;
+    let mut numbers: Vec<usize> = (0..manifest.features.len()).filter(is_number).collect();
+    numbers.shuffle(&mut ChaCha8Rng::seed_from_u64(work.pipeline.seed));
+    let worse = Worse { numbers, seed: work.pipeline.seed, shape: ImageShape { channels: shape[0], size: shape[1] } };
     let options = EvaluationOptions { seed: work.pipeline.seed, n_bootstrap: N_BOOTSTRAP, ..EvaluationOptions::default() };
 
     // Both modalities may be missing of an example only where a model is of both.
     let is_asked = |what: &Worsening| match what {
         Worsening::MissingImages | Worsening::MissingRecords => sees.image && sees.record,
         _ if what.of_image() => sees.image,
+        Worsening::ShiftedUnits => !worse.numbers.is_empty(),
         _ => sees.record,
     };
     let asked: Vec<Worsening> = Worsening::ALL.into_iter().filter(is_asked).collect();
     let bar = work.progress.start("robustness", Some(asked.len() as u64 + 1), "ways");
     let plain: Vec<Answers> = models.iter().map(|model| answers(model, &given)).collect();
-    let aurocs = |of: &[Answers]| -> anyhow::Result<Vec<BTreeMap<Variant, synovia_evaluation::Estimate>>> {
+    // Where a modality goes missing, on those that have both: they stay the same examples, and who sees the other alone loses nothing.
+    let is_counted = |i: usize, what: Worsening| {
+        !matches!(what, Worsening::MissingImages | Worsening::MissingRecords) || (given[i].image.is_some() && given[i].record.is_some())
+    };
+    let is_shown = |variant: Variant, what: Worsening| {
+        !matches!((what, variant), (Worsening::MissingImages, Variant::Image) | (Worsening::MissingRecords, Variant::Record))
+    };
+    let aurocs = |of: &[Answers], what: Worsening| -> anyhow::Result<Vec<BTreeMap<Variant, synovia_evaluation::Estimate>>> {
         let mut predictions = Vec::new();
         for (k, task) in manifest.tasks.iter().enumerate() {
-            for (i, row) in rows.iter().enumerate() {
-                for (variant, p) in said(&models, of, i, k, task) {
+            for (i, row) in rows.iter().enumerate().filter(|(i, _)| is_counted(*i, what)) {
+                for (variant, p) in said(&models, of, i, k, task).into_iter().filter(|(variant, _)| is_shown(*variant, what)) {
                     predictions.extend(Prediction::rows(&row.id, &patients[i], Split::Test, task, row.labels[k], &p, variant));
                 }
             }
@@ -124,13 +136,13 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
         let of: Vec<bool> = of.first()?.iter().zip(given).filter_map(is_novel).collect();
         (!of.is_empty()).then(|| of.iter().filter(|novel| **novel).count() as f64 / of.len() as f64)
     };
-    let (at_0, novel_at_0) = (aurocs(&plain)?, novel(&plain, &given));
+    let novel_at_0 = novel(&plain, &given);
     bar.set(1);
     let mut tasks: Vec<TaskRobustness> =
         manifest.tasks.iter().map(|task| TaskRobustness { task: task.name.clone(), curves: Vec::new() }).collect();
     for (done, &what) in asked.iter().enumerate() {
         let mut points: Vec<Vec<RobustnessPoint>> =
-            at_0.iter().map(|auroc| vec![RobustnessPoint { level: 0.0, auroc: auroc.clone(), novel: novel_at_0 }]).collect();
+            aurocs(&plain, what)?.into_iter().map(|auroc| vec![RobustnessPoint { level: 0.0, auroc, novel: novel_at_0 }]).collect();
         for &level in what.levels() {
             let worse: Vec<Given> = given.iter().zip(&rows).map(|(given, row)| worse.of(given, row, what, level)).collect();
             let changed = |model: &Model| if what.of_image() { model.sees.image } else { model.sees.record };
@@ -138,7 +150,7 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
                 .map(|(model, plain)| if changed(model) { answers(model, &worse) } else { plain.clone() })
                 .collect();
             let novel = novel(&of, &worse);
-            for (points, auroc) in points.iter_mut().zip(aurocs(&of)?) {
+            for (points, auroc) in points.iter_mut().zip(aurocs(&of, what)?) {
                 points.push(RobustnessPoint { level, auroc, novel });
             }
         }
@@ -205,20 +217,22 @@ fn mean_of_logs(of: &[&Vec<f32>], kind: TaskKind) -> Vec<f32> {
 struct Worse {
     seed: u64,
     shape: ImageShape,
+    /// Features that are numbers, in the order in which their units change.
+    numbers: Vec<usize>,
 }
 
 impl Worse {
-    /// Draws for one example, or for all with none, and one way to get worse: the same at every level.
-    fn draws(&self, row: Option<&ExampleRow>, what: Worsening) -> ChaCha8Rng {
+    /// Draws for one example and one way to get worse: the same at every level.
+    fn draws(&self, row: &ExampleRow, what: Worsening) -> ChaCha8Rng {
         // FNV-1a: the same on every machine.
-        let words = row.map_or("", |row| row.id.as_str()).bytes().chain([what as u8]);
+        let words = row.id.as_str().bytes().chain([what as u8]);
         let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         ChaCha8Rng::seed_from_u64(self.seed ^ hash)
     }
 
     fn of(&self, given: &Given, row: &ExampleRow, what: Worsening, level: f64) -> Given {
         let mut worse = given.clone();
-        let mut rng = self.draws(Some(row), what);
+        let mut rng = self.draws(row, what);
         let uniform = |rng: &mut ChaCha8Rng, n: usize| (0..n).map(|_| rng.random::<f32>()).collect::<Vec<f32>>();
         match what {
             Worsening::MissingImages => worse.image = worse.image.filter(|_| rng.random::<f64>() >= level),
@@ -228,10 +242,9 @@ impl Worse {
             }
             // A laboratory changes its units for everybody.
             Worsening::ShiftedUnits => {
-                let mut of_all = self.draws(None, what);
                 if let Some(record) = &mut worse.record {
-                    let draws = uniform(&mut of_all, record.len());
-                    record.iter_mut().zip(draws).filter(|(_, draw)| f64::from(*draw) < level).for_each(|(value, _)| *value *= UNIT);
+                    let shifted = (level * self.numbers.len() as f64).ceil() as usize;
+                    self.numbers.iter().take(shifted).for_each(|&k| record[k] *= UNIT);
                 }
             }
             Worsening::Noise => {

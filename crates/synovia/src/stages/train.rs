@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train, Validation};
 use synovia_encoders::FeatureStatistics;
-use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, Variant, fit_calibration};
+use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, EvaluationError, Variant, fit_calibration};
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
     Augmentation, EpochReport, Fit, NoiseKey, Presence, Privacy, Progress as Told, Sampling, TrainingSettings, Weights, decode_weights,
@@ -206,7 +206,7 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
         })?;
         let best = trained.history.get(trained.best_epoch.wrapping_sub(1));
         bar.finish(&format!("best epoch {}, validation loss {:.4}", trained.best_epoch, best.map_or(f64::NAN, |b| b.validation_loss)));
-        let calibrations = calibrate(&model, &trained.weights, &reader)?;
+        let calibrations = calibrate(&model, &trained.weights, &reader, training.privacy.is_some())?;
         let of_variant =
             VariantSettings { model, training: training.clone(), best_epoch: trained.best_epoch, history: trained.history, calibrations };
         settings.variants.insert(variant, of_variant);
@@ -258,15 +258,28 @@ fn check_labels(reader: &CohortReader, report: &CohortReport) -> anyhow::Result<
 }
 
 /// Each way to calibrate, a task each, on the validation split: to choose another is not to train again.
-fn calibrate(model: &JointModelConfig, weights: &Weights, reader: &CohortReader) -> anyhow::Result<Vec<BTreeMap<Calibrator, Calibration>>> {
+fn calibrate(
+    model: &JointModelConfig,
+    weights: &Weights,
+    reader: &CohortReader,
+    is_private: bool,
+) -> anyhow::Result<Vec<BTreeMap<Calibrator, Calibration>>> {
     let rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == Split::Validation).collect();
     let predicted = predict(model, weights, reader, &rows, Presence::of(model))?;
     let of_task = |(k, task): (usize, &Task)| {
         let logits: Vec<f32> = predicted.iter().flat_map(|p| p.logits[k].iter().copied()).collect();
         let labels: Vec<Option<f32>> = predicted.iter().map(|p| rows[p.row].labels[k]).collect();
-        Calibrator::ALL.into_iter().map(|which| Ok((which, fit_calibration(which, &logits, &labels, task)?))).collect()
+        let fitted = |which: Calibrator| -> Result<(Calibrator, Calibration), EvaluationError> {
+            // Steps stand at what the model said of single patients.
+            if is_private && which == Calibrator::Isotonic {
+                let note = Some("isotonic would tell of single patients of a private training: by temperature instead".to_owned());
+                return Ok((which, Calibration { note, ..fit_calibration(Calibrator::Temperature, &logits, &labels, task)? }));
+            }
+            Ok((which, fit_calibration(which, &logits, &labels, task)?))
+        };
+        Calibrator::ALL.into_iter().map(fitted).collect()
     };
-    Ok(reader.manifest().tasks.iter().enumerate().map(of_task).collect::<Result<_, synovia_evaluation::EvaluationError>>()?)
+    Ok(reader.manifest().tasks.iter().enumerate().map(of_task).collect::<Result<_, EvaluationError>>()?)
 }
 
 /// The settings and weights that a finished train stage left.
