@@ -227,6 +227,7 @@ fn defaults_are_written_out() {
             device = "cpu"
             balance = "fixed"
             kernels = true
+            calibration = "temperature"
 
             [training.augmentation]
             shift = 0.05
@@ -299,6 +300,7 @@ fn defaults_are_written_out() {
             device = "cpu"
             balance = "fixed"
             kernels = true
+            calibration = "temperature"
 
             [training.augmentation]
             shift = 0.05
