@@ -71,7 +71,8 @@ label = { column = "CDR", above = 0 }
 fn data() -> &'static Path {
     static DATA: OnceLock<tempfile::TempDir> = OnceLock::new();
     let made = DATA.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
+        // A name that ends in D would be taken for the folder that the tests write as D.
+        let dir = tempfile::Builder::new().suffix("-").tempdir().unwrap();
         for folder in ["dicom", "fhir", "pictures", "empty"] {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
             if folder != "empty" {
