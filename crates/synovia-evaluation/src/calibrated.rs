@@ -13,36 +13,26 @@ const FEWEST_OF_A_CLASS: usize = 5;
 /// 1 / T is sought between these.
 const SLOPES: (f64, f64) = (0.05, 20.0);
 
-/// A temperature T: probabilities are those of logits / T.
+/// How the probabilities of one task are made to mean what they say, fitted on the validation split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Temperature {
-    /// T, above 0; over 1 it tempers a model that is too sure of itself.
-    pub value: f32,
+pub struct Calibration {
+    /// What becomes of logits.
+    pub map: CalibrationMap,
     /// Labels that it was fitted on.
     pub n: usize,
-    /// Mean negative log likelihood at T = 1, in nats; `None` without labels.
+    /// Mean negative log likelihood of the model's own probabilities, in nats; `None` without labels.
     pub log_loss_before: Option<f64>,
-    /// The same at `value`.
+    /// The same afterwards, on the same labels.
     pub log_loss_after: Option<f64>,
-    /// Why T is 1, or at the end of its range.
+    /// Why it is another way than was asked for, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Whether there are too few labels to calibrate on in any way.
-    #[serde(skip)]
-    pub is_too_few: bool,
 }
 
 /// Fits T on the logits and labels of the validation split by maximum likelihood (Guo et al., ICML 2017; of a binary task, Platt's
 /// scaling without its intercept). The likelihood is concave in 1 / T, so its derivative is bisected: there is one answer and
-/// no step size. T = 1, with a note, where labels are too few.
-///
-/// # Shapes
-/// - logits: `[n, task.n_logits()]`
-/// - labels: `[n]`, as [`synovia_cohort::ExampleRow::labels`]
-///
-/// # Errors
-/// When shapes do not fit, a logit is not finite, or a label is no class.
-pub fn fit_temperature(logits: &[f32], labels: &[Option<f32>], task: &Task) -> Result<Temperature, EvaluationError> {
+/// no step size. T = 1, with a note, where labels are too few; also says whether they are.
+fn fit_temperature(logits: &[f32], labels: &[Option<f32>], task: &Task) -> Result<(Calibration, bool), EvaluationError> {
     let k = task.n_logits();
     if logits.len() != labels.len() * k {
         return Err(EvaluationError::Shape { what: "logits", len: logits.len(), expected: labels.len() * k });
@@ -62,27 +52,27 @@ pub fn fit_temperature(logits: &[f32], labels: &[Option<f32>], task: &Task) -> R
     }
     let n = rows.len();
     let loss = |slope: f64| (n > 0).then(|| rows.iter().map(|(row, label)| terms(row, *label, slope).0).sum::<f64>() / n as f64);
-    let fitted = |slope: f64, note: Option<&str>| Temperature {
-        value: (1.0 / slope) as f32,
+    let fitted = |slope: f64, note: Option<&str>| Calibration {
+        map: CalibrationMap::Temperature { value: (1.0 / slope) as f32 },
         n,
         log_loss_before: loss(1.0),
         log_loss_after: loss(slope),
         note: note.map(str::to_owned),
-        is_too_few: n < FEWEST_LABELS || counts.iter().filter(|&&count| count >= FEWEST_OF_A_CLASS).count() < 2,
     };
     if n < FEWEST_LABELS {
-        return Ok(fitted(1.0, Some("too few labels to calibrate on: probabilities are the model's own")));
+        return Ok((fitted(1.0, Some("too few labels to calibrate on: probabilities are the model's own")), true));
     }
     if counts.iter().filter(|&&count| count >= FEWEST_OF_A_CLASS).count() < 2 {
-        return Ok(fitted(1.0, Some("too few labels of all classes but one to calibrate on: probabilities are the model's own")));
+        let note = "too few labels of all classes but one to calibrate on: probabilities are the model's own";
+        return Ok((fitted(1.0, Some(note)), true));
     }
     let derivative = |slope: f64| rows.iter().map(|(row, label)| terms(row, *label, slope).1).sum::<f64>();
     let (mut low, mut high) = SLOPES;
     if derivative(low) >= 0.0 {
-        return Ok(fitted(low, Some("logits say nothing of the label: T is at the end of its range")));
+        return Ok((fitted(low, Some("logits say nothing of the label: T is at the end of its range")), false));
     }
     if derivative(high) <= 0.0 {
-        return Ok(fitted(high, Some("logits separate the labels: T is at the end of its range")));
+        return Ok((fitted(high, Some("logits separate the labels: T is at the end of its range")), false));
     }
     for _ in 0..80 {
         let middle = (low * high).sqrt();
@@ -92,7 +82,7 @@ pub fn fit_temperature(logits: &[f32], labels: &[Option<f32>], task: &Task) -> R
             high = middle;
         }
     }
-    Ok(fitted((low * high).sqrt(), None))
+    Ok((fitted((low * high).sqrt(), None), false))
 }
 
 /// An example's negative log likelihood at 1 / T = `slope`, and its derivative.
@@ -115,61 +105,38 @@ fn terms(logits: &[f32], label: usize, slope: f64) -> (f64, f64) {
     (sum.ln() + slope * (top - own), weighted / sum - own)
 }
 
-/// How the probabilities of one task are made to mean what they say, fitted on the validation split.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// What becomes of logits.
-    pub map: CalibrationMap,
-    /// Labels that it was fitted on.
-    pub n: usize,
-    /// Mean negative log likelihood of the model's own probabilities, in nats; `None` without labels.
-    pub log_loss_before: Option<f64>,
-    /// The same afterwards, on the same labels.
-    pub log_loss_after: Option<f64>,
-    /// Why it is another way than was asked for, or none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-}
-
-/// Fits a way to calibrate on the logits and labels of the validation split. What has no fit (too few labels, several classes, classes
-/// that the model separates) is left to the temperature, with a note.
+/// Fits a way to calibrate on the logits and labels of the validation split. What has no fit (too few labels, several classes, an order
+/// that would be turned around) is left to the temperature, with a note.
 ///
 /// # Shapes
-/// As [`fit_temperature`].
+/// - logits: `[n, task.n_logits()]`
+/// - labels: `[n]`, as [`synovia_cohort::ExampleRow::labels`]
 ///
 /// # Errors
-/// As [`fit_temperature`].
+/// When shapes do not fit, a logit is not finite, or a label is no class.
 pub fn fit_calibration(which: Calibrator, logits: &[f32], labels: &[Option<f32>], task: &Task) -> Result<Calibration, EvaluationError> {
-    let fitted = fit_temperature(logits, labels, task)?;
-    let (n, log_loss_before) = (fitted.n, fitted.log_loss_before);
-    let by_temperature = |note| Calibration {
-        map: CalibrationMap::Temperature { value: fitted.value },
-        n,
-        log_loss_before,
-        log_loss_after: fitted.log_loss_after,
-        note,
-    };
-    if which == Calibrator::Temperature || fitted.is_too_few {
-        return Ok(by_temperature(fitted.note.clone()));
+    let (by_temperature, is_too_few) = fit_temperature(logits, labels, task)?;
+    if which == Calibrator::Temperature || is_too_few {
+        return Ok(by_temperature);
     }
     if task.kind == TaskKind::Multiclass {
-        return Ok(by_temperature(Some(format!("{which} is of two classes: by temperature instead"))));
+        return Ok(Calibration { note: Some(format!("{which} is of two classes: by temperature instead")), ..by_temperature });
     }
     let known = logits.iter().zip(labels).filter_map(|(&z, label)| Some((f64::from(z), (*label)? == 1.0)));
     let (z, happened): (Vec<f64>, Vec<bool>) = known.unzip();
     let Ok(map) = fit_calibrator(which, &z, &happened) else {
-        return Ok(by_temperature(Some(format!("{which} has no fit on these labels: by temperature instead"))));
+        return Ok(Calibration { note: Some(format!("{which} has no fit on these labels: by temperature instead")), ..by_temperature });
     };
     let loss = |(&z, &happened): (&f64, &bool)| -> f64 {
         let p = map.of_logit(z);
         -(if happened { p } else { 1.0 - p }).max(f64::MIN_POSITIVE).ln()
     };
-    let after = z.iter().zip(&happened).map(loss).sum::<f64>() / n as f64;
+    let after = z.iter().zip(&happened).map(loss).sum::<f64>() / z.len() as f64;
     let note = (which == Calibrator::Isotonic).then(|| {
         "steps follow the labels on which thresholds and prediction sets are fitted too: those may be a little too sure of themselves"
             .to_owned()
     });
-    Ok(Calibration { map, n, log_loss_before, log_loss_after: Some(after), note })
+    Ok(Calibration { map, log_loss_after: Some(after), note, ..by_temperature })
 }
 
 /// Calibrated probabilities of logits: one of a binary task, the softmax of a multiclass one's.

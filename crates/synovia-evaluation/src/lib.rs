@@ -50,7 +50,7 @@ mod treatment;
 
 pub use averages::{Multilabel, auroc_one_against_one, auroc_one_against_rest, average_precision_one_against_rest};
 pub use baseline::{LogisticBaseline, LogisticOptions, logistic_baseline};
-pub use calibrated::{Calibration, Temperature, fit_calibration, fit_temperature, probabilities};
+pub use calibrated::{Calibration, fit_calibration, probabilities};
 pub use calibration::{N_BINS, ReliabilityBin, expected_calibration_error, reliability};
 pub use calibrator::{CalibrationMap, Calibrator, fit_calibrator, isotonic};
 pub use comparison::{McNemar, PairedDeLong, holm, mcnemar, paired_delong};

@@ -11,9 +11,9 @@ pub struct Map<'a> {
     pub width: usize,
     /// Row-major.
     pub values: &'a [f32],
-    /// Where the middle of the first place lies, as a share of the image's side, and how far apart places are.
+    /// Where the middle of the first place lies, as a share of the image's side.
     pub first: f64,
-    /// How far apart they are.
+    /// How far apart places are, as the same share.
     pub step: f64,
 }
 

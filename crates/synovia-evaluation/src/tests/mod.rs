@@ -1,6 +1,7 @@
 //! What can be checked from outside: other people's implementations, hand-computed values, invariants and simulations.
 
 mod baseline;
+mod calibrated;
 mod calibrator;
 mod conformal;
 mod gain;
@@ -10,6 +11,5 @@ mod measures;
 mod references;
 mod report;
 mod simulated;
-mod temperature;
 mod thresholds;
 mod validation;

@@ -68,13 +68,8 @@ fn ranges(reader: &CohortReader, n_features: usize) -> anyhow::Result<Vec<Option
 
 /// Runs the stage unless it is fresh.
 pub fn run(work: &Work, trained: &Stage, evaluated: &Stage, place: &Place) -> anyhow::Result<Stage> {
-    let stage = Stage::new(
-        &place.stage("export"),
-        VERSION,
-        &serde_json::json!({ "name": work.pipeline.name, "calibration": work.pipeline.training.calibration }),
-    )?
-    .after(trained)
-    .after(evaluated);
+    let stage =
+        Stage::new(&place.stage("export"), VERSION, &serde_json::json!({ "name": work.pipeline.name }))?.after(trained).after(evaluated);
     let output = place.relative("model.onnx");
     run_stage(&stage, &work.run, &work.progress, &[&output], || export(work, place))?;
     Ok(stage)

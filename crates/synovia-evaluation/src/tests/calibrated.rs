@@ -3,10 +3,20 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::simulated::{binary, logistic, normal, stage};
-use crate::{CalibrationMap, Calibrator, fit_calibration, fit_temperature, probabilities};
+use crate::{Calibration, CalibrationMap, Calibrator, EvaluationError, fit_calibration, probabilities};
 
 fn at(value: f32) -> CalibrationMap {
     CalibrationMap::Temperature { value }
+}
+
+fn fit_temperature(logits: &[f32], labels: &[Option<f32>], task: &synovia_cohort::Task) -> Result<Calibration, EvaluationError> {
+    fit_calibration(Calibrator::Temperature, logits, labels, task)
+}
+
+/// T of a fit by temperature.
+fn value(fitted: &Calibration) -> f32 {
+    let CalibrationMap::Temperature { value } = fitted.map else { panic!("{fitted:?}") };
+    value
 }
 
 /// Logits that are `t` times too large, and labels drawn from the true ones.
@@ -25,7 +35,7 @@ fn a_known_temperature_is_found() {
     for t in [0.5, 1.0, 2.0, 4.0] {
         let (logits, labels) = overconfident(20_000, t, 1);
         let fitted = fit_temperature(&logits, &labels, &binary()).unwrap();
-        assert!((f64::from(fitted.value) / t - 1.0).abs() < 0.06, "{} instead of {t}", fitted.value);
+        assert!((f64::from(value(&fitted)) / t - 1.0).abs() < 0.06, "{} instead of {t}", value(&fitted));
         assert!(fitted.log_loss_after <= fitted.log_loss_before && fitted.note.is_none());
     }
 }
@@ -42,7 +52,7 @@ fn a_known_temperature_of_three_classes_is_found() {
         logits.extend(z.iter().map(|z| 3.0 * z));
     }
     let fitted = fit_temperature(&logits, &labels, &stage()).unwrap();
-    assert!((fitted.value / 3.0 - 1.0).abs() < 0.06, "{}", fitted.value);
+    assert!((value(&fitted) / 3.0 - 1.0).abs() < 0.06, "{}", value(&fitted));
 }
 
 #[test]
@@ -52,9 +62,9 @@ fn two_classes_are_a_binary_task() {
     let two = synovia_cohort::Task { classes: vec!["no".into(), "yes".into()], ..stage() };
     let pairs: Vec<f32> = logits.iter().flat_map(|&z| [0.0, z]).collect();
     let (a, b) = (fit_temperature(&logits, &labels, &binary()).unwrap(), fit_temperature(&pairs, &labels, &two).unwrap());
-    assert!((a.value - b.value).abs() < 1e-5);
+    assert!((value(&a) - value(&b)).abs() < 1e-5);
     assert!((a.log_loss_after.unwrap() - b.log_loss_after.unwrap()).abs() < 1e-9);
-    let (p, q) = (probabilities(&logits, &at(a.value), &binary()), probabilities(&pairs, &at(a.value), &two));
+    let (p, q) = (probabilities(&logits, &at(value(&a)), &binary()), probabilities(&pairs, &at(value(&a)), &two));
     assert!(p.iter().zip(q.chunks(2)).all(|(p, q)| (p - q[1]).abs() < 1e-6));
 }
 
@@ -62,12 +72,12 @@ fn two_classes_are_a_binary_task() {
 fn too_few_labels_leave_the_model_as_it_is() {
     let (logits, labels) = overconfident(29, 4.0, 1);
     let fitted = fit_temperature(&logits, &labels, &binary()).unwrap();
-    assert!(fitted.value == 1.0 && fitted.note.is_some() && fitted.n == 29);
+    assert!(value(&fitted) == 1.0 && fitted.note.is_some() && fitted.n == 29);
     let (logits, _) = overconfident(500, 4.0, 1);
     let all_negative = fit_temperature(&logits, &[Some(0.0); 500], &binary()).unwrap();
-    assert!(all_negative.value == 1.0 && all_negative.note.is_some());
+    assert!(value(&all_negative) == 1.0 && all_negative.note.is_some());
     let nothing = fit_temperature(&logits, &[None; 500], &binary()).unwrap();
-    assert!(nothing.value == 1.0 && nothing.log_loss_before.is_none());
+    assert!(value(&nothing) == 1.0 && nothing.log_loss_before.is_none());
 }
 
 #[test]
@@ -75,10 +85,10 @@ fn the_ends_of_the_range_are_said() {
     let separated: Vec<f32> = (0..100).map(|k| if k % 2 == 0 { 3.0 } else { -3.0 }).collect();
     let labels: Vec<_> = (0..100).map(|k| Some(f32::from(u8::from(k % 2 == 0)))).collect();
     let sharp = fit_temperature(&separated, &labels, &binary()).unwrap();
-    assert!((sharp.value - 0.05).abs() < 1e-6 && sharp.note.is_some());
+    assert!((value(&sharp) - 0.05).abs() < 1e-6 && sharp.note.is_some());
     let reversed: Vec<f32> = separated.iter().map(|z| -z).collect();
     let flat = fit_temperature(&reversed, &labels, &binary()).unwrap();
-    assert!((flat.value - 20.0).abs() < 1e-4 && flat.note.is_some());
+    assert!((value(&flat) - 20.0).abs() < 1e-4 && flat.note.is_some());
 }
 
 #[test]
@@ -100,8 +110,8 @@ proptest! {
             let of = |(p, y): (&f32, &Option<f32>)| if *y == Some(1.0) { -f64::from(*p).ln() } else { -(1.0 - f64::from(*p)).max(1e-7).ln() };
             p.iter().zip(&labels).map(of).sum()
         };
-        let best = loss(fitted.value);
-        prop_assert!(best <= loss(fitted.value * 1.05) + 1e-4 && best <= loss(fitted.value * 0.95) + 1e-4);
+        let best = loss(value(&fitted));
+        prop_assert!(best <= loss(value(&fitted) * 1.05) + 1e-4 && best <= loss(value(&fitted) * 0.95) + 1e-4);
         prop_assert!(fitted.log_loss_after.unwrap() <= fitted.log_loss_before.unwrap() + 1e-12);
     }
 }
