@@ -163,7 +163,7 @@ federation: build flower
     cmp runs/federation/federation/together/*/round-00010.safetensors runs/federation/flower/round-00010.safetensors && echo "Flower and the simulation made the same weights"
 
 # How often the verdict is right over SEEDS, where both modalities matter and where one is noise; hours
-verdicts SEEDS="9301-9400": build
+verdicts SEEDS="9401-9500": build
     python3 pipelines/verdicts/study.py --seeds {{SEEDS}}
 
 # Whether Grad-CAM points at the lesion in a run on a simulated cohort

@@ -88,7 +88,7 @@ pub(crate) fn over_baselines(panel: &Panel<Test>, validation: &Panel<Validation>
 }
 
 fn against(panel: &Panel<Test>, over: Variant, chosen_on: Split, mut notes: Vec<String>, options: &EvaluationOptions) -> Option<Gain> {
-    let (joint, single) = pair(panel, over)?;
+    let (joint, single) = pair(panel, Variant::Joint, over)?;
     if joint.len() < panel.examples.len() {
         notes.push(format!("on the {} of {} examples that both models predicted", joint.len(), panel.examples.len()));
     }
@@ -112,11 +112,11 @@ fn against(panel: &Panel<Test>, over: Variant, chosen_on: Split, mut notes: Vec<
     Some(Gain { over, measure: Measure::Auroc, difference, low, high, p, verdict, sentence, bootstrap, n: joint.len(), chosen_on, notes })
 }
 
-/// The joint model and another on the examples that both predicted.
-pub(crate) fn pair<S>(panel: &Panel<S>, other: Variant) -> Option<(Prepared, Prepared)> {
-    let (joint, other) = (panel.variants.get(&Variant::Joint)?, panel.variants.get(&other)?);
-    let both = |i: usize| joint.present[i] && other.present[i];
-    Some((Prepared::new(panel, joint, Vec::new(), both), Prepared::new(panel, other, Vec::new(), both)))
+/// One model and another on the examples that both predicted.
+pub(crate) fn pair<S>(panel: &Panel<S>, first: Variant, other: Variant) -> Option<(Prepared, Prepared)> {
+    let (first, other) = (panel.variants.get(&first)?, panel.variants.get(&other)?);
+    let both = |i: usize| first.present[i] && other.present[i];
+    Some((Prepared::new(panel, first, Vec::new(), both), Prepared::new(panel, other, Vec::new(), both)))
 }
 
 /// A paired difference of AUROCs by DeLong's variance.

@@ -21,6 +21,7 @@ mod conformal;
 mod confusion;
 mod decision;
 mod delong;
+mod embeddings;
 mod error;
 mod folds;
 mod forest;
@@ -57,6 +58,7 @@ pub use comparison::{McNemar, PairedDeLong, holm, mcnemar, paired_delong};
 pub use conformal::{COVERAGE, ClassCoverage, Conformal, ConformalSets, PatternQuantiles, SetCoverage, conformal_quantile, label_names};
 pub use confusion::{Average, ClassConfusion, Confusion};
 pub use decision::{DecisionCurve, DecisionPoint};
+pub use embeddings::{EmbeddingMap, EmbeddingPoint, PrincipalAxes, nearest, tsne};
 pub use error::EvaluationError;
 pub use folds::{FoldMetrics, pool_folds};
 pub use forest::{ForestBaseline, ForestOptions};
@@ -78,8 +80,8 @@ pub use ranking::{
 pub use regression::{Regression, regression};
 pub use report::{
     CalibrationRow, Case, Contribution, Curve, Epoch, Explanations, FeatureRow, FeatureWeight, FederationReport, Flow, FlowStep,
-    IntegratedCheck, LabelCounts, MapCheck, ModalityShare, OnnxCheck, OnnxRun, Peak, Report, SiteGain, SplitSummary, TaskExplanation,
-    federation_html, model_card, report_html,
+    IntegratedCheck, LabelCounts, MapCheck, ModalityShare, Neighbour, NeighbourCheck, OnnxCheck, OnnxRun, Peak, Report, SiteGain,
+    SplitSummary, TaskExplanation, federation_html, model_card, report_html,
 };
 pub use robustness::{Robustness, RobustnessCurve, RobustnessPoint, TaskRobustness, Worsening};
 pub use subgroup::{Attribute, Subgroup, add_subgroups};

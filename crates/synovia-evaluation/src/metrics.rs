@@ -10,7 +10,7 @@ use crate::comparison::logit_interval;
 use crate::conformal::{self, Conformal};
 use crate::decision::{self, DecisionCurve};
 use crate::gain::{self, Gain};
-use crate::head_to_head::{Comparison, comparisons};
+use crate::head_to_head::{Comparison, branches, comparisons};
 use crate::measure::{MEASURES, Measure, Prepared, Rate, Values, rate_position};
 use crate::murphy::{BrierParts, CalibrationLine, brier_parts, calibration_line};
 use crate::panel::{Panel, Scores, check_patients, panels};
@@ -174,6 +174,9 @@ pub struct TaskMetrics {
     /// Joint against each other variant, corrected for their number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub comparisons: Vec<Comparison>,
+    /// The joint model shown one modality alone against the model that was trained on it alone.
+    #[serde(default)]
+    pub branches: Vec<Comparison>,
     /// Prediction sets and how often they hold the truth; `None` without a validation split.
     #[serde(default)]
     pub conformal: Option<Conformal>,
@@ -260,6 +263,7 @@ fn measure_task(panel: &Panel<Test>, validation: &Panel<Validation>, options: &E
         gain: gain::of_joint(panel, validation, options),
         over_baselines: gain::over_baselines(panel, validation, options),
         comparisons: comparisons(panel, &prepared, options),
+        branches: branches(panel, &prepared, options),
         conformal: conformal::measure(panel, validation, options.level),
         decision: decision::curves(panel, options),
         subgroups: Vec::new(),

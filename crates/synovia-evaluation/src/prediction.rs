@@ -20,6 +20,8 @@ pub enum Variant {
     JointImage,
     /// The joint model with the image masked.
     JointRecord,
+    /// Logistic regression on the first principal axes of the image model's embeddings.
+    LogisticImage,
     /// Logistic regression on the record's features.
     LogisticRecord,
     /// A forest of decision trees on the record's features.
@@ -30,19 +32,20 @@ pub enum Variant {
 
 impl Variant {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Joint,
         Self::Image,
         Self::Record,
         Self::JointImage,
         Self::JointRecord,
+        Self::LogisticImage,
         Self::LogisticRecord,
         Self::ForestRecord,
         Self::LateFusion,
     ];
 
     /// What needs no joint training: a joint network that does not beat the best of them earns its cost by nothing.
-    pub const BASELINES: [Self; 3] = [Self::LogisticRecord, Self::ForestRecord, Self::LateFusion];
+    pub const BASELINES: [Self; 4] = [Self::LogisticImage, Self::LogisticRecord, Self::ForestRecord, Self::LateFusion];
 
     /// Its name in files.
     pub const fn as_str(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Variant {
             Self::Record => "record",
             Self::JointImage => "joint-image",
             Self::JointRecord => "joint-record",
+            Self::LogisticImage => "logistic-image",
             Self::LogisticRecord => "logistic-record",
             Self::ForestRecord => "forest-record",
             Self::LateFusion => "late-fusion",
@@ -71,6 +75,7 @@ impl Variant {
             Self::Record => "record alone, trained alone",
             Self::JointImage => "joint model, record masked",
             Self::JointRecord => "joint model, image masked",
+            Self::LogisticImage => "logistic regression on the image model’s embedding",
             Self::LogisticRecord => "logistic regression on the record",
             Self::ForestRecord => "forest of trees on the record",
             Self::LateFusion => "image model and record baseline, pooled",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use synovia_cohort::{Task, Train, Validation, View};
 use synovia_encoders::FeatureStatistics;
-use synovia_fusion::{JointModelConfig, apply_state, collect_state};
+use synovia_fusion::{JointModelConfig, StateError, apply_state, collect_state};
 use synovia_kernels::release_buffers;
 
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
@@ -32,6 +32,8 @@ pub struct Fit<'a> {
     pub data_key: &'a str,
     /// What noise is drawn from, where `settings` ask for privacy.
     pub noise: Option<&'a NoiseKey>,
+    /// Weights by name to begin with instead of those that are drawn: of towers that were trained before.
+    pub start: Option<&'a Weights>,
 }
 
 /// A line of the training's history.
@@ -142,7 +144,10 @@ fn run(
         return Err(TrainingError::EmptySplit("validation"));
     }
     // All at once: burn makes each number when it is first looked at, between whatever else is drawn in the first step.
-    let start = initial_weights(job.model, job.statistics, settings.seed)?;
+    let mut start = initial_weights(job.model, job.statistics, settings.seed)?;
+    for (name, trained) in job.start.into_iter().flatten() {
+        *start.get_mut(name).ok_or_else(|| StateError::Unknown(name.clone()))? = trained.clone();
+    }
     let mut model = apply_state(job.model.init(None, &course.device)?, &start)?;
     let mut moving = Moving {
         optimizer: course.optimizer(),
@@ -241,6 +246,15 @@ fn patience_is_over(state: &CheckpointProgress, patience: usize) -> bool {
     state.best.is_some_and(|(_, epoch)| state.epochs >= epoch + patience)
 }
 
+fn digest(weights: &Weights) -> String {
+    let mut hash = Sha256::new();
+    for (name, tensor) in weights {
+        hash.update(name);
+        tensor.values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    }
+    hex::encode(hash.finalize())
+}
+
 fn key(job: &Fit<'_>) -> String {
     let mut hash = Sha256::new();
     for part in [
@@ -248,6 +262,7 @@ fn key(job: &Fit<'_>) -> String {
         serde_json::to_string(job.statistics).unwrap_or_default(),
         serde_json::to_string(job.settings).unwrap_or_default(),
         job.data_key.to_owned(),
+        job.start.map(digest).unwrap_or_default(),
         env!("CARGO_PKG_VERSION").to_owned(),
     ] {
         hash.update((part.len() as u64).to_le_bytes());

@@ -1,7 +1,7 @@
 //! A trained model over a cohort.
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use synovia_cohort::{CohortReader, ExampleRow};
 use synovia_fusion::{JointModelConfig, apply_state};
 
@@ -15,6 +15,8 @@ pub struct Predicted {
     pub row: usize,
     /// Logits by task.
     pub logits: Vec<Vec<f32>>,
+    /// The fused embedding, where the model saw all of what any restriction leaves; else empty.
+    pub embedding: Vec<f32>,
 }
 
 /// Examples in a batch, at most: enough for all cores.
@@ -63,21 +65,21 @@ pub fn predict_each(
         let batch = HostBatch::read(reader, &batch, presence, None)?.into_tensors(tasks, &device);
         let outputs = model.forward(batch.inputs, batch.n, &device);
         for (shown, out) in presences.iter().zip(&mut out) {
-            let logits = if *shown == presence {
-                outputs.logits.clone()
+            let (logits, embedding) = if *shown == presence {
+                (outputs.logits.clone(), Some(outputs.embedding.clone()))
             } else {
                 let towers = [(own.image, shown.image), (own.record, shown.record)];
                 let shown: Vec<bool> = towers.into_iter().filter(|(own, _)| *own).map(|(_, shown)| shown).collect();
-                model.shown(&outputs.modalities, &shown)
+                (model.shown(&outputs.modalities, &shown), None)
             };
-            let logits: Vec<Vec<f32>> =
-                logits.into_iter().map(|t| t.into_data().convert::<f32>().try_to_vec().unwrap_or_default()).collect();
+            let values = |tensor: Tensor<2>| tensor.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default();
+            let (logits, embedding): (Vec<_>, _) = (logits.into_iter().map(values).collect(), embedding.map(values).unwrap_or_default());
             for (i, &row) in places.iter().enumerate().filter(|(_, row)| shown.sees(rows[**row])) {
-                let of_task = |values: &Vec<f32>| {
+                let of_row = |values: &Vec<f32>| {
                     let width = values.len() / places.len();
                     values[i * width..(i + 1) * width].to_vec()
                 };
-                out.push(Predicted { row, logits: logits.iter().map(of_task).collect() });
+                out.push(Predicted { row, logits: logits.iter().map(of_row).collect(), embedding: of_row(&embedding) });
             }
         }
     }

@@ -11,11 +11,11 @@ use synovia_cohort::{
     TaskKind, Time, Train, Validation,
 };
 use synovia_encoders::NormKind;
-use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
+use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, NamedTensor, RecordTower};
 
 use crate::{
-    Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, fit, fit_statistics,
-    predict, predict_each,
+    Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, Weights, fit,
+    fit_statistics, predict, predict_each,
 };
 
 const SIDE: usize = 16;
@@ -160,7 +160,12 @@ fn train(
     let _alone = alone();
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let statistics = fit_statistics(&train).unwrap();
-    fit(&Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k", noise: None }, &train, &validation, progress)
+    fit(
+        &Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k", noise: None, start: None },
+        &train,
+        &validation,
+        progress,
+    )
 }
 
 /// Logits and labels of the test examples that have all.
@@ -192,6 +197,38 @@ fn the_joint_model_learns_what_neither_modality_shows() {
     let (joint, image, record) = (measure(true, true), measure(true, false), measure(false, true));
     assert!(joint > 0.95, "joint {joint}");
     assert!(image < 0.75 && record < 0.75, "image {image}, record {record}");
+}
+
+#[test]
+fn a_training_begins_with_the_weights_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
+    let single = train(&reader, &model(true, false), &settings(2, Sampling::Plain), &dir.path().join("alone"), &mut |_| ()).unwrap();
+    let towers: Weights = single.weights.into_iter().filter(|(name, _)| name.starts_with("image")).collect();
+    assert!(towers.len() > 20, "{:?}", towers.keys());
+    let _alone = alone();
+    let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
+    let (statistics, model) = (fit_statistics(&train).unwrap(), model(true, true));
+    // So slow that the weights stay where they begin; without noise that wanders.
+    let settings = TrainingSettings { learning_rate: 1e-12, epochs: 1, ema: 0.0, ..settings(1, Sampling::Plain) };
+    let fitted = |start: Option<&Weights>| {
+        // One folder for all: what begins elsewhere is another training.
+        let job =
+            Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints: dir.path(), data_key: "k", noise: None, start };
+        fit(&job, &train, &validation, &mut |_| ()).map(|trained| trained.weights)
+    };
+    let (drawn, begun) = (fitted(None).unwrap(), fitted(Some(&towers)).unwrap());
+    let far = |a: &NamedTensor, b: &NamedTensor| a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    for (name, tensor) in &begun {
+        let is_running = name.contains("running");
+        let from = towers.get(name).unwrap_or(&drawn[name]);
+        assert!(is_running || far(tensor, from) < 1e-6, "{name} is {} from where it should begin", far(tensor, from));
+    }
+    assert!(far(&begun["image_projection.weight"], &drawn["image_projection.weight"]) > 1e-3);
+    let unknown = Weights::from([("nowhere".to_owned(), begun["heads.0.bias"].clone())]);
+    assert!(fitted(Some(&unknown)).unwrap_err().to_string().contains("nowhere"));
+    let wide = Weights::from([("heads.0.bias".to_owned(), begun["heads.0.weight"].clone())]);
+    assert!(fitted(Some(&wide)).unwrap_err().to_string().contains("heads.0.bias"));
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
     Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, History, ImageEncoder, ImageKind,
     ImageLink, Images, IndexEvent, Label, Model, Named, Offset, Pipeline, Question, RecordEncoder, RecordFormat, Records, Rule, Sampling,
-    SplitSettings, TaskSettings, Training, Unheard, Unit,
+    SplitSettings, Start, TaskSettings, Training, Unheard, Unit,
 };
 pub use span::{TimeSpan, TimeSpanError, TimeUnit};
 pub use translation::address;

@@ -6,6 +6,7 @@ pub mod attributes;
 pub mod baselines;
 pub mod cache;
 pub mod cohort;
+pub mod embeddings;
 pub mod evaluate;
 pub mod explain;
 pub mod export;

@@ -266,3 +266,8 @@ pub(super) fn whisker(class: &str, value: f64, interval: Option<(f64, f64)>, (lo
 pub(super) fn sample(class: &str) -> String {
     format!("<svg class=\"sample line {class}\" viewBox=\"0 0 28 10\" aria-hidden=\"true\"><path d=\"M1 5H27\"/></svg>")
 }
+
+/// A mark of a cloud, for a legend.
+pub(super) fn swatch(class: &str) -> String {
+    format!("<svg class=\"sample line {class}\" viewBox=\"0 0 28 10\" aria-hidden=\"true\"><circle cx=\"14\" cy=\"5\" r=\"4\"/></svg>")
+}

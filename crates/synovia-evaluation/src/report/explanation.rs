@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Report;
 use super::html::{escape, estimate_cell, heads, notes, number, table};
 use crate::gain::signed;
-use crate::{Estimate, Variant};
+use crate::{EmbeddingMap, Estimate, Variant};
 
 /// Explanations of a model on test examples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Explanations {
     /// The fold whose model and test examples these are, from 1; none without folds.
     #[serde(default)]
     pub fold: Option<usize>,
+    /// Test examples on a plane; none where nothing may be told of the training's.
+    #[serde(default)]
+    pub embedding: Option<EmbeddingMap>,
     /// A task each.
     pub tasks: Vec<TaskExplanation>,
 }
@@ -34,6 +37,9 @@ pub struct TaskExplanation {
     pub grad_cam: Option<MapCheck>,
     /// Whether the parts of integrated gradients add up.
     pub integrated: IntegratedCheck,
+    /// Whether examples of one class lie together in the model's eyes; none where nothing may be told of the training's.
+    #[serde(default)]
+    pub neighbours: Option<NeighbourCheck>,
     /// Examples, shown one by one.
     pub cases: Vec<Case>,
     /// Where Grad-CAM is highest, an example each that has an image.
@@ -80,6 +86,30 @@ pub struct MapCheck {
     pub shuffled: Estimate,
 }
 
+/// Of what class the training examples are that lie nearest to test examples, by their embeddings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeighbourCheck {
+    /// Test examples.
+    pub n: usize,
+    /// Neighbours of each.
+    pub neighbours: usize,
+    /// Share of the same class that anybody's neighbours would have: that of the class in the train split, mean over the examples.
+    pub chance: f64,
+    /// By how much more of them are of the same class.
+    pub more: Estimate,
+}
+
+/// A training example that lies near.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its pseudonym.
+    pub example: String,
+    /// What was true of it.
+    pub label: String,
+    /// How far its embedding is (Euclid).
+    pub distance: f64,
+}
+
 /// Completeness of integrated gradients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IntegratedCheck {
@@ -112,6 +142,9 @@ pub struct Case {
     pub image: Option<f64>,
     /// Error of its integrated gradients.
     pub error: f64,
+    /// Training examples that the model sees most alike, the nearest first.
+    #[serde(default)]
+    pub neighbours: Vec<Neighbour>,
     /// The image as the model sees it, PNG in base64.
     pub image_png: Option<String>,
     /// The same with Grad-CAM, PNG in base64.
@@ -144,7 +177,8 @@ pub(super) fn section(report: &Report) -> String {
         explanations.fold.map(|fold| format!(" Here the model and the test examples are those of fold {fold}.")).unwrap_or_default()
     );
     let tasks: String = explanations.tasks.iter().map(task_section).collect();
-    intro + &tasks
+    let map = explanations.embedding.as_ref().map(|map| super::embedding::figures(report.tasks, map)).unwrap_or_default();
+    intro + &tasks + &map
 }
 
 fn task_section(task: &TaskExplanation) -> String {
@@ -232,6 +266,21 @@ fn checks(task: &TaskExplanation) -> String {
             interval(&check.shuffled)
         ));
     }
+    if let Some(check) = &task.neighbours {
+        let verdict = match (check.more.low, check.more.high) {
+            (Some(low), _) if low > 0.0 => "examples of one class lie together in the model’s eyes",
+            (_, Some(high)) if high < 0.0 => "they lie apart",
+            _ => "no evidence that examples of one class lie together",
+        };
+        said.push(format!(
+            "of the {} training examples whose embeddings are nearest, the share of the same class is greater by {} than the {:.3} that \
+             chance gives: {verdict}; {} examples",
+            check.neighbours,
+            interval(&check.more),
+            check.chance,
+            check.n
+        ));
+    }
     notes(&said)
 }
 
@@ -262,10 +311,20 @@ fn case(case: &Case) -> String {
             heads(&["Feature", "#Logits"])
         )
     };
+    let neighbours: Vec<String> = case
+        .neighbours
+        .iter()
+        .map(|n| format!("<li>{} <small>{}, {:.2} away</small></li>", escape(&n.label), escape(&short(&n.example)), n.distance))
+        .collect();
+    let neighbours = if neighbours.is_empty() {
+        String::new()
+    } else {
+        format!("<details><summary>Training examples most alike</summary><ol>{}</ol></details>", neighbours.concat())
+    };
     let image = case.image.map(|part| format!("<p class=\"what\">The image adds {} to the logit.</p>", signed(part))).unwrap_or_default();
     format!(
         "<article class=\"case\"><h4>{why}</h4><p><strong>{class} {probability:.1} %</strong>; true: {label}</p>\
-         <div class=\"pictures\">{}{}</div><p class=\"what\">Shares of the probability: {}.</p>{image}{features}\
+         <div class=\"pictures\">{}{}</div><p class=\"what\">Shares of the probability: {}.</p>{image}{features}{neighbours}\
          <p class=\"what\">Example {example}</p></article>",
         picture(&case.image_png, "The image as the model sees it"),
         picture(&case.overlay_png, "The same: red where the answer hangs on it"),
@@ -274,6 +333,11 @@ fn case(case: &Case) -> String {
         class = escape(&case.class),
         probability = 100.0 * case.probability,
         label = escape(&case.label),
-        example = escape(&case.example.chars().take(12).collect::<String>()),
+        example = escape(&short(&case.example)),
     )
+}
+
+/// The beginning of a pseudonym.
+fn short(example: &str) -> String {
+    example.chars().take(12).collect()
 }

@@ -10,6 +10,7 @@ mod chart;
 mod checklist;
 mod cohort;
 mod consort;
+mod embedding;
 mod explanation;
 mod federation;
 mod html;
@@ -23,7 +24,9 @@ use std::collections::BTreeMap;
 use synovia_cohort::{ExampleRow, FeatureSpec, FlowCounts, Refused, Split, Task, TaskKind};
 
 pub use card::model_card;
-pub use explanation::{Case, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak, TaskExplanation};
+pub use explanation::{
+    Case, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Neighbour, NeighbourCheck, Peak, TaskExplanation,
+};
 pub use federation::{Contribution, FederationReport, SiteGain, federation_html};
 
 use crate::{Calibration, ClassCount, Metrics, Prediction, Robustness, Variant};

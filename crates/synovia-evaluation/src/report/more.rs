@@ -7,7 +7,7 @@ use super::chart::{Line, Plot, sample};
 use super::html::{escape, estimate_cell, heads, marks, notes, number, table};
 use super::task::{DRAWN, class_of, described};
 use crate::gain::{p_text, signed};
-use crate::{Estimate, Measure, Rate, TaskMetrics, Variant};
+use crate::{Comparison, Estimate, Measure, Rate, TaskMetrics, Variant, Verdict};
 
 fn shown(value: Option<f64>) -> String {
     value.map_or_else(|| "<td class=\"n\">–</td>".to_owned(), |v| format!("<td class=\"n\">{v:.3}</td>"))
@@ -30,6 +30,7 @@ fn p_cell(p: Option<f64>) -> String {
 pub(super) fn sections(report: &Report, k: usize, task: &Task, measured: &TaskMetrics) -> String {
     let mut out = String::new();
     out.push_str(&comparisons(task, measured));
+    out.push_str(&branches(task, measured));
     out.push_str(&probabilities(task, measured));
     out.push_str(&operating(task, measured));
     out.push_str(&decision(k, task, measured));
@@ -42,41 +43,47 @@ fn comparisons(task: &Task, measured: &TaskMetrics) -> String {
     if measured.comparisons.is_empty() {
         return String::new();
     }
-    let rows: String = measured
-        .comparisons
-        .iter()
-        .map(|c| {
-            let mcnemar = c.mcnemar.map_or_else(
-                || "<td class=\"n\">–</td>".to_owned(),
-                |m| format!("<td class=\"n\">{}<small>{} : {}</small></td>", escape(&p_text(m.p_exact)), m.only_first, m.only_second),
-            );
-            format!(
-                "<tr><th scope=\"row\">{}<small>{}</small></th><td class=\"n\">{}</td>{}{}{}<td>{}</td>{}{mcnemar}</tr>",
-                c.against,
-                c.against.describe(),
-                number(c.n as u64),
-                signed_cell(&c.auroc),
-                p_cell(c.p),
-                p_cell(c.p_holm),
-                c.verdict,
-                signed_cell(&c.brier),
-            )
-        })
-        .collect();
-    let head = heads(&[
-        "Joint against",
-        "#Examples",
-        "#AUROC difference",
-        "#p",
-        "#p, Holm",
-        "Verdict after Holm",
-        "#Brier difference",
-        "#McNemar p (exact)",
-    ]);
+    let rows: String = measured.comparisons.iter().map(|c| comparison(c, c.against, &c.verdict.to_string())).collect();
     let foot = "Here verdicts are by p corrected by Holm for all comparisons of this table, so that one can fall where the headline, a single comparison that was chosen beforehand, does not; intervals are not corrected. Under McNemar’s p: examples that only the joint model, and only the other, has right.";
     format!(
         "<h3>The joint model against each other</h3>{}<p class=\"what\">{foot}</p>",
-        table(&format!("{}: paired differences, joint − other", task.name), &head, &rows)
+        table(&format!("{}: paired differences, joint − other", task.name), &comparison_heads("Joint against"), &rows)
+    )
+}
+
+fn branches(task: &Task, measured: &TaskMetrics) -> String {
+    if measured.branches.is_empty() {
+        return String::new();
+    }
+    let said = |verdict: Verdict| match verdict {
+        Verdict::Better => "better for having been trained together",
+        Verdict::Worse => "worse for having been trained together",
+        Verdict::NoEvidence => "no evidence of either",
+    };
+    let rows: String = measured.branches.iter().map(|c| comparison(c, c.of, said(c.verdict))).collect();
+    format!(
+        "<h3>Whether modalities learnt from each other</h3><p class=\"what\">The joint model shown one modality alone, against the model that was trained on that modality alone.</p>{}",
+        table(&format!("{}: paired differences, trained together − trained alone", task.name), &comparison_heads("Shown"), &rows)
+    )
+}
+
+fn comparison_heads(first: &str) -> String {
+    heads(&[first, "#Examples", "#AUROC difference", "#p", "#p, Holm", "Verdict after Holm", "#Brier difference", "#McNemar p (exact)"])
+}
+
+fn comparison(c: &Comparison, named: Variant, verdict: &str) -> String {
+    let mcnemar = c.mcnemar.map_or_else(
+        || "<td class=\"n\">–</td>".to_owned(),
+        |m| format!("<td class=\"n\">{}<small>{} : {}</small></td>", escape(&p_text(m.p_exact)), m.only_first, m.only_second),
+    );
+    format!(
+        "<tr><th scope=\"row\">{named}<small>{}</small></th><td class=\"n\">{}</td>{}{}{}<td>{verdict}</td>{}{mcnemar}</tr>",
+        named.describe(),
+        number(c.n as u64),
+        signed_cell(&c.auroc),
+        p_cell(c.p),
+        p_cell(c.p_holm),
+        signed_cell(&c.brier),
     )
 }
 

@@ -19,6 +19,7 @@ pub(super) fn class_of(variant: Variant) -> &'static str {
         Variant::Record => "v-record",
         Variant::JointImage => "v-joint-image",
         Variant::JointRecord => "v-joint-record",
+        Variant::LogisticImage => "v-logistic-image",
         Variant::LogisticRecord => "v-logistic",
         Variant::ForestRecord => "v-forest",
         Variant::LateFusion => "v-late",

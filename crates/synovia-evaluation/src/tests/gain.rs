@@ -159,6 +159,25 @@ fn each_comparison_has_its_sign_and_its_corrected_verdict() {
 }
 
 #[test]
+fn branches_are_held_against_models_of_their_modality() {
+    let separations =
+        [(Variant::Joint, 1.5), (Variant::Image, 0.5), (Variant::Record, 1.4), (Variant::JointImage, 1.4), (Variant::JointRecord, 1.4)];
+    let metrics = evaluate(&Simulation::new(600, &separations).draw(3), &[binary()], &NO_BOOTSTRAP).unwrap();
+    let branches = &metrics.tasks["malignant"].branches;
+    let pairs: Vec<[Variant; 2]> = branches.iter().map(|c| [c.of, c.against]).collect();
+    assert_eq!(pairs, [[Variant::JointImage, Variant::Image], [Variant::JointRecord, Variant::Record]]);
+    assert_eq!(branches.iter().map(|c| c.verdict).collect::<Vec<_>>(), [Verdict::Better, Verdict::NoEvidence]);
+    for branch in branches {
+        let area = |v: Variant| metrics.tasks["malignant"].variants[&v].auroc.value.unwrap();
+        assert!((branch.auroc.value.unwrap() - (area(branch.of) - area(branch.against))).abs() < 1e-12, "{branch:?}");
+    }
+    // Two tests: Holm doubles the smaller p.
+    assert!((branches[0].p_holm.unwrap() - 2.0 * branches[0].p.unwrap()).abs() < 1e-15);
+    let none = evaluate(&Simulation::new(90, &[(Variant::Joint, 1.5), (Variant::Image, 0.5)]).draw(3), &[binary()], &NO_BOOTSTRAP).unwrap();
+    assert!(none.tasks["malignant"].branches.is_empty());
+}
+
+#[test]
 fn a_difference_that_nothing_varies_by_is_said_so() {
     let labels: Vec<f32> = (0..40).map(|k| (k % 2) as f32).collect();
     let mut predictions = super::simulated::listed(&labels, &labels, Variant::Joint);

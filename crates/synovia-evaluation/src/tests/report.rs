@@ -4,9 +4,10 @@ use synovia_cohort::{ExampleId, ExampleRow, FeatureKind, FeatureSpec, FlowCounts
 
 use super::simulated::{Simulation, binary, stage};
 use crate::{
-    Calibration, CalibrationMap, CalibrationRow, Case, Curve, Epoch, Estimate, EvaluationOptions, Explanations, FeatureRow, FeatureWeight,
-    Flow, FlowStep, IntegratedCheck, MapCheck, Metrics, ModalityShare, OnnxCheck, OnnxRun, Prediction, Report, Robustness, RobustnessCurve,
-    RobustnessPoint, SplitSummary, TaskExplanation, TaskRobustness, Variant, Worsening, evaluate, model_card, pool_folds, report_html,
+    Calibration, CalibrationMap, CalibrationRow, Case, Curve, EmbeddingMap, EmbeddingPoint, Epoch, Estimate, EvaluationOptions,
+    Explanations, FeatureRow, FeatureWeight, Flow, FlowStep, IntegratedCheck, MapCheck, Metrics, ModalityPattern, ModalityShare, Neighbour,
+    NeighbourCheck, OnnxCheck, OnnxRun, Prediction, Report, Robustness, RobustnessCurve, RobustnessPoint, SplitSummary, TaskExplanation,
+    TaskRobustness, Variant, Worsening, evaluate, model_card, pool_folds, report_html,
 };
 
 /// What would break out of a page that forgot to escape it.
@@ -119,6 +120,7 @@ fn explanations(text: &dyn Fn() -> String) -> Explanations {
         features: vec![(text(), text(), -1.25)],
         image: Some(0.625),
         error: 0.001,
+        neighbours: vec![Neighbour { example: text(), label: text(), distance: 1.5 }],
         image_png: Some("aGVsbG8=".to_owned()),
         overlay_png: Some("aGVsbG8=".to_owned()),
     };
@@ -129,10 +131,14 @@ fn explanations(text: &dyn Fn() -> String) -> Explanations {
         features: vec![FeatureWeight { feature: text(), size: 0.5, n: 12 }],
         grad_cam: Some(MapCheck { n: 32, deletion: estimate(0.1, 0.05), insertion: estimate(0.1, 0.5), shuffled: estimate(0.0, 0.1) }),
         integrated: IntegratedCheck { n: 12, median: 0.0012, worst: 0.0099 },
+        neighbours: Some(NeighbourCheck { n: 1_234, neighbours: 15, chance: 0.5, more: estimate(0.2, 0.1) }),
         cases: vec![case],
         peaks: Vec::new(),
     };
-    Explanations { model: Variant::Joint, fold: Some(2), tasks: vec![task] }
+    let point = |x: f32, label: Option<f32>| EmbeddingPoint { pca: [x, -x], tsne: Some([x * x, x]), labels: vec![label; 3] };
+    let points = vec![point(-1.0, Some(0.0)), point(2.0, Some(1.0)), point(3.0, None)];
+    let embedding = EmbeddingMap { pattern: ModalityPattern::Both, n_train: 4_000, explained: [0.612, 0.234], points };
+    Explanations { model: Variant::Joint, fold: Some(2), embedding: Some(embedding), tasks: vec![task] }
 }
 
 fn robustness(text: &dyn Fn() -> String) -> Robustness {

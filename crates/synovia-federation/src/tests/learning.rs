@@ -59,7 +59,7 @@ fn central(reader: &CohortReader, epochs: usize, ema: f64, checkpoints: &Path) -
     let statistics = fit_statistics(&train).unwrap();
     let settings = synovia_training::TrainingSettings { epochs, patience: epochs, ..training(ema) };
     let model = model();
-    let job = Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k", noise: None };
+    let job = Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k", noise: None, start: None };
     let trained = fit(&job, &train, &validation, &mut |_| ()).unwrap();
     (trained.weights, trained.best_epoch, trained.history.iter().map(|line| line.validation_loss).collect())
 }

@@ -18,7 +18,7 @@ use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
     Access, Augmentation, Device, Features, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
-    RecordFormat, Records, Sampling, Training,
+    RecordFormat, Records, Sampling, Start, Training,
 };
 use super::span::{TimeSpan, TimeUnit};
 use super::translation::address;
@@ -94,6 +94,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "calibration",
             "kernels",
             "privacy",
+            "start",
         ],
     ));
     let images = match images {
@@ -487,6 +488,15 @@ fn read_training(section: &Section<'_>) -> Training {
     }
     let no_device = "is not in this build; devices that are";
     let sampling = section.choice("sampling", &[("plain", Sampling::Plain), ("balanced", Sampling::Balanced)], &[]);
+    let privacy = read_privacy(section);
+    let start = section.choice("start", &[("random", Start::Random), ("alone", Start::Alone)], &[]).unwrap_or_default();
+    if privacy.is_some() && start == Start::Alone {
+        section.wrong(
+            "start",
+            "`start` is \"alone\", and a private joint model would then have spent what each modality's training spent as well; leave it out"
+                .to_owned(),
+        );
+    }
     Training {
         epochs,
         batch: section.count("batch", 2..=4096).unwrap_or(32),
@@ -502,7 +512,8 @@ fn read_training(section: &Section<'_>) -> Training {
         balance: section.choice("balance", &BALANCES, &[]).unwrap_or_default(),
         branches: read_branches(section),
         kernels: section.flag("kernels").unwrap_or(true),
-        privacy: read_privacy(section),
+        privacy,
+        start,
         calibration: section.choice("calibration", &CALIBRATORS, &[]).unwrap_or_default(),
         augmentation: read_augmentation(section),
     }

@@ -455,6 +455,9 @@ pub struct Training {
     /// What the modalities learn from each other beside the joint loss. Default nothing.
     #[serde(skip_serializing_if = "Branches::is_none")]
     pub branches: Branches,
+    /// What the joint model's towers begin with: `random` weights, or those of each modality trained `alone` before it. Default `random`.
+    #[serde(skip_serializing_if = "Start::is_random")]
+    pub start: Start,
     /// Whether image towers are trained by the fused kernels; else by burn's own operations, several times slower, to hold the
     /// kernels against. Default true.
     pub kernels: bool,
@@ -483,6 +486,24 @@ pub enum Sampling {
     Plain,
     /// Each class of the first task as often as another.
     Balanced,
+}
+
+/// What the joint model's towers begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Weights drawn at random, as the models of one modality do.
+    #[default]
+    Random,
+    /// The towers of the models of one modality, which are trained before it.
+    Alone,
+}
+
+impl Start {
+    /// Whether it is the plain way.
+    pub fn is_random(&self) -> bool {
+        *self == Self::Random
+    }
 }
 
 /// Where tensors live.

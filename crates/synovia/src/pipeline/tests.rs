@@ -346,6 +346,12 @@ fn overrides() {
         ]],
     );
     set(
+        &["training.start=alone", "training.privacy={ noise = 1 }"],
+        &expect![[
+            r#"--set training.start: `start` is "alone", and a private joint model would then have spent what each modality's training spent as well; leave it out"#
+        ]],
+    );
+    set(
         &["model.fusion=sum", "model.width=2", "training.branches={ won = 1 }", "task.0.labelled=0"],
         &expect![[r#"
         --set model.fusion: `fusion` in [model] is "sum"; allowed: gated, concat, late, late-weighted, film, low-rank, attention, experts
@@ -368,6 +374,7 @@ fn overrides_take_effect() {
         "model.fusion = \"concat\"",
         "training.branches={ own = 0.25, joint = 1 }",
         "task.0.labelled=0.5",
+        "training.start=alone",
     ];
     let pipeline = parse(LUNG, &overrides).unwrap();
     assert_eq!(pipeline.training.epochs, 3);
@@ -379,6 +386,7 @@ fn overrides_take_effect() {
     assert_eq!(pipeline.name, "2024");
     assert_eq!(pipeline.model.fusion, FusionKind::Concat);
     assert_eq!(pipeline.training.branches, Branches { own: 0.25, joint: 1.0, pairs: 0.0 });
+    assert_eq!(pipeline.training.start, Start::Alone);
     assert_eq!([pipeline.tasks[0].labelled, pipeline.tasks[1].labelled], [Some(0.5), None]);
     // A text is what was typed, whatever TOML would take it for.
     let typed = |toml: &str, setting: &str| parse(toml, &[setting]).unwrap();

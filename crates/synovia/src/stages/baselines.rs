@@ -4,18 +4,52 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use synovia_cohort::{CohortReader, ExampleId, ExampleRow, Split, Task, Train};
-use synovia_evaluation::{ForestBaseline, ForestOptions, LateFusion, LogisticBaseline, LogisticOptions, Prediction, Variant};
+use synovia_evaluation::{
+    EvaluationError, ForestBaseline, ForestOptions, LateFusion, LogisticBaseline, LogisticOptions, Prediction, PrincipalAxes, Variant,
+};
+use synovia_training::Predicted;
 
 use crate::commands::Work;
 
-/// The features of a cohort: of the train split with its labels, and of all rows that have a record.
+/// Principal axes of the image model's embeddings that a baseline is given.
+const N_AXES: usize = 16;
+
+/// The inputs of baselines: of the train split with its labels, and of all rows that have any.
 struct Table {
     n_features: usize,
+    /// Shape: `[n, n_features]`.
     train: Vec<f32>,
     train_labels: Vec<Vec<Option<f32>>>,
+    /// Shape: `[n, n_features]`.
     all: Vec<f32>,
     /// Which row each of `all` is.
     seen: Vec<usize>,
+}
+
+/// Logistic regression on what the image model makes of images. A baseline that can't be fitted is left out, and said so.
+///
+/// - predicted: by the image model
+pub fn of_images(
+    work: &Work,
+    reader: &CohortReader,
+    rows: &[&ExampleRow],
+    patients: &[Arc<str>],
+    predicted: &[Predicted],
+) -> Vec<Prediction> {
+    let Some(table) = Table::of_embeddings(rows, predicted) else {
+        work.progress.note("evaluate", &format!("no baseline {}: the embeddings do not vary", Variant::LogisticImage));
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for (k, task) in reader.manifest().tasks.iter().enumerate() {
+        match table.logistic(k, task) {
+            Ok(probabilities) => out.extend(table.predictions(rows, patients, k, task, &probabilities, Variant::LogisticImage)),
+            Err(error) => {
+                work.progress.note("evaluate", &format!("no baseline {} for `{}`: {error}", Variant::LogisticImage, task.name));
+            }
+        }
+    }
+    out
 }
 
 /// Logistic regression and a forest on the record, and the late fusion of the image model with the first of them that there is.
@@ -34,18 +68,13 @@ pub fn baselines(
         let labels: Vec<Option<f32>> = table.train_labels.iter().map(|labels| labels[k]).collect();
         let forest_options = ForestOptions { seed: work.pipeline.seed, ..ForestOptions::default() };
         let fitted = [
-            (
-                Variant::LogisticRecord,
-                LogisticBaseline::fit(&table.train, n, &labels, task, &LogisticOptions::default())
-                    .and_then(|f| f.probabilities(&table.all)),
-            ),
+            (Variant::LogisticRecord, table.logistic(k, task)),
             (
                 Variant::ForestRecord,
                 ForestBaseline::fit(&table.train, n, &labels, task, &forest_options).and_then(|f| f.probabilities(&table.all)),
             ),
         ];
         let mut of_record: Option<Vec<f32>> = None;
-        let width = task.n_outputs();
         for (variant, probabilities) in fitted {
             let probabilities = match probabilities {
                 Ok(probabilities) => probabilities,
@@ -54,10 +83,7 @@ pub fn baselines(
                     continue;
                 }
             };
-            for (of_row, &row) in probabilities.chunks_exact(width).zip(&table.seen) {
-                let of = rows[row];
-                out.extend(Prediction::rows(&of.id, &patients[row], of.split, task, of.labels[k], of_row, variant));
-            }
+            out.extend(table.predictions(rows, patients, k, task, &probabilities, variant));
             of_record.get_or_insert(probabilities);
         }
         if let Some(of_record) = of_record {
@@ -68,6 +94,41 @@ pub fn baselines(
 }
 
 impl Table {
+    /// Along the first principal axes of the train split's embeddings; `None` where those do not vary.
+    fn of_embeddings(rows: &[&ExampleRow], predicted: &[Predicted]) -> Option<Self> {
+        let of_train = || predicted.iter().filter(|p| rows[p.row].split == Split::Train);
+        let axes = PrincipalAxes::fit(&of_train().map(|p| p.embedding.as_slice()).collect::<Vec<_>>(), N_AXES)?;
+        Some(Self {
+            n_features: axes.explained.len(),
+            train: of_train().flat_map(|p| axes.project(&p.embedding)).collect(),
+            train_labels: of_train().map(|p| rows[p.row].labels.clone()).collect(),
+            all: predicted.iter().flat_map(|p| axes.project(&p.embedding)).collect(),
+            seen: predicted.iter().map(|p| p.row).collect(),
+        })
+    }
+
+    /// Probabilities of all rows by logistic regression on the train split.
+    fn logistic(&self, k: usize, task: &Task) -> Result<Vec<f32>, EvaluationError> {
+        let labels: Vec<Option<f32>> = self.train_labels.iter().map(|labels| labels[k]).collect();
+        LogisticBaseline::fit(&self.train, self.n_features, &labels, task, &LogisticOptions::default())?.probabilities(&self.all)
+    }
+
+    fn predictions(
+        &self,
+        rows: &[&ExampleRow],
+        patients: &[Arc<str>],
+        k: usize,
+        task: &Task,
+        probabilities: &[f32],
+        variant: Variant,
+    ) -> Vec<Prediction> {
+        let of_row = |(of_row, &row): (&[f32], &usize)| {
+            let of = rows[row];
+            Prediction::rows(&of.id, &patients[row], of.split, task, of.labels[k], of_row, variant).collect::<Vec<_>>()
+        };
+        probabilities.chunks_exact(task.n_outputs()).zip(&self.seen).flat_map(of_row).collect()
+    }
+
     fn read(reader: &CohortReader, rows: &[&ExampleRow]) -> anyhow::Result<Self> {
         let n_features = reader.manifest().features.len();
         let (mut train, mut train_labels) = (Vec::new(), Vec::new());

@@ -14,7 +14,7 @@ use synovia_training::{Presence, predict_each};
 
 use super::atomic::atomic_file;
 use super::attributes::add_attributes;
-use super::baselines::baselines;
+use super::baselines::{baselines, of_images};
 use super::cache::Stage;
 use super::cohort::CohortReport;
 use super::ingest::{read_json, write_json};
@@ -24,7 +24,7 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds, `shown` those that the report shows.
 pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
@@ -135,6 +135,9 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
         }
         let presences: Vec<Presence> = shown.iter().map(|(_, presence)| *presence).collect();
         let of_shown = predict_each(&of_variant.model, &weights[variant], &reader, &rows, &presences)?;
+        if *variant == Variant::Image {
+            predictions.extend(of_images(work, &reader, &rows, &patients, &of_shown[0]));
+        }
         for ((variant, _), predicted) in shown.into_iter().zip(of_shown) {
             for predicted in predicted {
                 let row = rows[predicted.row];

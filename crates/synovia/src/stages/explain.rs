@@ -9,14 +9,15 @@ use rand_chacha::ChaCha8Rng;
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
 use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{
-    Calibration, CalibrationMap, Case, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityShare, Peak,
-    TaskExplanation, probabilities,
+    Calibration, CalibrationMap, Case, EmbeddingMap, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityPattern,
+    ModalityShare, Neighbour, NeighbourCheck, Peak, TaskExplanation, nearest, probabilities,
 };
 use synovia_explanation::{ImageShape, Map, area, deleted, inserted, overlay_of, picture, rank_correlation, shapley};
 use synovia_images::BurnedIn;
 use synovia_training::{Asked, Differentiable, Given, Integrated, Presence, Target, shuffled};
 
 use super::cache::Stage;
+use super::embeddings::{Embedded, patterns};
 use super::ingest::write_json;
 use super::place::Place;
 use super::run_stage;
@@ -24,7 +25,7 @@ use super::train::open_model;
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Where it writes.
 pub const FILE: &str = "explanations.json";
 
@@ -43,6 +44,12 @@ const MOST_GRADIENTS: usize = 4096;
 const MIN_KNOWN: usize = 4;
 /// Features of a case, and of a task.
 const N_FEATURES: usize = 6;
+/// Training examples, evenly over the split, that an example's neighbours are looked for among, and test examples of the map.
+const MOST_TRAIN: usize = 4000;
+const N_MAPPED: usize = 400;
+/// Neighbours by which it is checked that examples of one class lie together, and those of a case that are shown.
+const N_NEIGHBOURS: usize = 15;
+const N_SHOWN: usize = 5;
 /// Stage of the image tower whose maps are shown: the first, of the finest places. The later ones blur where something is, and what
 /// their places say of it has wandered to its rim.
 const STAGE: usize = 1;
@@ -69,7 +76,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     let chosen = |k: usize| (0..rows.len()).filter(|&i| rows[i].labels[k].is_some()).take(N_EXAMPLES).collect::<Vec<usize>>();
     let wanted: BTreeSet<usize> = (0..manifest.tasks.len()).flat_map(chosen).collect();
     let given = wanted.into_iter().map(|i| Ok((i, read(&reader, rows[i], own)?))).collect::<anyhow::Result<BTreeMap<usize, Given>>>()?;
-    let explainer = Explainer {
+    let mut explainer = Explainer {
         asked: Asked::new(&of_variant.model, &weights[&variant], shape)?,
         model: Differentiable::new(&of_variant.model, &weights[&variant], shape)?,
         shuffled: Differentiable::new(&of_variant.model, &shuffled(&weights[&variant], work.pipeline.seed), shape)?,
@@ -78,7 +85,16 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
         means: means(&settings.statistics),
         reader: &reader,
         seed: work.pipeline.seed,
+        known: BTreeMap::new(),
     };
+    // What a private model has seen nobody may know.
+    let is_private = settings.variants.values().any(|of_variant| of_variant.training.privacy.is_some());
+    if !is_private {
+        for (pattern, shown) in patterns(own) {
+            explainer.known.insert(pattern, Embedded::of(&reader, &explainer.asked, shown, Split::Train, MOST_TRAIN)?);
+        }
+    }
+    let embedding = explainer.map(own)?;
     let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
     let bar = work.progress.start("explain", Some(manifest.tasks.len() as u64), "tasks");
     let mut tasks = Vec::new();
@@ -93,11 +109,10 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     }
     bar.finish("");
     // Who may not be told of, or may be seen by name, is not shown.
-    let is_shown = settings.variants.values().all(|of_variant| of_variant.training.privacy.is_none()) && !shows_names(work);
-    if !is_shown {
+    if is_private || shows_names(work) {
         tasks.iter_mut().for_each(|task| task.cases.clear());
     }
-    let explanations = Explanations { model: variant, fold: place.fold().map(|fold| fold + 1), tasks };
+    let explanations = Explanations { model: variant, fold: place.fold().map(|fold| fold + 1), embedding, tasks };
     write_json(&work.run.join(FILE), &explanations)
 }
 
@@ -180,6 +195,8 @@ struct Explainer<'a> {
     means: Vec<f32>,
     reader: &'a CohortReader,
     seed: u64,
+    /// Training examples by what is shown of them.
+    known: BTreeMap<ModalityPattern, Embedded<'a>>,
 }
 
 /// What is explained of a task.
@@ -209,11 +226,11 @@ impl Explained<'_> {
         self.rows[i].labels[self.k].unwrap_or_default() as usize
     }
 
-    fn label_name(&self, i: usize) -> String {
+    fn label_name(&self, label: usize) -> String {
         match self.task.kind {
-            TaskKind::Binary if self.label(i) == 0 => format!("not {}", self.task.classes[0]),
+            TaskKind::Binary if label == 0 => format!("not {}", self.task.classes[0]),
             TaskKind::Binary => self.task.classes[0].clone(),
-            TaskKind::Multiclass => self.task.classes[self.label(i)].clone(),
+            TaskKind::Multiclass => self.task.classes[label].clone(),
         }
     }
 
@@ -265,6 +282,7 @@ impl Explainer<'_> {
                 })
             })
             .collect();
+        let neighbours = self.neighbours(&explained);
         TaskExplanation {
             task: task.name.clone(),
             n: rows.len(),
@@ -276,9 +294,70 @@ impl Explainer<'_> {
                 median: errors.get(errors.len() / 2).copied().unwrap_or_default(),
                 worst: errors.last().copied().unwrap_or_default(),
             },
-            cases: chosen.iter().map(|(i, why)| self.case(&explained, *i, why, &shares[*i], &integrated[i], maps[*i].as_ref())).collect(),
+            cases: (chosen.iter())
+                .map(|(i, why)| Case {
+                    neighbours: neighbours[*i].iter().take(N_SHOWN).cloned().collect(),
+                    ..self.case(&explained, *i, why, &shares[*i], &integrated[i], maps[*i].as_ref())
+                })
+                .collect(),
+            neighbours: self.neighbour_check(&explained, &neighbours),
             peaks,
         }
+    }
+
+    /// Test examples of the fullest pattern that there are any of, on a plane; `None` where nothing may be told of the training's.
+    fn map(&self, own: Presence) -> anyhow::Result<Option<EmbeddingMap>> {
+        for (pattern, shown) in patterns(own) {
+            let Some(train) = self.known.get(&pattern) else { continue };
+            let test = Embedded::of(self.reader, &self.asked, shown, Split::Test, N_MAPPED)?;
+            if !test.rows.is_empty() {
+                let labels: Vec<&[Option<f32>]> = test.rows.iter().map(|row| row.labels.as_slice()).collect();
+                return Ok(EmbeddingMap::fit(pattern, &train.views(), &test.views(), &labels));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Of each example the training examples with a label that lie nearest, where as much is seen of both.
+    fn neighbours(&self, explained: &Explained<'_>) -> Vec<Vec<Neighbour>> {
+        let mut out = vec![Vec::new(); explained.given.len()];
+        for (pattern, known) in &self.known {
+            let is_of = |given: &Given| ModalityPattern::of(given.image.is_some(), given.record.is_some()) == Some(*pattern);
+            let of_pattern: Vec<usize> = (0..out.len()).filter(|&i| is_of(explained.given[i])).collect();
+            let labelled: Vec<usize> = (0..known.rows.len()).filter(|&k| known.rows[k].labels[explained.k].is_some()).collect();
+            let views: Vec<&[f32]> = labelled.iter().map(|&k| known.values[k].as_slice()).collect();
+            let neighbour = |(k, distance): (usize, f64)| {
+                let row = known.rows[labelled[k]];
+                let label = explained.label_name(row.labels[explained.k].unwrap_or_default() as usize);
+                Neighbour { example: row.id.as_str().to_owned(), label, distance }
+            };
+            for places in of_pattern.chunks(N_CHECKED) {
+                let given: Vec<&Given> = places.iter().map(|&i| explained.given[i]).collect();
+                for (&i, told) in places.iter().zip(self.asked.ask(&given)) {
+                    out[i] = nearest(&views, &told.embedding, N_NEIGHBOURS).into_iter().map(neighbour).collect();
+                }
+            }
+        }
+        out
+    }
+
+    fn neighbour_check(&self, explained: &Explained<'_>, neighbours: &[Vec<Neighbour>]) -> Option<NeighbourCheck> {
+        let train: Vec<f32> =
+            (self.reader.rows().iter()).filter(|row| row.split == Split::Train).filter_map(|row| row.labels[explained.k]).collect();
+        let (mut alike, mut chance) = (Vec::new(), Vec::new());
+        for (i, of) in neighbours.iter().enumerate().filter(|(_, of)| of.len() == N_NEIGHBOURS) {
+            let label = explained.label(i);
+            let same = of.iter().filter(|other| other.label == explained.label_name(label)).count() as f64 / of.len() as f64;
+            let share = train.iter().filter(|&&other| other as usize == label).count() as f64 / train.len() as f64;
+            alike.push((i, same - share));
+            chance.push(share);
+        }
+        (!alike.is_empty()).then(|| NeighbourCheck {
+            n: alike.len(),
+            neighbours: N_NEIGHBOURS,
+            chance: chance.iter().sum::<f64>() / chance.len() as f64,
+            more: mean(&explained.of_patients(&alike)),
+        })
     }
 
     /// Probability without either modality, share of the image, share of the record: by masked passes.
@@ -451,12 +530,13 @@ impl Explainer<'_> {
             why: why.to_owned(),
             class: explained.name(explained.classes[i]),
             probability: explained.probabilities[i],
-            label: explained.label_name(i),
+            label: explained.label_name(explained.label(i)),
             shares,
             features: order.iter().take(N_FEATURES).map(feature).collect(),
             image: given.image.as_ref().map(|_| parts.image.iter().map(|&part| f64::from(part)).sum()),
             error: parts.error(),
             image_png: drawn.map(|(shape, image)| STANDARD.encode(picture(image, shape))),
+            neighbours: Vec::new(),
             overlay_png: drawn.zip(map).map(|((shape, image), map)| STANDARD.encode(overlay_of(image, shape, view(map, shape.size)))),
         }
     }

@@ -172,7 +172,13 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let data_key = stage.key();
     let mut settings = ModelSettings { commit: env!("SYNOVIA_COMMIT").to_owned(), statistics, variants: BTreeMap::new() };
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
-    for (variant, model) in variants(work, &reader) {
+    let mut variants = variants(work, &reader);
+    let begins_with_others = work.pipeline.training.start == pipeline::Start::Alone;
+    if begins_with_others {
+        variants.sort_by_key(|(variant, _)| *variant == Variant::Joint);
+    }
+    for (variant, model) in variants {
+        let start = (begins_with_others && variant == Variant::Joint).then(|| towers(&weights));
         let checkpoints = work.run.join(format!(".training/{}", place.relative(variant.as_str())));
         // It is gone with the checkpoints when the stage is done: nobody can take the noise off afterwards.
         let noise = training.privacy.map(|_| NoiseKey::open(&checkpoints.join("noise.key"))).transpose()?;
@@ -183,6 +189,7 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
             checkpoints: &checkpoints,
             data_key: data_key.as_str(),
             noise: noise.as_ref(),
+            start: start.as_ref(),
         };
         let name = place.stage(&format!("train-{variant}"));
         let bar = work.progress.start(&name, None, "steps");
@@ -235,6 +242,16 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     })?;
     dir.commit()?;
     Ok(())
+}
+
+/// The towers of the models of one modality, with the layer that brings each to the width of the joint embedding.
+fn towers(trained: &BTreeMap<Variant, Weights>) -> Weights {
+    let of_variant = |(variant, weights): (&Variant, &Weights)| -> Weights {
+        let [tower, projection] = [format!("{variant}."), format!("{variant}_projection.")];
+        let is_tower = |name: &str| name.starts_with(&tower) || name.starts_with(&projection);
+        weights.iter().filter(|(name, _)| is_tower(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
+    };
+    trained.iter().flat_map(of_variant).collect()
 }
 
 /// That there is something to learn. A site of a federation may have labels of one class alone; a training may not.
