@@ -162,6 +162,17 @@ federation: build flower
     .flower/venv/bin/python pipelines/federation/run_local.py --sites runs/federation/federation/sites --out runs/federation/flower --rounds 10 --tls
     cmp runs/federation/federation/together/*/round-00010.safetensors runs/federation/flower/round-00010.safetensors && echo "Flower and the simulation made the same weights"
 
+# What modalities learn from each other where few labels are known, over SEEDS; half an hour
+branches SEEDS="8201-8205": build
+    python3 pipelines/branches/study.py --seeds {{SEEDS}}
+
+# Image encoders with torchvision's own architectures and random weights against torchvision; downloads torch
+torch-towers: build
+    test -d .torch/venv || { python3 -m venv .torch/venv && .torch/venv/bin/pip install --quiet torch torchvision safetensors numpy; } || { rm -rf .torch; exit 1; }
+    .torch/venv/bin/python pipelines/torch/towers.py .torch/towers
+    cargo build --release --workspace --examples --locked
+    for kind in resnet18 resnet34 resnet50 densenet121; do target/release/examples/torch_tower $kind 64 .torch/towers/$kind.pth .torch/towers/$kind.safetensors; done
+
 # How often the verdict is right over SEEDS, where both modalities matter and where one is noise; hours
 verdicts SEEDS="9401-9500": build
     python3 pipelines/verdicts/study.py --seeds {{SEEDS}}

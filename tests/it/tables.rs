@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::runs::the_same_as_evaluated;
-use crate::synovia::{json_lines, run, succeed};
+use crate::synovia::{json_lines, root, run, succeed};
 
 const SIDE: u32 = 20;
 
@@ -110,6 +110,10 @@ fn a_changed_setting_makes_run_again_what_it_changes() {
     check("name=other", &["evaluate", "export"]);
     check("training.threads=1", &[]);
     check("training.calibration=\"isotonic\"", &["explain", "robustness", "evaluate", "export"]);
+    check("report.cases=false", &["explain", "evaluate", "export"]);
+    let told = std::fs::read_to_string(to.join("explanations.json")).unwrap();
+    assert!(told.contains("\"cases\": []") || told.contains("\"cases\":[]"), "no case is shown");
+    check("training.start=\"alone\"", &["train", "explain", "robustness", "evaluate", "export"]);
     check("training.epochs=1", &["train", "explain", "robustness", "evaluate", "export"]);
     check("cohort.split={train=0.6,validation=0.2,test=0.2}", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);
     check("images.size=18", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);
@@ -118,6 +122,28 @@ fn a_changed_setting_makes_run_again_what_it_changes() {
         let text = String::from_utf8_lossy(&std::fs::read(to.join(file)).unwrap()).into_owned();
         assert!(text.contains("other"), "{file}");
     }
+}
+
+#[test]
+fn a_tower_begins_with_a_checkpoint_of_torchvision() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = cohort(dir.path(), |_| "");
+    let to = dir.path().join("run");
+    let weights = root().join("fixtures/torch/resnet18.pth");
+    let settings = format!("--set model.image_weights={} --set training.tower_rate=0.1", weights.display());
+    let output = run(&format!("run {} --run {} {settings}", pipeline.display(), to.display()));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let note = "train: 100 tensors from ";
+    assert!(said.contains(note) && said.contains("at random: none") && said.contains("fc.bias, fc.weight"), "{said}");
+    assert!(said.contains("its stem for 3 channels made one for 1"), "{said}");
+    let model: serde_json::Value = serde_json::from_slice(&std::fs::read(to.join("model/settings.json")).unwrap()).unwrap();
+    assert_eq!(model["pretrained"]["taken"], 100);
+    assert_eq!(model["pretrained"]["sha256"].as_str().unwrap().len(), 64);
+    // The wrong width is said before anything is trained.
+    let output = run(&format!("train {} --run {} {settings} --set model.width=8", pipeline.display(), to.display()));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("has shape [4") && said.contains("width = 64"), "{said}");
 }
 
 #[test]

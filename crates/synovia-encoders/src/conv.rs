@@ -51,14 +51,58 @@ impl ConvNormActConfig {
                 return Err(EncoderError::Zero { what });
             }
         }
-        let pad = self.kernel / 2;
-        let conv = Conv2dConfig::new([self.channels_in, self.channels_out], [self.kernel; 2])
-            .with_stride([self.stride; 2])
-            .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
-            .with_bias(false)
-            .with_initializer(Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true })
-            .init(device);
+        let conv = convolution(self.channels_in, self.channels_out, self.kernel, self.stride, device);
         Ok(ConvNormAct { conv, norm: Norm::new(self.norm, self.channels_out, device), relu: self.relu })
+    }
+}
+
+fn convolution(channels_in: usize, channels_out: usize, kernel: usize, stride: usize, device: &Device) -> Conv2d {
+    let pad = kernel / 2;
+    Conv2dConfig::new([channels_in, channels_out], [kernel; 2])
+        .with_stride([stride; 2])
+        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
+        .with_bias(false)
+        .with_initializer(Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true })
+        .init(device)
+}
+
+/// Settings of a [`NormActConv`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NormActConvConfig {
+    pub channels_in: usize,
+    pub channels_out: usize,
+    /// Side of the square kernel; it is padded by `kernel / 2`.
+    pub kernel: usize,
+    pub norm: NormKind,
+}
+
+/// `conv(relu(norm(x)))`: the order of densely connected networks. By burn's own operations.
+#[derive(Module, Debug)]
+pub struct NormActConv {
+    norm: Norm,
+    conv: Conv2d,
+}
+
+impl NormActConvConfig {
+    /// # Errors
+    /// [`EncoderError::Zero`] for a size of 0.
+    pub fn init(&self, device: &Device) -> Result<NormActConv, EncoderError> {
+        for (size, what) in [(self.channels_in, "channels in"), (self.channels_out, "channels out"), (self.kernel, "kernel")] {
+            if size == 0 {
+                return Err(EncoderError::Zero { what });
+            }
+        }
+        let conv = convolution(self.channels_in, self.channels_out, self.kernel, 1, device);
+        Ok(NormActConv { norm: Norm::new(self.norm, self.channels_in, device), conv })
+    }
+}
+
+impl NormActConv {
+    /// # Shapes
+    /// - x: `[batch, channels_in, height, width]`
+    /// - returns `[batch, channels_out, height, width]`
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv.forward(activation::relu(self.norm.forward(x)))
     }
 }
 

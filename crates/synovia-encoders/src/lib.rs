@@ -4,18 +4,26 @@
 //! business of fusion.
 
 mod conv;
+mod cross;
+mod densenet;
+mod image;
 mod norm;
 mod resnet;
 mod standardize;
 mod table;
+mod tokens;
 
 use synovia_kernels::TowerError;
 
-pub use conv::{ConvNormAct, ConvNormActConfig};
+pub use conv::{ConvNormAct, ConvNormActConfig, NormActConv};
+pub use cross::{CrossEncoder, CrossEncoderConfig};
+pub use densenet::{DenseLayer, DenseNet, DenseNetConfig};
+pub use image::{ImageEncoder, ImageEncoderKind};
 pub use norm::{Norm, NormKind};
-pub use resnet::{ResNet18, ResNet18Config};
+pub use resnet::{Depth, ResNet, ResNetConfig};
 pub use standardize::{FeatureStatistics, Standardize};
 pub use table::{LinearEncoder, LinearEncoderConfig, TableEncoder, TableEncoderConfig};
+pub use tokens::{TokenEncoder, TokenEncoderConfig};
 
 /// A configuration that no encoder can be made from.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! ResNet-18 (He et al. 2016, "Deep Residual Learning for Image Recognition", table 1).
+//! Residual networks of 18, 34 and 50 layers (He et al. 2016, "Deep Residual Learning for Image Recognition", table 1).
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
@@ -6,39 +6,104 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Device, Tensor, activation};
 use synovia_kernels::{BlockShape, TowerError, TowerShape, run_tower, train_tower};
 
+use crate::image::torch_norm;
 use crate::{ConvNormAct, ConvNormActConfig, EncoderError, NormKind};
 
-/// Settings of a [`ResNet18`].
+/// How many layers have weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// 18: two blocks a stage.
+    #[default]
+    Eighteen,
+    /// 34: three, four, six and three blocks.
+    ThirtyFour,
+    /// 50: as many blocks, each through a bottleneck, with strides at its 3 × 3 convolution as torchvision has them.
+    Fifty,
+}
+
+impl Depth {
+    /// Blocks of each stage.
+    const fn blocks(self) -> [usize; 4] {
+        match self {
+            Self::Eighteen => [2, 2, 2, 2],
+            Self::ThirtyFour | Self::Fifty => [3, 4, 6, 3],
+        }
+    }
+
+    /// How much wider a block's output is than its 3 × 3 convolution.
+    const fn expansion(self) -> usize {
+        match self {
+            Self::Eighteen | Self::ThirtyFour => 1,
+            Self::Fifty => 4,
+        }
+    }
+}
+
+impl Depth {
+    /// What torchvision calls a parameter or buffer of [`ResNet`].
+    pub(crate) fn torch_name(self, name: &str) -> Option<String> {
+        let part = |conv: &str, norm: &str, rest: &str| match rest.split_once('.')? {
+            ("conv", "weight") => Some(format!("{conv}.weight")),
+            ("norm", rest) => Some(format!("{norm}.{}", torch_norm(rest)?)),
+            _ => None,
+        };
+        if let Some(rest) = name.strip_prefix("stem.") {
+            return part("conv1", "bn1", rest);
+        }
+        let (block, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
+        let (mut stage, mut block) = (0, block.parse::<usize>().ok()?);
+        while block >= *self.blocks().get(stage)? {
+            block -= self.blocks()[stage];
+            stage += 1;
+        }
+        let (unit, rest) = rest.split_once('.')?;
+        let inner = match unit {
+            "first" => part("conv1", "bn1", rest)?,
+            "second" => part("conv2", "bn2", rest)?,
+            "third" => part("conv3", "bn3", rest)?,
+            "shortcut" => part("downsample.0", "downsample.1", rest)?,
+            _ => return None,
+        };
+        Some(format!("layer{}.{block}.{inner}", stage + 1))
+    }
+}
+
+/// Settings of a [`ResNet`].
 #[derive(Clone, Copy, Debug)]
-pub struct ResNet18Config {
+pub struct ResNetConfig {
+    /// Its layers.
+    pub depth: Depth,
     /// Channels of the image: 1 for grey.
     pub channels: usize,
-    /// Channels of the first stage; the next ones have 2, 4 and 8 times as many. 64 in the paper.
+    /// Channels of the first stage's 3 × 3 convolutions; those of the next ones have 2, 4 and 8 times as many. 64 in the paper.
     pub width: usize,
     /// What activations are normalised over; the batch in the paper.
     pub norm: NormKind,
 }
 
-/// Two 3 × 3 units and a shortcut, projected where the shape changes.
+/// Two 3 × 3 units, or a 3 × 3 one between two of 1 × 1, and a shortcut, projected where the shape changes.
 #[derive(Module, Debug)]
-pub struct BasicBlock {
+pub struct Block {
     first: ConvNormAct,
     second: ConvNormAct,
+    third: Option<ConvNormAct>,
     shortcut: Option<ConvNormAct>,
 }
 
-/// The tower: stem, four stages of two blocks, global average.
+/// The tower: stem, four stages of blocks, global average.
 #[derive(Module, Debug)]
-pub struct ResNet18 {
+pub struct ResNet {
     stem: ConvNormAct,
     pool: MaxPool2d,
-    blocks: Vec<BasicBlock>,
+    blocks: Vec<Block>,
+    #[module(skip)]
+    depth: Depth,
 }
 
-impl ResNet18Config {
+impl ResNetConfig {
     /// Width of the embedding.
     pub const fn embedding(&self) -> usize {
-        self.width * 8
+        self.width * 8 * self.depth.expansion()
     }
 
     /// Its convolutions, for measurements.
@@ -53,48 +118,58 @@ impl ResNet18Config {
     ///
     /// # Errors
     /// [`EncoderError::Zero`] for a width or a number of channels of 0.
-    pub fn init(&self, device: &Device) -> Result<ResNet18, EncoderError> {
+    pub fn init(&self, device: &Device) -> Result<ResNet, EncoderError> {
         let unit = |channels_in, channels_out, kernel, stride, relu| {
             ConvNormActConfig { channels_in, channels_out, kernel, stride, relu, norm: self.norm }.init(device)
         };
         let stem = unit(self.channels, self.width, 7, 2, true)?;
-        let mut blocks = Vec::with_capacity(8);
+        let mut blocks = Vec::new();
         let mut channels_in = self.width;
-        for stage in 0..ResNet18::STAGES {
-            let channels_out = self.width << stage;
-            for block in 0..BLOCKS {
+        for (stage, n_blocks) in self.depth.blocks().into_iter().enumerate() {
+            let inner = self.width << stage;
+            let channels_out = inner * self.depth.expansion();
+            for block in 0..n_blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 let projected = stride != 1 || channels_in != channels_out;
-                blocks.push(BasicBlock {
-                    first: unit(channels_in, channels_out, 3, stride, true)?,
-                    second: unit(channels_out, channels_out, 3, 1, false)?,
-                    shortcut: if projected { Some(unit(channels_in, channels_out, 1, stride, false)?) } else { None },
+                let shortcut = if projected { Some(unit(channels_in, channels_out, 1, stride, false)?) } else { None };
+                blocks.push(match self.depth {
+                    Depth::Eighteen | Depth::ThirtyFour => Block {
+                        first: unit(channels_in, inner, 3, stride, true)?,
+                        second: unit(inner, inner, 3, 1, false)?,
+                        third: None,
+                        shortcut,
+                    },
+                    Depth::Fifty => Block {
+                        first: unit(channels_in, inner, 1, 1, true)?,
+                        second: unit(inner, inner, 3, stride, true)?,
+                        third: Some(unit(inner, channels_out, 1, 1, false)?),
+                        shortcut,
+                    },
                 });
                 channels_in = channels_out;
             }
         }
         let pool = MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init();
-        Ok(ResNet18 { stem, pool, blocks })
+        Ok(ResNet { stem, pool, blocks, depth: self.depth })
     }
 }
 
-impl BasicBlock {
+impl Block {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let shortcut = self.shortcut.as_ref().map_or_else(|| x.clone(), |unit| unit.forward(x.clone()));
-        activation::relu(self.second.forward(self.first.forward(x)) + shortcut)
+        let inner = self.second.forward(self.first.forward(x));
+        let inner = self.third.as_ref().map_or_else(|| inner.clone(), |unit| unit.forward(inner.clone()));
+        activation::relu(inner + shortcut)
     }
 }
 
-/// Blocks of a stage.
-const BLOCKS: usize = 2;
-
-impl ResNet18 {
+impl ResNet {
     /// Stages that have feature maps.
     pub const STAGES: usize = 4;
 
     /// # Shapes
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
-    /// - returns `[batch, 8 × width]`
+    /// - returns `[batch, 8 × width]`, of 50 layers four times as much
     pub fn forward(&self, image: Tensor<4>) -> Tensor<2> {
         // Pixels in [0, 1] are centred; the stem's normalisation takes care of the scale.
         let x = image.sub_scalar(0.5);
@@ -105,8 +180,8 @@ impl ResNet18 {
     ///
     /// # Shapes
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
-    /// - stage: 1 to [`ResNet18::STAGES`]; its maps have a 2^(stage + 1)th of the image's rows and columns
-    /// - returns `[batch, 2^(stage − 1) × width, …]`
+    /// - stage: 1 to [`ResNet::STAGES`]; its maps have a 2^(stage + 1)th of the image's rows and columns
+    /// - returns `[batch, 2^(stage − 1) × width, …]`, of 50 layers four times as many channels
     pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
         self.maps_of(image.sub_scalar(0.5), stage)
     }
@@ -114,29 +189,36 @@ impl ResNet18 {
     /// What a unit after a stage looks at, in pixels: the standard deviation of its field where all weights are alike. Fields are
     /// near Gaussian, and far narrower than all that they could see (Luo et al. 2016): a convolution over k places that lie j pixels
     /// apart adds (k² − 1) j² / 12 to the variance, one after the other.
-    pub fn field(stage: usize) -> f64 {
+    pub fn field(&self, stage: usize) -> f64 {
         let convolution = |k: f64, j: f64| (k * k - 1.0) * j * j / 12.0;
+        // Of each block the 3 × 3 convolutions, the first of a stage over the places of the one before.
+        let each = if self.depth.expansion() == 1 { 2 } else { 1 };
         let of_stage = |s: usize| {
             let j = (2 << s) as f64;
             let first = if s == 1 { j } else { j / 2.0 };
-            convolution(3.0, first) + (2 * BLOCKS - 1) as f64 * convolution(3.0, j)
+            convolution(3.0, first) + (each * self.depth.blocks()[s - 1] - 1) as f64 * convolution(3.0, j)
         };
         (convolution(7.0, 1.0) + convolution(3.0, 2.0) + (1..=stage).map(of_stage).sum::<f64>()).sqrt()
     }
 
-    /// The embedding of [`ResNet18::maps`] of the same stage.
+    /// Blocks of the first stages.
+    fn n_blocks(&self, stages: usize) -> usize {
+        self.depth.blocks().iter().take(stages).sum()
+    }
+
+    /// The embedding of [`ResNet::maps`] of the same stage.
     ///
     /// # Shapes
-    /// - returns `[batch, 8 × width]`
+    /// - returns as [`ResNet::forward`]
     pub fn embed(&self, maps: Tensor<4>, stage: usize) -> Tensor<2> {
-        let x = self.blocks.iter().skip(BLOCKS * stage).fold(maps, |x, block| block.forward(x));
+        let x = self.blocks.iter().skip(self.n_blocks(stage)).fold(maps, |x, block| block.forward(x));
         let [batch, channels, height, width] = x.dims();
         x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
     }
 
     fn maps_of(&self, x: Tensor<4>, stage: usize) -> Tensor<4> {
         let x = self.pool.forward(self.stem.forward(x));
-        self.blocks.iter().take(BLOCKS * stage).fold(x, |x, block| block.forward(x))
+        self.blocks.iter().take(self.n_blocks(stage)).fold(x, |x, block| block.forward(x))
     }
 
     /// By burn's own operations.
@@ -144,12 +226,12 @@ impl ResNet18 {
         self.embed(self.maps_of(x, Self::STAGES), Self::STAGES)
     }
 
-    /// Units in the order of [`ResNet18::shape`].
+    /// Units in the order of [`ResNet::shape`].
     fn units(&self) -> Vec<&ConvNormAct> {
         let mut units = vec![&self.stem];
         for block in &self.blocks {
             units.extend([&block.first, &block.second]);
-            units.extend(&block.shortcut);
+            units.extend(block.third.iter().chain(&block.shortcut));
         }
         units
     }
@@ -167,6 +249,10 @@ impl ResNet18 {
 
     /// As one operation, where the tensors are on the CPU.
     fn fused(&self, x: &Tensor<4>) -> Option<Tensor<2>> {
+        // Bottlenecks are none of what the kernels know.
+        if self.depth.expansion() > 1 {
+            return None;
+        }
         let (units, shape) = (self.units(), self.shape().ok()?);
         let parameters: Vec<_> = units.iter().map(|unit| unit.parameters()).collect::<Option<_>>()?;
         let device = x.device();
@@ -199,16 +285,21 @@ mod tests {
         // torchvision.models.resnet18 has 11 689 512; without fc (512 × 1000 + 1000) and with one input channel instead of
         // three (2 × 64 × 49 fewer) 11 170 240. Running statistics (two a channel of each of the 20 norms: 9 600) are
         // buffers there and visited as parameters here.
-        let model = ResNet18Config { channels: 1, width: 64, norm: NormKind::Batch }.init(&Device::flex()).unwrap();
+        let model = ResNetConfig { depth: Depth::Eighteen, channels: 1, width: 64, norm: NormKind::Batch }.init(&Device::flex()).unwrap();
         assert_eq!(model.num_params(), 11_170_240 + 9_600);
+        // resnet34: 21 797 672, 36 norms of 17 024 buffers; resnet50: 25 557 032, fc of 2048 × 1000 + 1000, 53 norms of 53 120.
+        let n = |depth| ResNetConfig { depth, channels: 3, width: 64, norm: NormKind::Batch }.init(&Device::flex()).unwrap().num_params();
+        assert_eq!(n(Depth::ThirtyFour), 21_797_672 - 513_000 + 17_024);
+        assert_eq!(n(Depth::Fifty), 25_557_032 - 2_049_000 + 53_120);
     }
 
     /// 4 of the stem, 8/3 of the pooling, and of each of four convolutions over places four pixels apart 32/3.
     #[test]
     fn later_units_look_at_more() {
-        assert!((ResNet18::field(1) - (4.0_f64 + 8.0 / 3.0 + 4.0 * 32.0 / 3.0).sqrt()).abs() < 1e-12);
+        let model = ResNetConfig { depth: Depth::Eighteen, channels: 1, width: 4, norm: NormKind::Batch }.init(&Device::flex()).unwrap();
+        assert!((model.field(1) - (4.0_f64 + 8.0 / 3.0 + 4.0 * 32.0 / 3.0).sqrt()).abs() < 1e-12);
         // The second stage's first convolution is over the first one's places.
-        assert!((ResNet18::field(2).powi(2) - ResNet18::field(1).powi(2) - 32.0 / 3.0 - 3.0 * 128.0 / 3.0).abs() < 1e-9);
+        assert!((model.field(2).powi(2) - model.field(1).powi(2) - 32.0 / 3.0 - 3.0 * 128.0 / 3.0).abs() < 1e-9);
     }
 
     type Step = (Vec<f32>, f32, BTreeMap<String, Vec<f32>>);
@@ -236,7 +327,7 @@ mod tests {
     }
 
     /// Embedding, and gradients of a random linear function of it.
-    fn step(model: &ResNet18, image: &Tensor<4>, toward: &Tensor<2>, fused: bool) -> Step {
+    fn step(model: &ResNet, image: &Tensor<4>, toward: &Tensor<2>, fused: bool) -> Step {
         let x = image.clone().sub_scalar(0.5);
         let embedding = if fused { model.fused(&x).unwrap() } else { model.composed(x) };
         let loss = (embedding.clone() * toward.clone()).sum();
@@ -306,7 +397,7 @@ mod tests {
     #[track_caller]
     fn check(width: usize, [batch, channels, height, side]: [usize; 4]) {
         let device = Device::flex().autodiff();
-        let config = ResNet18Config { channels, width, norm: NormKind::Batch };
+        let config = ResNetConfig { depth: Depth::Eighteen, channels, width, norm: NormKind::Batch };
         let one = config.init(&device).unwrap().map(&mut Decide { path: Vec::new(), device: device.clone() });
         let other = config.init(&device).unwrap().load_record(one.clone().into_record());
         let image = numbers("image", [batch, channels, height, side], &device).mul_scalar(0.5).add_scalar(0.5);
@@ -323,7 +414,7 @@ mod tests {
             assert!(distance < 2e-3, "{name} {distance}");
         }
         let running =
-            |model: &ResNet18| model.valid().blocks[7].second.running().unwrap().map(|t| t.into_data().try_to_vec::<f32>().unwrap());
+            |model: &ResNet| model.valid().blocks[7].second.running().unwrap().map(|t| t.into_data().try_to_vec::<f32>().unwrap());
         for (a, b) in running(&one).iter().zip(running(&other)) {
             assert!(distance(a, &b) < 1e-4, "running statistics {}", distance(a, &b));
         }
@@ -343,7 +434,7 @@ mod tests {
     #[test]
     fn elsewhere_it_falls_back() {
         let device = Device::flex().autodiff();
-        let model = ResNet18Config { channels: 1, width: 4, norm: NormKind::Batch }.init(&device).unwrap();
+        let model = ResNetConfig { depth: Depth::Eighteen, channels: 1, width: 4, norm: NormKind::Batch }.init(&device).unwrap();
         let image = Tensor::<4>::zeros([2, 1, 32, 32], &device);
         assert!(model.fused(&image).is_some());
         assert!(model.fused(&image.clone().require_grad()).is_none(), "an image whose gradient is wanted");
@@ -354,7 +445,7 @@ mod tests {
     #[test]
     fn odd_sizes_and_small_batches() {
         let device = Device::flex();
-        let model = ResNet18Config { channels: 2, width: 4, norm: NormKind::Batch }.init(&device).unwrap();
+        let model = ResNetConfig { depth: Depth::Eighteen, channels: 2, width: 4, norm: NormKind::Batch }.init(&device).unwrap();
         for (batch, side) in [(1, 33), (3, 64)] {
             let image = numbers("image", [batch, 2, side, side + 7], &device);
             let (fused, composed) = (model.fused(&image).unwrap(), model.composed(image));
@@ -366,7 +457,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_its_sizes_is_said() {
-        let why = |channels, width| ResNet18Config { channels, width, norm: NormKind::Batch }.tower().unwrap_err();
+        let why = |channels, width| ResNetConfig { depth: Depth::Eighteen, channels, width, norm: NormKind::Batch }.tower().unwrap_err();
         assert_eq!(why(1, 0), EncoderError::Zero { what: "channels out" });
         assert_eq!(why(2000, 1).to_string(), "unit 0: row of the kernel is 14000, not within 1..=8192");
     }

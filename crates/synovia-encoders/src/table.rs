@@ -84,7 +84,7 @@ impl LinearEncoder {
     }
 }
 
-fn check_sizes(n_features: usize, width: usize, statistics: &FeatureStatistics) -> Result<(), EncoderError> {
+pub(crate) fn check_sizes(n_features: usize, width: usize, statistics: &FeatureStatistics) -> Result<(), EncoderError> {
     for (size, what) in [(n_features, "the number of features"), (width, "the record's width")] {
         if size == 0 {
             return Err(EncoderError::Zero { what });

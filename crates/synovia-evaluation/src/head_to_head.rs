@@ -44,25 +44,25 @@ pub struct Comparison {
 /// Against every other variant that is there.
 pub(crate) fn comparisons(panel: &Panel<Test>, prepared: &BTreeMap<Variant, Prepared>, options: &EvaluationOptions) -> Vec<Comparison> {
     let others = prepared.keys().copied().filter(|v| *v != Variant::Joint);
-    corrected(others.filter_map(|other| compare(panel, prepared, [Variant::Joint, other], options)).collect(), options)
+    corrected(others.filter_map(|other| compare(panel, prepared, [Variant::Joint, other], options)).collect())
 }
 
 /// Whether a modality gained from having been trained with the other: the joint model shown it alone, against the model that was trained
 /// on it alone.
 pub(crate) fn branches(panel: &Panel<Test>, prepared: &BTreeMap<Variant, Prepared>, options: &EvaluationOptions) -> Vec<Comparison> {
     let pairs = [[Variant::JointImage, Variant::Image], [Variant::JointRecord, Variant::Record]];
-    corrected(pairs.into_iter().filter_map(|pair| compare(panel, prepared, pair, options)).collect(), options)
+    corrected(pairs.into_iter().filter_map(|pair| compare(panel, prepared, pair, options)).collect())
 }
 
 const fn joint() -> Variant {
     Variant::Joint
 }
 
-fn corrected(mut all: Vec<Comparison>, options: &EvaluationOptions) -> Vec<Comparison> {
+fn corrected(mut all: Vec<Comparison>) -> Vec<Comparison> {
     let corrected = holm(&all.iter().map(|c| c.p).collect::<Vec<_>>());
     for (comparison, p) in all.iter_mut().zip(corrected) {
         comparison.p_holm = p;
-        comparison.verdict = verdict(comparison.auroc.value, p, options.level);
+        comparison.verdict = verdict(comparison.auroc.value, p);
     }
     all
 }

@@ -62,7 +62,7 @@ pub use embeddings::{EmbeddingMap, EmbeddingPoint, PrincipalAxes, nearest, tsne}
 pub use error::EvaluationError;
 pub use folds::{FoldMetrics, pool_folds};
 pub use forest::{ForestBaseline, ForestOptions};
-pub use gain::{Gain, Verdict};
+pub use gain::{Gain, VERDICT, Verdict};
 pub use head_to_head::Comparison;
 pub use late_fusion::LateFusion;
 pub use measure::{MAX_RATE, Measure, Rate};

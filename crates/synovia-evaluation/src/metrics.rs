@@ -32,7 +32,7 @@ pub struct EvaluationOptions {
     pub seed: u64,
     /// Bootstrap samples; 0 leaves intervals out.
     pub n_bootstrap: usize,
-    /// Share of intervals that hold the true value, in (0, 1); 1 − level is the p under which a difference is called one.
+    /// Share of intervals that hold the true value, in (0, 1); 1 − level is the p under which a gap between subgroups is called one.
     pub level: f64,
 }
 

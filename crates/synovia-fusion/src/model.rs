@@ -5,23 +5,21 @@ use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use synovia_encoders::{
-    EncoderError, FeatureStatistics, LinearEncoder, LinearEncoderConfig, NormKind, ResNet18, ResNet18Config, TableEncoder,
-    TableEncoderConfig,
+    CrossEncoder, CrossEncoderConfig, EncoderError, FeatureStatistics, ImageEncoder, ImageEncoderKind, LinearEncoder, LinearEncoderConfig,
+    NormKind, TableEncoder, TableEncoderConfig, TokenEncoder, TokenEncoderConfig,
 };
 
 use crate::{Calibrated, Fusion, FusionKind};
 
 /// An encoder of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum ImageTower {
-    /// [`ResNet18`].
-    ResNet18 {
-        /// Channels of the image.
-        channels: usize,
-        /// Channels of the first stage.
-        width: usize,
-    },
+pub struct ImageTower {
+    /// Which.
+    pub kind: ImageEncoderKind,
+    /// Channels of the image.
+    pub channels: usize,
+    /// Channels of the first stage.
+    pub width: usize,
 }
 
 /// An encoder of records.
@@ -44,6 +42,24 @@ pub enum RecordTower {
         /// Width of the embedding.
         width: usize,
     },
+    /// [`TokenEncoder`].
+    Transformer {
+        /// Features of the table.
+        n_features: usize,
+        /// Width of a token and of the embedding.
+        width: usize,
+        /// Share of activations dropped in training.
+        dropout: f64,
+    },
+    /// [`CrossEncoder`].
+    Cross {
+        /// Features of the table.
+        n_features: usize,
+        /// Width of the deep layer and of the embedding.
+        width: usize,
+        /// Share of the deep layer's units dropped in training.
+        dropout: f64,
+    },
 }
 
 /// A record tower.
@@ -54,12 +70,19 @@ pub enum RecordEncoder {
     Table(TableEncoder),
     /// [`RecordTower::Linear`]
     Linear(LinearEncoder),
+    /// [`RecordTower::Transformer`]
+    Transformer(TokenEncoder),
+    /// [`RecordTower::Cross`]
+    Cross(CrossEncoder),
 }
 
 impl RecordTower {
     /// The tower on `device`, and the width of its embedding.
     fn init(self, norm: NormKind, statistics: Option<&FeatureStatistics>, device: &Device) -> Result<(RecordEncoder, usize), EncoderError> {
-        let (Self::Table { n_features, .. } | Self::Linear { n_features, .. }) = self;
+        let (Self::Table { n_features, .. }
+        | Self::Linear { n_features, .. }
+        | Self::Transformer { n_features, .. }
+        | Self::Cross { n_features, .. }) = self;
         let identity = FeatureStatistics::identity(n_features);
         let statistics = statistics.unwrap_or(&identity);
         Ok(match self {
@@ -68,6 +91,12 @@ impl RecordTower {
             }
             Self::Linear { n_features, width } => {
                 (RecordEncoder::Linear(LinearEncoderConfig { n_features, width }.init(statistics, device)?), width)
+            }
+            Self::Transformer { n_features, width, dropout } => {
+                (RecordEncoder::Transformer(TokenEncoderConfig { n_features, width, dropout }.init(statistics, device)?), width)
+            }
+            Self::Cross { n_features, width, dropout } => {
+                (RecordEncoder::Cross(CrossEncoderConfig { n_features, width, dropout, norm }.init(statistics, device)?), width)
             }
         })
     }
@@ -78,6 +107,8 @@ impl RecordEncoder {
         match self {
             Self::Table(tower) => tower.forward(record),
             Self::Linear(tower) => tower.forward(record),
+            Self::Transformer(tower) => tower.forward(record),
+            Self::Cross(tower) => tower.forward(record),
         }
     }
 }
@@ -163,7 +194,7 @@ pub struct Outputs {
 /// The joint model.
 #[derive(Module, Debug)]
 pub struct JointModel {
-    image: Option<ResNet18>,
+    image: Option<ImageEncoder>,
     image_projection: Option<Linear>,
     record: Option<RecordEncoder>,
     record_projection: Option<Linear>,
@@ -186,9 +217,9 @@ impl JointModelConfig {
         }
         let project = |width| LinearConfig::new(width, self.embedding).init(device);
         let (image, image_projection) = match self.image {
-            Some(ImageTower::ResNet18 { channels, width }) => {
-                let config = ResNet18Config { channels, width, norm: self.norm };
-                (Some(config.init(device)?), Some(project(config.embedding())))
+            Some(ImageTower { kind, channels, width }) => {
+                let (tower, width) = kind.init(channels, width, self.norm, device)?;
+                (Some(tower), Some(project(width)))
             }
             None => (None, None),
         };
@@ -249,7 +280,7 @@ impl JointModel {
     }
 
     /// The image tower, for those who look at its feature maps.
-    pub const fn image_tower(&self) -> Option<&ResNet18> {
+    pub const fn image_tower(&self) -> Option<&ImageEncoder> {
         self.image.as_ref()
     }
 
@@ -318,7 +349,7 @@ mod tests {
 
     fn config(fusion: FusionKind) -> JointModelConfig {
         JointModelConfig {
-            image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
+            image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
             record: Some(RecordTower::Table { n_features: 3, width: 8, dropout: 0.0 }),
             fusion,
             // Wide enough that no draw of weights leaves all of its units at 0.

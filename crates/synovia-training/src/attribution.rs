@@ -4,7 +4,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
-use synovia_encoders::ResNet18;
+use synovia_encoders::ImageEncoder;
 use synovia_fusion::{Inputs, JointModel, JointModelConfig, Modality, apply_state};
 
 use crate::batch::generator;
@@ -226,7 +226,7 @@ impl Differentiable {
         maps
     }
 
-    fn cam(&self, tower: &ResNet18, features: &Tensor<4>, rows: &[&Given], target: Target, stage: usize) -> Vec<Map> {
+    fn cam(&self, tower: &ImageEncoder, features: &Tensor<4>, rows: &[&Given], target: Target, stage: usize) -> Vec<Map> {
         let outputs = self.model.forward_from(
             tower.embed(features.clone(), stage),
             modality(self.record(rows), &self.device),
@@ -238,7 +238,7 @@ impl Differentiable {
         let Some(gradient) = features.grad(&gradients) else { return Vec::new() };
         let map = (features.clone().inner() * gradient).sum_dim(1).reshape([n, height * width]);
         let values: Vec<f32> = map.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-        let of = |values: &[f32]| Map { height, width, values: values.to_vec(), stride: 2 << stage, field: ResNet18::field(stage) };
+        let of = |values: &[f32]| Map { height, width, values: values.to_vec(), stride: 2 << stage, field: tower.field(stage) };
         values.chunks(height * width).map(of).collect()
     }
 
@@ -361,7 +361,7 @@ fn between(from: Option<&[f32]>, to: Option<&[f32]>, share: f32) -> Option<Vec<f
 
 #[cfg(test)]
 mod tests {
-    use synovia_encoders::NormKind;
+    use synovia_encoders::{ImageEncoderKind, NormKind};
     use synovia_fusion::{FusionKind, Head, ImageTower, RecordTower};
 
     use super::*;
@@ -371,7 +371,7 @@ mod tests {
 
     fn config(record: RecordTower, image: bool) -> JointModelConfig {
         JointModelConfig {
-            image: image.then_some(ImageTower::ResNet18 { channels: 1, width: 4 }),
+            image: image.then_some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
             record: Some(record),
             fusion: FusionKind::Concat,
             embedding: 16,
@@ -449,7 +449,7 @@ mod tests {
         let model = model(&config(TABLE, true));
         let (given, target) = (given(6, true), Target { task: 1, class: 1 });
         let tower = model.model.image_tower().unwrap();
-        for stage in 1..=ResNet18::STAGES {
+        for stage in 1..=ImageEncoder::STAGES {
             let features = tower.maps(model.image(&[&given]).unwrap(), stage);
             let [_, channels, height, width] = features.dims();
             let score = |features: Tensor<4>| {

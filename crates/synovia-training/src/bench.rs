@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use synovia_encoders::NormKind;
+use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_fusion::{
     FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, binary_loss, multiclass_loss,
 };
@@ -97,7 +97,7 @@ pub fn bench(settings: BenchSettings) -> Result<BenchTimes, TrainingError> {
     let device = Device::flex().autodiff();
     device.seed(0);
     let config = JointModelConfig {
-        image: Some(ImageTower::ResNet18 { channels: 1, width: settings.width }),
+        image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: settings.width }),
         record: Some(RecordTower::Table { n_features: FEATURES, width: EMBEDDING, dropout: 0.0 }),
         fusion: FusionKind::Gated,
         embedding: EMBEDDING,

@@ -150,7 +150,7 @@ fn run(
     }
     let mut model = apply_state(job.model.init(None, &course.device)?, &start)?;
     let mut moving = Moving {
-        optimizer: course.optimizer(),
+        optimizer: course.optimizer().with_slower(job.start.into_iter().flat_map(Weights::keys).cloned().collect(), settings.tower_rate),
         average: Average::new(settings.ema),
         state: CheckpointProgress { key, ..Default::default() },
     };

@@ -1,6 +1,6 @@
 //! AdamW with a limit on the gradient's global norm, its state kept by parameter name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -34,6 +34,8 @@ pub struct AdamW {
     moments: BTreeMap<String, (Tensor<1>, Tensor<1>)>,
     proximal: Option<Proximal>,
     control: Option<Control>,
+    /// Parameters that learn at a share of the rate.
+    slower: Option<(BTreeSet<String>, f64)>,
 }
 
 /// What is added to each gradient against the drift of a site (Karimireddy et al. 2020, `SCAFFOLD`), and the sum of the gradients
@@ -141,11 +143,15 @@ impl ModuleMapper for Update<'_> {
         let Some(grad) = self.grads.remove(&name) else {
             return param;
         };
+        let share = self.optimizer.slower.as_ref().filter(|(names, _)| names.contains(&name)).map_or(1.0, |(_, share)| *share);
+        if share == 0.0 {
+            return param;
+        }
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.shape();
         let decay = if D >= 2 { self.optimizer.settings.weight_decay } else { 0.0 };
         let value = tensor.inner().reshape([shape.num_elements()]);
-        let value = self.optimizer.update(name, value, grad, self.scale, self.rate, decay);
+        let value = self.optimizer.update(name, value, grad, self.scale, self.rate * share, decay);
         let tensor = Tensor::from_inner(value.reshape(shape)).require_grad();
         Param::from_mapped_value(id, tensor, mapper)
     }
@@ -154,7 +160,7 @@ impl ModuleMapper for Update<'_> {
 impl AdamW {
     /// Without any history.
     pub fn new(settings: AdamWSettings) -> Self {
-        Self { settings, step: 0, moments: BTreeMap::new(), proximal: None, control: None }
+        Self { settings, step: 0, moments: BTreeMap::new(), proximal: None, control: None, slower: None }
     }
 
     /// With a pull of strength `mu` towards `anchor`; the limit on the gradient's norm is that of both together.
@@ -162,6 +168,12 @@ impl AdamW {
         let tensor = |t: &NamedTensor| Tensor::<1>::from_data(TensorData::new(t.values.clone(), [t.values.len()]), device);
         let anchor = anchor.iter().map(|(name, values)| (name.clone(), tensor(values))).collect();
         self.proximal = (mu > 0.0).then_some(Proximal { mu, anchor });
+        self
+    }
+
+    /// With a learning rate of `share` of the others' for the named parameters; of 0 they stay as they are.
+    pub(crate) fn with_slower(mut self, names: BTreeSet<String>, share: f64) -> Self {
+        self.slower = (share < 1.0).then_some((names, share));
         self
     }
 

@@ -19,6 +19,9 @@ pub enum Sampling {
 pub struct TrainingSettings {
     /// Passes over the train split, at most.
     pub epochs: usize,
+    /// Learning rate of what begins with trained weights, as a share of the others'.
+    #[serde(default = "all")]
+    pub tower_rate: f64,
     /// Examples in a batch.
     pub batch: usize,
     /// Peak learning rate.
@@ -51,6 +54,10 @@ pub struct TrainingSettings {
     pub privacy: Option<Privacy>,
     /// Seed of weights, order, augmentation and dropout.
     pub seed: u64,
+}
+
+const fn all() -> f64 {
+    1.0
 }
 
 /// Learning rate of `step` (from 0) of `n_steps`: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, without

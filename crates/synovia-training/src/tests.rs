@@ -10,7 +10,7 @@ use synovia_cohort::{
     CohortReader, CohortWriter, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId, Split, Task,
     TaskKind, Time, Train, Validation,
 };
-use synovia_encoders::NormKind;
+use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, NamedTensor, RecordTower};
 
 use crate::{
@@ -119,7 +119,7 @@ pub(crate) fn facts(dir: &Path, n: usize) -> CohortReader {
 
 pub(crate) fn model(image: bool, record: bool) -> JointModelConfig {
     JointModelConfig {
-        image: image.then_some(ImageTower::ResNet18 { channels: 1, width: 4 }),
+        image: image.then_some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
         record: record.then_some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
         fusion: FusionKind::Gated,
         embedding: 16,
@@ -132,6 +132,7 @@ pub(crate) fn model(image: bool, record: bool) -> JointModelConfig {
 pub(crate) fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
     TrainingSettings {
         epochs,
+        tower_rate: 1.0,
         batch: 16,
         learning_rate: 5e-3,
         weight_decay: 0.01,
@@ -223,6 +224,22 @@ fn a_training_begins_with_the_weights_it_is_given() {
         let is_running = name.contains("running");
         let from = towers.get(name).unwrap_or(&drawn[name]);
         assert!(is_running || far(tensor, from) < 1e-6, "{name} is {} from where it should begin", far(tensor, from));
+    }
+    // At a rate of nothing they stay to the bit, while all else learns.
+    let frozen = TrainingSettings { tower_rate: 0.0, learning_rate: 1e-2, ..settings.clone() };
+    let job = Fit {
+        model: &model,
+        statistics: &statistics,
+        settings: &frozen,
+        checkpoints: dir.path(),
+        data_key: "k",
+        noise: None,
+        start: Some(&towers),
+    };
+    let frozen = fit(&job, &train, &validation, &mut |_| ()).unwrap().weights;
+    for (name, tensor) in frozen.iter().filter(|(name, _)| !name.contains("running")) {
+        let moved = far(tensor, &begun[name]);
+        assert!(if towers.contains_key(name) { moved < 1e-6 } else { moved > 1e-4 || name.contains("standardize") }, "{name}: {moved}");
     }
     assert!(far(&begun["image_projection.weight"], &drawn["image_projection.weight"]) > 1e-3);
     let unknown = Weights::from([("nowhere".to_owned(), begun["heads.0.bias"].clone())]);

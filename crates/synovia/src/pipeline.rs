@@ -22,8 +22,8 @@ use std::path::Path;
 pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
     Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, History, ImageEncoder, ImageKind,
-    ImageLink, Images, IndexEvent, Label, Model, Named, Offset, Pipeline, Question, RecordEncoder, RecordFormat, Records, Rule, Sampling,
-    SplitSettings, Start, TaskSettings, Training, Unheard, Unit,
+    ImageLink, Images, IndexEvent, Label, Model, Named, Offset, Pipeline, Question, RecordEncoder, RecordFormat, Records, ReportSettings,
+    Rule, Sampling, SplitSettings, Start, TaskSettings, Training, Unheard, Unit,
 };
 pub use span::{TimeSpan, TimeSpanError, TimeUnit};
 pub use translation::address;

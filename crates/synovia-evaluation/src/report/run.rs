@@ -3,8 +3,8 @@
 use super::chart::{Line, Plot, sample};
 use super::html::{escape, heads, number, table};
 use super::{Curve, Report};
-use crate::CalibrationMap;
 use crate::gain::signed;
+use crate::{CalibrationMap, VERDICT};
 
 pub(super) fn training(report: &Report) -> String {
     let figures: String = report.training.iter().enumerate().map(|(k, curve)| losses(k, curve)).collect();
@@ -171,8 +171,7 @@ pub(super) fn methods(report: &Report) -> String {
             crate::N_BINS
         ),
         format!(
-            "The gain is the paired difference in AUROC with DeLong’s variance clustered by patient (Obuchowski 1997), two-sided; a verdict needs p < {:.2}.",
-            1.0 - options.level
+            "The gain is the paired difference in AUROC with DeLong’s variance clustered by patient (Obuchowski 1997), two-sided; a verdict takes p < {VERDICT}, since two trainings of one model differ as well, of which no test on one set of patients knows.",
         ),
         "Calibrations, thresholds, quantiles of prediction sets and the weights of late fusion are fitted on the validation split; nothing is fitted on the test split.".to_owned(),
         "Prediction sets are split conformal with 1 − probability as the score, by modality pattern, with one quantile and with one a class. Intervals of coverage are Wilson’s by patients.".to_owned(),

@@ -13,7 +13,7 @@ use synovia_cohort::{
     CohortReader, CohortWriter, ExampleId, ExampleRow, FORMAT, FeatureKind, FeatureSpec, Geometry, Manifest, PatientId, Split, Task,
     TaskKind, Time,
 };
-use synovia_encoders::NormKind;
+use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{Augmentation, Balance, Branches, Sampling, TrainingSettings};
 
@@ -89,7 +89,7 @@ fn cohort(dir: &Path, has: Has) -> CohortReader {
 fn model() -> JointModelConfig {
     let head = |task: &str| Head { task: task.into(), n_logits: 1 };
     JointModelConfig {
-        image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
+        image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
         record: Some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
         fusion: FusionKind::Gated,
         embedding: 16,
@@ -101,6 +101,7 @@ fn model() -> JointModelConfig {
 
 fn training(ema: f64) -> TrainingSettings {
     TrainingSettings {
+        tower_rate: 1.0,
         epochs: 1,
         batch: 16,
         learning_rate: 5e-3,

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderInput};
 use burn::nn::{EmbeddingConfig, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, activation};
-use synovia_encoders::{ConvNormActConfig, FeatureStatistics, NormKind};
+use synovia_encoders::{ConvNormActConfig, FeatureStatistics, ImageEncoderKind, NormKind};
 use synovia_fusion::{
     Calibrated, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, apply_state, collect_state,
 };
@@ -49,17 +49,30 @@ fn a_transformer_of_events() {
 const IMAGE: [usize; 3] = [1, 33, 40];
 const N_FEATURES: usize = 3;
 
-/// How modalities are put together, and what towers normalise over.
-type Kind = (FusionKind, NormKind);
+/// What a model is made of.
+#[derive(Clone, Copy)]
+struct Kind {
+    fusion: FusionKind,
+    norm: NormKind,
+    image: ImageEncoderKind,
+    record: RecordTower,
+}
 
-fn config((fusion, norm): Kind) -> JointModelConfig {
+const PLAIN: Kind = Kind {
+    fusion: FusionKind::Gated,
+    norm: NormKind::Batch,
+    image: ImageEncoderKind::ResNet18,
+    record: RecordTower::Table { n_features: N_FEATURES, width: 8, dropout: 0.1 },
+};
+
+fn config(kind: Kind) -> JointModelConfig {
     JointModelConfig {
-        image: Some(ImageTower::ResNet18 { channels: 1, width: 4 }),
-        record: Some(RecordTower::Table { n_features: N_FEATURES, width: 8, dropout: 0.1 }),
-        fusion,
+        image: Some(ImageTower { kind: kind.image, channels: 1, width: 4 }),
+        record: Some(kind.record),
+        fusion: kind.fusion,
         embedding: 8,
         dropout: 0.1,
-        norm,
+        norm: kind.norm,
         heads: vec![Head { task: "malignant".into(), n_logits: 1 }, Head { task: "stage".into(), n_logits: 4 }],
     }
 }
@@ -155,8 +168,16 @@ fn examples() -> [ModalityInput; 2] {
 
 #[test]
 fn the_joint_model_over_all_patterns() {
-    let kinds = FusionKind::ALL.map(|fusion| (fusion, NormKind::Batch));
-    for kind in kinds.into_iter().chain([(FusionKind::Gated, NormKind::Group)]) {
+    let records = [
+        RecordTower::Linear { n_features: N_FEATURES, width: 8 },
+        RecordTower::Transformer { n_features: N_FEATURES, width: 8, dropout: 0.1 },
+        RecordTower::Cross { n_features: N_FEATURES, width: 8, dropout: 0.1 },
+    ];
+    let kinds = (FusionKind::ALL.into_iter().map(|fusion| Kind { fusion, ..PLAIN }))
+        .chain([Kind { norm: NormKind::Group, ..PLAIN }])
+        .chain(ImageEncoderKind::ALL[1..].iter().map(|&image| Kind { image, ..PLAIN }))
+        .chain(records.map(|record| Kind { record, ..PLAIN }));
+    for kind in kinds {
         let model = trained(kind);
         let before = collect_state(&model);
         let bytes = export(&model, kind);
@@ -171,7 +192,7 @@ fn the_joint_model_over_all_patterns() {
 
 #[test]
 fn another_model_does_not_pass_for_this_one() {
-    let kind = (FusionKind::Gated, NormKind::Batch);
+    let kind = PLAIN;
     let model = trained(kind);
     let bytes = export(&model, kind);
     // The answer for an absent record, whatever is given.

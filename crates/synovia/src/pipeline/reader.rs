@@ -18,13 +18,13 @@ use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
     Access, Augmentation, Device, Features, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
-    RecordFormat, Records, Sampling, Start, Training,
+    RecordFormat, Records, ReportSettings, Sampling, Start, Training,
 };
 use super::span::{TimeSpan, TimeUnit};
 use super::translation::address;
 use super::tree::{Table, Value};
 
-const TOP: [&str; 9] = ["name", "seed", "images", "records", "cohort", "task", "model", "training", PROVENANCE];
+const TOP: [&str; 10] = ["name", "seed", "images", "records", "cohort", "task", "model", "training", "report", PROVENANCE];
 
 /// All that is wrong, or the pipeline.
 pub(super) fn read(document: &Table) -> Result<Pipeline, Vec<Problem>> {
@@ -71,7 +71,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
     };
     let cohort = reader_cohort::read(&open(&top, "cohort", &reader_cohort::KEYS), images.is_some(), &source);
     let tasks = reader_task::read_tasks(&top, &source);
-    let model_keys = ["image", "width", "record", "fusion", "embedding", "norm", "dropout", "modality_dropout"];
+    let model_keys = ["image", "image_weights", "width", "record", "fusion", "embedding", "norm", "dropout", "modality_dropout"];
     let model = read_model(&open(&top, "model", &model_keys), images.is_some());
     let training = read_training(&open(
         &top,
@@ -95,13 +95,28 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "kernels",
             "privacy",
             "start",
+            "tower_rate",
         ],
     ));
+    if training.tower_rate < 1.0 && training.start.is_random() && model.image_weights.is_none() {
+        top.wrong(
+            "training",
+            "`tower_rate` in [training] is about towers that begin with trained weights, and none does; set training.start = \"alone\" or model.image_weights",
+        );
+    }
+    if let Some(Some(images)) = &images
+        && model.image == ImageEncoder::Densenet121
+        && images.size < 32
+    {
+        top.wrong("images", format!("`size` in [images] is {}; a densenet121 needs images of at least 32", images.size));
+    }
     let images = match images {
         Some(images) => Some(images?),
         None => None,
     };
-    Some(Pipeline { name: name?, seed, images, records: records??, cohort, tasks: tasks?, model, training })
+    let report = open(&top, "report", &["cases"]);
+    let report = ReportSettings { cases: report.flag("cases").unwrap_or(true) };
+    Some(Pipeline { name: name?, seed, images, records: records??, cohort, tasks: tasks?, model, training, report })
 }
 
 /// A section by its key; an absent one reads as an empty one.
@@ -420,24 +435,51 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
     let later = "is not built by this version; encoders that are";
     let image = section.choice(
         "image",
-        &[("resnet18", ImageEncoder::Resnet18), ("none", ImageEncoder::None)],
-        &[("resnet34", later), ("resnet50", later), ("vit", later)],
+        &[
+            ("resnet18", ImageEncoder::Resnet18),
+            ("resnet34", ImageEncoder::Resnet34),
+            ("resnet50", ImageEncoder::Resnet50),
+            ("densenet121", ImageEncoder::Densenet121),
+            ("none", ImageEncoder::None),
+        ],
+        &[("convnext", later), ("vit", later)],
     );
-    if !images && image == Some(ImageEncoder::Resnet18) {
+    if !images && image.and_then(ImageEncoder::kind).is_some() {
         section.wrong("image", "`image` in [model] needs an [images] section; add one, or write image = \"none\"");
     }
     let image = image.unwrap_or(if images { ImageEncoder::Resnet18 } else { ImageEncoder::None });
     let record = section.choice(
         "record",
-        &[("table", RecordEncoder::Table), ("linear", RecordEncoder::Linear), ("none", RecordEncoder::None)],
-        &[("sequence", later), ("transformer", later)],
+        &[
+            ("table", RecordEncoder::Table),
+            ("linear", RecordEncoder::Linear),
+            ("transformer", RecordEncoder::Transformer),
+            ("cross", RecordEncoder::Cross),
+            ("none", RecordEncoder::None),
+        ],
+        &[("sequence", later)],
     );
     let record = record.unwrap_or(RecordEncoder::Table);
     if image == ImageEncoder::None && record == RecordEncoder::None {
         section.wrong("record", "neither images nor records are an input; write record = \"table\", or image = \"resnet18\" with [images]");
     }
+    let image_weights = section.word("image_weights").map(PathBuf::from);
+    if let Some(path) = &image_weights {
+        if image == ImageEncoder::None {
+            section.wrong("image_weights", "`image_weights` in [model] is about images, which are no input here; leave it out");
+        }
+        match readable(path) {
+            Ok(Readable::File) => {}
+            Ok(_) => {
+                section
+                    .wrong("image_weights", format!("`image_weights`: {} is a folder; give a .pth or .safetensors file", path.display()));
+            }
+            Err(error) => section.wrong("image_weights", format!("`image_weights`: {} cannot be read: {error}", path.display())),
+        }
+    }
     Model {
         image,
+        image_weights,
         width: section.count("width", 4..=128).unwrap_or(16),
         record,
         fusion: section.choice("fusion", &FUSIONS, &[]).unwrap_or(FusionKind::Gated),
@@ -514,6 +556,7 @@ fn read_training(section: &Section<'_>) -> Training {
         kernels: section.flag("kernels").unwrap_or(true),
         privacy,
         start,
+        tower_rate: section.number("tower_rate", 0.0..=1.0).unwrap_or(1.0),
         calibration: section.choice("calibration", &CALIBRATORS, &[]).unwrap_or_default(),
         augmentation: read_augmentation(section),
     }

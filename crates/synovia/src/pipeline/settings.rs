@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_cohort::{Task, TaskKind};
-use synovia_encoders::NormKind;
+use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_evaluation::Calibrator;
 use synovia_fusion::FusionKind;
 use synovia_records::{LongLayout, Statistic};
@@ -39,6 +39,22 @@ pub struct Pipeline {
     pub model: Model,
     /// How it is trained.
     pub training: Training,
+    /// What the report shows.
+    #[serde(skip_serializing_if = "ReportSettings::is_plain")]
+    pub report: ReportSettings,
+}
+
+/// `[report]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReportSettings {
+    /// Whether single test patients are shown, with their image and values. Default true.
+    pub cases: bool,
+}
+
+impl ReportSettings {
+    const fn is_plain(&self) -> bool {
+        self.cases
+    }
 }
 
 /// `[images]`
@@ -366,11 +382,15 @@ impl TaskSettings {
 /// `[model]`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Model {
-    /// Encoder of the images. Default `resnet18` where there are images.
+    /// Encoder of the images: `resnet18`, `resnet34`, `resnet50`, `densenet121`, or `none`. Default `resnet18` where there are images. The
+    /// kernels know the first two; the others train by burn's own operations, several times slower.
     pub image: ImageEncoder,
-    /// Channels of its first block: 4 to 128. Default 16; 64 is the ResNet-18 of the literature.
+    /// Weights that it begins with: a checkpoint with torchvision's names, `.pth` or safetensors. Default: random ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_weights: Option<PathBuf>,
+    /// Channels of its first block: 4 to 128. Default 16; 64 is what is published.
     pub width: usize,
-    /// Encoder of the records: `table`, or `linear`. Default `table`.
+    /// Encoder of the records: `table`, `linear`, `transformer`, `cross`, or `none`. Default `table`.
     pub record: RecordEncoder,
     /// How the embeddings become one: `gated`, `concat`, `late`, `late-weighted`, `film`, `low-rank`, `attention` or `experts`.
     /// Default `gated`.
@@ -392,8 +412,27 @@ pub struct Model {
 pub enum ImageEncoder {
     /// A residual network of 18 layers (He et al. 2015).
     Resnet18,
+    /// Of 34 layers.
+    Resnet34,
+    /// Of 50 layers.
+    Resnet50,
+    /// A densely connected network of 121 layers (Huang et al. 2017).
+    Densenet121,
     /// Images are no input.
     None,
+}
+
+impl ImageEncoder {
+    /// The network; `None` where images are no input.
+    pub const fn kind(self) -> Option<ImageEncoderKind> {
+        match self {
+            Self::Resnet18 => Some(ImageEncoderKind::ResNet18),
+            Self::Resnet34 => Some(ImageEncoderKind::ResNet34),
+            Self::Resnet50 => Some(ImageEncoderKind::ResNet50),
+            Self::Densenet121 => Some(ImageEncoderKind::DenseNet121),
+            Self::None => None,
+        }
+    }
 }
 
 /// Encoders of records.
@@ -404,6 +443,10 @@ pub enum RecordEncoder {
     Table,
     /// The same through one dense layer: with late fusion a logistic regression.
     Linear,
+    /// A transformer over a token a feature (Gorishniy et al. 2021, FT-Transformer).
+    Transformer,
+    /// Features multiplied with each other beside a dense layer (Wang et al. 2021, DCN-v2).
+    Cross,
     /// Records give labels, but are no input.
     None,
 }
@@ -458,6 +501,9 @@ pub struct Training {
     /// What the joint model's towers begin with: `random` weights, or those of each modality trained `alone` before it. Default `random`.
     #[serde(skip_serializing_if = "Start::is_random")]
     pub start: Start,
+    /// Learning rate of what begins with trained weights, as a share of `learning_rate`: 0 to 1. 0 leaves these weights as they are; their
+    /// normalisation follows the data all the same. Default 1.
+    pub tower_rate: f64,
     /// Whether image towers are trained by the fused kernels; else by burn's own operations, several times slower, to hold the
     /// kernels against. Default true.
     pub kernels: bool,

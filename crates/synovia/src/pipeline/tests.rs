@@ -351,6 +351,7 @@ fn overrides() {
             r#"--set training.start: `start` is "alone", and a private joint model would then have spent what each modality's training spent as well; leave it out"#
         ]],
     );
+    set(&["training.tower_rate=0.5", "model.image_weights=D/none.pth", "model.image=densenet121", "images.size=16"], &expect![[""]]);
     set(
         &["model.fusion=sum", "model.width=2", "training.branches={ won = 1 }", "task.0.labelled=0"],
         &expect![[r#"
@@ -375,6 +376,9 @@ fn overrides_take_effect() {
         "training.branches={ own = 0.25, joint = 1 }",
         "task.0.labelled=0.5",
         "training.start=alone",
+        "training.tower_rate=0.1",
+        "model.image=resnet50",
+        "report.cases=false",
     ];
     let pipeline = parse(LUNG, &overrides).unwrap();
     assert_eq!(pipeline.training.epochs, 3);
@@ -386,7 +390,8 @@ fn overrides_take_effect() {
     assert_eq!(pipeline.name, "2024");
     assert_eq!(pipeline.model.fusion, FusionKind::Concat);
     assert_eq!(pipeline.training.branches, Branches { own: 0.25, joint: 1.0, pairs: 0.0 });
-    assert_eq!(pipeline.training.start, Start::Alone);
+    assert_eq!((pipeline.training.start, pipeline.training.tower_rate), (Start::Alone, 0.1));
+    assert_eq!((pipeline.model.image, pipeline.report.cases), (ImageEncoder::Resnet50, false));
     assert_eq!([pipeline.tasks[0].labelled, pipeline.tasks[1].labelled], [Some(0.5), None]);
     // A text is what was typed, whatever TOML would take it for.
     let typed = |toml: &str, setting: &str| parse(toml, &[setting]).unwrap();

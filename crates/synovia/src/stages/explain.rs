@@ -56,7 +56,7 @@ const STAGE: usize = 1;
 
 /// Runs the stage unless it is fresh: on the first of several folds.
 pub fn run(work: &Work, trained: &Stage, place: &Place) -> anyhow::Result<Stage> {
-    let settings = serde_json::json!({ "seed": work.pipeline.seed, "calibration": work.pipeline.training.calibration });
+    let settings = serde_json::json!({ "seed": work.pipeline.seed, "calibration": work.pipeline.training.calibration, "cases": work.pipeline.report.cases });
     let stage = Stage::new("explain", VERSION, &settings)?.after(trained);
     run_stage(&stage, &work.run, &work.progress, &[FILE], || explain_all(work, place))?;
     Ok(stage)
@@ -109,7 +109,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     }
     bar.finish("");
     // Who may not be told of, or may be seen by name, is not shown.
-    if is_private || shows_names(work) {
+    if is_private || shows_names(work) || !work.pipeline.report.cases {
         tasks.iter_mut().for_each(|task| task.cases.clear());
     }
     let explanations = Explanations { model: variant, fold: place.fold().map(|fold| fold + 1), embedding, tasks };

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train, Validation};
-use synovia_encoders::FeatureStatistics;
+use synovia_encoders::{FeatureStatistics, NormKind};
 use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, EvaluationError, Variant, fit_calibration};
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
-    Augmentation, EpochReport, Fit, NoiseKey, Presence, Privacy, Progress as Told, Sampling, TrainingSettings, Weights, decode_weights,
-    encode_weights, fit, fit_statistics, predict,
+    Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, TrainingSettings, Weights,
+    decode_weights, encode_weights, fit, fit_statistics, predict, read_pretrained,
 };
 
 use super::atomic::{atomic_dir, atomic_file};
@@ -32,8 +33,26 @@ pub struct ModelSettings {
     pub commit: String,
     /// Statistics of the features, fitted on the train split.
     pub statistics: FeatureStatistics,
+    /// What the image towers began with, where it is a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<Checkpoint>,
     /// The models.
     pub variants: BTreeMap<Variant, VariantSettings>,
+}
+
+/// A checkpoint that image towers began with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Tensors that were taken.
+    pub taken: usize,
+    /// Parameters of the tower that it lacks.
+    pub absent: Vec<String>,
+    /// Its tensors that the tower has no place for.
+    pub unused: Vec<String>,
+    /// Channels of its images, where those here have another number.
+    pub adapted: Option<usize>,
 }
 
 /// One trained model.
@@ -88,7 +107,10 @@ impl VariantSettings {
 pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> {
     let p = &work.pipeline;
     let settings = serde_json::json!({ "seed": p.seed, "model": p.model, "training": p.training.for_key() });
-    let stage = Stage::new(&place.stage("train"), VERSION, &settings)?.after(cohort);
+    let mut stage = Stage::new(&place.stage("train"), VERSION, &settings)?.after(cohort);
+    if let Some(path) = &p.model.image_weights {
+        stage = stage.reads("image_weights", path)?;
+    }
     let outputs = [place.relative("model"), place.relative("history.jsonl")];
     run_stage(&stage, &work.run, &work.progress, &[&outputs[0], &outputs[1]], || train(work, &stage, place))?;
     // The checkpoints have served: the stage is done. Until it was, a kill would have cost the training.
@@ -104,10 +126,12 @@ pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> 
 pub fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelConfig)> {
     let model = &work.pipeline.model;
     let manifest = reader.manifest();
-    let image = manifest.geometry.map(|g| ImageTower::ResNet18 { channels: g.channels, width: model.width });
+    let image = manifest.geometry.zip(model.image.kind()).map(|(g, kind)| ImageTower { kind, channels: g.channels, width: model.width });
     let n_features = manifest.features.len();
     let record = (n_features > 0).then_some(match model.record {
         pipeline::RecordEncoder::Linear => RecordTower::Linear { n_features, width: model.embedding },
+        pipeline::RecordEncoder::Transformer => RecordTower::Transformer { n_features, width: model.embedding, dropout: model.dropout },
+        pipeline::RecordEncoder::Cross => RecordTower::Cross { n_features, width: model.embedding, dropout: model.dropout },
         _ => RecordTower::Table { n_features, width: model.embedding, dropout: model.dropout },
     });
     let config = |image, record| JointModelConfig {
@@ -134,6 +158,7 @@ pub fn training_settings(work: &Work) -> TrainingSettings {
     let a = &t.augmentation;
     TrainingSettings {
         epochs: t.epochs,
+        tower_rate: t.tower_rate,
         batch: t.batch,
         learning_rate: t.learning_rate,
         weight_decay: t.weight_decay,
@@ -170,15 +195,23 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let training = training_settings(work);
     // The stage's key has the cohort's in it, and the version of this code.
     let data_key = stage.key();
-    let mut settings = ModelSettings { commit: env!("SYNOVIA_COMMIT").to_owned(), statistics, variants: BTreeMap::new() };
+    let mut settings = ModelSettings { commit: env!("SYNOVIA_COMMIT").to_owned(), statistics, pretrained: None, variants: BTreeMap::new() };
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
     let mut variants = variants(work, &reader);
     let begins_with_others = work.pipeline.training.start == pipeline::Start::Alone;
     if begins_with_others {
         variants.sort_by_key(|(variant, _)| *variant == Variant::Joint);
     }
+    let of_file = match variants.iter().find_map(|(_, model)| Some((model.image?, model.norm))) {
+        Some((tower, norm)) => pretrained(work, tower, norm, &mut settings)?,
+        None => None,
+    };
     for (variant, model) in variants {
-        let start = (begins_with_others && variant == Variant::Joint).then(|| towers(&weights));
+        let start = match variant {
+            Variant::Joint if begins_with_others => Some(towers(&weights)),
+            Variant::Record => None,
+            _ => of_file.clone(),
+        };
         let checkpoints = work.run.join(format!(".training/{}", place.relative(variant.as_str())));
         // It is gone with the checkpoints when the stage is done: nobody can take the noise off afterwards.
         let noise = training.privacy.map(|_| NoiseKey::open(&checkpoints.join("noise.key"))).transpose()?;
@@ -242,6 +275,29 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     })?;
     dir.commit()?;
     Ok(())
+}
+
+/// The weights of the pipeline's checkpoint, where it has one; says what does not match.
+fn pretrained(work: &Work, tower: ImageTower, norm: NormKind, settings: &mut ModelSettings) -> anyhow::Result<Option<Weights>> {
+    let Some(path) = &work.pipeline.model.image_weights else { return Ok(None) };
+    let Pretrained { weights, absent, unused, adapted } = read_pretrained(path, tower, norm)?;
+    let some = |names: &[String]| match names {
+        [] => "none".to_owned(),
+        [first, _, _, _, .., last] => format!("{} ({first} … {last})", names.len()),
+        few => few.join(", "),
+    };
+    let stem = adapted.map(|n| format!("; its stem for {n} channels made one for {}", tower.channels)).unwrap_or_default();
+    let what = format!(
+        "{} tensors from {}; at random: {}; of the file not used: {}{stem}",
+        weights.len(),
+        path.display(),
+        some(&absent),
+        some(&unused)
+    );
+    work.progress.note("train", &what);
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    settings.pretrained = Some(Checkpoint { sha256: hex::encode(Sha256::digest(bytes)), taken: weights.len(), absent, unused, adapted });
+    Ok(Some(weights))
 }
 
 /// The towers of the models of one modality, with the layer that brings each to the width of the joint embedding.

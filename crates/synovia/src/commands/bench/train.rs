@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use synovia_encoders::{NormKind, ResNet18Config};
+use synovia_encoders::{Depth, NormKind, ResNetConfig};
 use synovia_kernels::measure::{layers, peak_gflop_per_s};
 use synovia_training::{BenchSettings, bench as bench_training};
 
@@ -52,7 +52,8 @@ fn measure(args: &BenchTrainArgs) -> anyhow::Result<Value> {
         "loss": times.loss,
     });
     if args.layers {
-        let tower = ResNet18Config { channels: 1, width, norm: NormKind::Batch }.tower().context("the tower's shape")?;
+        let tower =
+            ResNetConfig { depth: Depth::Eighteen, channels: 1, width, norm: NormKind::Batch }.tower().context("the tower's shape")?;
         let peak = peak_gflop_per_s();
         let lines: Vec<Value> = layers(&tower, batch, size, size)
             .into_iter()

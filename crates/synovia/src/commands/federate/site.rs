@@ -145,8 +145,8 @@ impl Site {
 
 /// What the pipeline of a run would train on its cohort.
 pub fn statement(work: &Work, site: &Site) -> anyhow::Result<Statement> {
-    if !work.pipeline.training.start.is_random() {
-        anyhow::bail!("training.start = \"alone\" needs models that no site of a federation trains; leave it out");
+    if !work.pipeline.training.start.is_random() || work.pipeline.model.image_weights.is_some() {
+        anyhow::bail!("a federation begins with weights that are drawn at random; leave training.start and model.image_weights out");
     }
     let (_, model) = train::variants(work, &site.reader).swap_remove(0);
     Ok(Statement::of(&site.name, &model, &train::training_settings(work), &site.reader)?)

@@ -1,0 +1,139 @@
+//! Any encoder of images.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::{DenseNet, DenseNetConfig, Depth, EncoderError, NormKind, ResNet, ResNetConfig};
+
+/// Which encoder of images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageEncoderKind {
+    /// [`ResNet`] of 18 layers.
+    #[default]
+    ResNet18,
+    /// [`ResNet`] of 34 layers.
+    ResNet34,
+    /// [`ResNet`] of 50 layers.
+    ResNet50,
+    /// [`DenseNet`] of 121 layers.
+    DenseNet121,
+}
+
+impl ImageEncoderKind {
+    /// Its name in pipelines and files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ResNet18 => "resnet18",
+            Self::ResNet34 => "resnet34",
+            Self::ResNet50 => "resnet50",
+            Self::DenseNet121 => "densenet121",
+        }
+    }
+
+    /// What torchvision calls a parameter or buffer of [`ImageEncoder`]; `None` of what it has none of.
+    pub fn torch_name(self, name: &str) -> Option<String> {
+        match self {
+            Self::ResNet18 => Depth::Eighteen.torch_name(name.strip_prefix("ResNet.")?),
+            Self::ResNet34 => Depth::ThirtyFour.torch_name(name.strip_prefix("ResNet.")?),
+            Self::ResNet50 => Depth::Fifty.torch_name(name.strip_prefix("ResNet.")?),
+            Self::DenseNet121 => DenseNet::torch_name(name.strip_prefix("DenseNet.")?),
+        }
+    }
+
+    /// Whether it is the convolution that looks at the image.
+    pub fn is_stem(self, name: &str) -> bool {
+        name.ends_with("Net.stem.conv.weight")
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::ResNet18, Self::ResNet34, Self::ResNet50, Self::DenseNet121];
+
+    /// Makes one on `device`, with the width of its embedding.
+    ///
+    /// - channels: of the image
+    /// - width: of its first stage; 64 as published
+    ///
+    /// # Errors
+    /// [`EncoderError::Zero`] for a size of 0.
+    pub fn init(self, channels: usize, width: usize, norm: NormKind, device: &Device) -> Result<(ImageEncoder, usize), EncoderError> {
+        let resnet = |depth| {
+            let config = ResNetConfig { depth, channels, width, norm };
+            Ok((ImageEncoder::ResNet(config.init(device)?), config.embedding()))
+        };
+        match self {
+            Self::ResNet18 => resnet(Depth::Eighteen),
+            Self::ResNet34 => resnet(Depth::ThirtyFour),
+            Self::ResNet50 => resnet(Depth::Fifty),
+            Self::DenseNet121 => {
+                let config = DenseNetConfig { channels, width, norm };
+                Ok((ImageEncoder::DenseNet(config.init(device)?), config.embedding()))
+            }
+        }
+    }
+}
+
+/// What torch calls a number of a normalisation over the batch; `None` of one within examples, which torchvision's are not.
+pub(crate) fn torch_norm(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "batch.gamma" => "weight",
+        "batch.beta" => "bias",
+        "batch.running_mean" => "running_mean",
+        "batch.running_var" => "running_var",
+        _ => return None,
+    })
+}
+
+/// An encoder of images.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one of it")]
+pub enum ImageEncoder {
+    /// A residual network.
+    ResNet(ResNet),
+    /// A densely connected one.
+    DenseNet(DenseNet),
+}
+
+impl ImageEncoder {
+    /// Stages that have feature maps.
+    pub const STAGES: usize = 4;
+
+    /// # Shapes
+    /// - image: `[batch, channels, height, width]`, values in [0, 1]
+    /// - returns `[batch, width of the embedding]`
+    pub fn forward(&self, image: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::ResNet(tower) => tower.forward(image),
+            Self::DenseNet(tower) => tower.forward(image),
+        }
+    }
+
+    /// Feature maps after a stage.
+    ///
+    /// # Shapes
+    /// - image: `[batch, channels, height, width]`, values in [0, 1]
+    /// - stage: 1 to [`ImageEncoder::STAGES`]; its maps have a 2^(stage + 1)th of the image's rows and columns
+    pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
+        match self {
+            Self::ResNet(tower) => tower.maps(image, stage),
+            Self::DenseNet(tower) => tower.maps(image, stage),
+        }
+    }
+
+    /// The embedding of [`ImageEncoder::maps`] of the same stage.
+    pub fn embed(&self, maps: Tensor<4>, stage: usize) -> Tensor<2> {
+        match self {
+            Self::ResNet(tower) => tower.embed(maps, stage),
+            Self::DenseNet(tower) => tower.embed(maps, stage),
+        }
+    }
+
+    /// What a unit after a stage looks at, in pixels ([`ResNet::field`]).
+    pub fn field(&self, stage: usize) -> f64 {
+        match self {
+            Self::ResNet(tower) => tower.field(stage),
+            Self::DenseNet(_) => DenseNet::field(stage),
+        }
+    }
+}
