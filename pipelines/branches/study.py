@@ -9,6 +9,7 @@ than the model that was trained on its modality alone (DeLong).
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -45,7 +46,7 @@ def cohort(arguments, seed, wanted):
         task = json.loads((at / "run/metrics.json").read_text())["tasks"]["malignant"]
         auroc = {variant: measured["auroc"]["value"] for variant, measured in task["variants"].items()}
         branches = {line["of"]: {"difference": line["auroc"]["value"], "p": line["p"]} for line in task["branches"]}
-        lines.append({"seed": seed, "setting": name, "n": task["n"], "auroc": auroc, "branches": branches, "gain": task["gain"]["verdict"]})
+        lines.append({"seed": seed, "setting": name, "of": arguments.of, "n": task["n"], "auroc": auroc, "branches": branches, "gain": task["gain"]["verdict"]})
     shutil.rmtree(at)
     return lines
 
@@ -67,12 +68,19 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     log = arguments.out / "branches.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = [line for line in done if first <= line["seed"] <= last]
+    # Lines of other settings or another program say nothing of these.
+    version = hashlib.sha256(Path(arguments.synovia).read_bytes()).hexdigest()[:12]
+    settings = hashlib.sha256(arguments.toml.read_bytes() + json.dumps(SETTINGS).encode()).hexdigest()[:12]
+    arguments.of = f"program {version}, {arguments.patients} patients, {settings}"
+    done = [line for line in done if first <= line["seed"] <= last and line.get("of") == arguments.of]
     known = {(line["seed"], line["setting"]) for line in done}
     missing = {seed: [name for name in SETTINGS if (seed, name) not in known] for seed in range(first, last + 1)}
     with ThreadPoolExecutor(arguments.jobs) as pool, open(log, "a") as file:
         jobs = [pool.submit(cohort, arguments, seed, wanted) for seed, wanted in missing.items() if wanted]
         for made in as_completed(jobs):
+            if made.exception():
+                print(made.exception())
+                continue
             for line in made.result():
                 done.append(line)
                 file.write(json.dumps(line) + "\n")
@@ -86,7 +94,7 @@ def main():
             print(f"  {variant:16} AUROC {spread([line['auroc'][variant] for line in lines])}")
         for branch in lines[0]["branches"]:
             of = [line["branches"][branch] for line in lines]
-            better = sum(one["p"] < 0.05 and one["difference"] > 0 for one in of)
+            better = sum(one["p"] is not None and one["p"] < 0.05 and one["difference"] > 0 for one in of)
             print(f"  {branch:16} against its modality alone {spread([one['difference'] for one in of])}; p < 0.05 in {better} of {len(of)}")
 
 

@@ -1,7 +1,7 @@
 """How often the verdict is right, over many simulated cohorts: where both modalities matter it should say that joining them gains,
 and where one is pure noise that there is no evidence of it.
 
-    python3 pipelines/verdicts/study.py [--seeds 9401-9500] [--out runs/verdicts]
+    python3 pipelines/verdicts/study.py [--seeds 9430-9529] [--out runs/verdicts]
 
 Each seed is a cohort of 1,800 patients in which both matter, and one in which the images (odd seeds) or the records (even seeds) have
 nothing to do with the label; a small joint model and those of one modality are trained on each, and compared on 30 % of the patients.
@@ -9,6 +9,7 @@ A line of JSON a cohort goes to OUT/verdicts.jsonl; those that are there already
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -35,13 +36,13 @@ def verdict(arguments, seed, noise):
     auroc = {variant: task["variants"][variant]["auroc"]["value"] for variant in ("joint", "image", "record")}
     gain = {key: task["gain"][key] for key in ("over", "difference", "p", "verdict")}
     shutil.rmtree(at)
-    return {"seed": seed, "noise": noise, "patients": arguments.patients, "n": task["n"], "auroc": auroc, "gain": gain}
+    return {"seed": seed, "noise": noise, "of": arguments.of, "n": task["n"], "auroc": auroc, "gain": gain}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--synovia", default="target/release/synovia")
-    parser.add_argument("--seeds", default="9401-9500")
+    parser.add_argument("--seeds", default="9430-9529")
     parser.add_argument("--patients", type=int, default=1800)
     parser.add_argument("--out", type=Path, default=Path("runs/verdicts"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -50,7 +51,10 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     log = arguments.out / "verdicts.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = [line for line in lines if first <= line["seed"] <= last and line.get("patients") == arguments.patients]
+    # Lines of other settings or another program say nothing of these.
+    version = hashlib.sha256(Path(arguments.synovia).read_bytes()).hexdigest()[:12]
+    arguments.of = f"program {version}, {arguments.patients} patients, {hashlib.sha256((HERE / 'small.toml').read_bytes()).hexdigest()[:12]}"
+    done = [line for line in lines if first <= line["seed"] <= last and line.get("of") == arguments.of]
     known = {(line["seed"], line["noise"]) for line in done}
     cohorts = [(seed, noise) for seed in range(first, last + 1) for noise in ["", "image" if seed % 2 else "record"]]
     with ThreadPoolExecutor(arguments.jobs) as pool, open(log, "a") as file:

@@ -64,12 +64,17 @@ fn the_whole_way_once() {
     }
     let metrics: serde_json::Value = serde_json::from_slice(&std::fs::read(to.join("metrics.json")).unwrap()).unwrap();
     for task in ["malignant", "stage"] {
-        for variant in ["joint", "image", "record", "joint-image", "joint-record", "logistic-record", "forest-record", "late-fusion"] {
+        for variant in
+            ["joint", "image", "record", "joint-image", "joint-record", "logistic-image", "logistic-record", "forest-record", "late-fusion"]
+        {
             let auroc = metrics["tasks"][task]["variants"][variant]["auroc"]["value"].as_f64().unwrap();
             assert!((0.0..=1.0).contains(&auroc), "{task} {variant}");
         }
         assert!(metrics["tasks"][task]["gain"]["verdict"].is_string());
         assert!(metrics["tasks"][task]["over_baselines"]["verdict"].is_string());
+        let branches = metrics["tasks"][task]["branches"].as_array().unwrap();
+        let pairs: Vec<[&str; 2]> = branches.iter().map(|c| ["of", "against"].map(|key| c[key].as_str().unwrap())).collect();
+        assert_eq!(pairs, [["joint-image", "image"], ["joint-record", "record"]]);
         let columns: Vec<&str> =
             metrics["tasks"][task]["subgroups"].as_array().unwrap().iter().filter_map(|group| group["column"].as_str()).collect();
         assert!(columns.contains(&"sex") && columns.contains(&"age"), "{columns:?}");
@@ -319,12 +324,17 @@ fn robust(run: &Path) {
 /// What drives the answers: shares that add up, parts that add up, and a report that shows it.
 fn explained(run: &Path) {
     let explanations: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("explanations.json")).unwrap()).unwrap();
-    let tasks = explanations["tasks"].as_array().unwrap();
+    let (map, tasks) = (&explanations["embedding"], explanations["tasks"].as_array().unwrap());
+    let explained: Vec<f64> = map["explained"].as_array().unwrap().iter().map(|share| share.as_f64().unwrap()).collect();
+    assert!(explained[0] >= explained[1] && explained.iter().sum::<f64>() <= 1.0 + 1e-9, "{explained:?}");
+    let points = map["points"].as_array().unwrap();
+    assert!(points.iter().all(|point| point["tsne"].as_array().is_some_and(|at| at.len() == 2)) && !points.is_empty());
     assert_eq!(tasks.iter().map(|task| task["task"].as_str().unwrap()).collect::<Vec<_>>(), ["malignant", "stage"]);
     for task in tasks {
         // Issue: completeness within a hundredth.
         assert!(task["integrated"]["worst"].as_f64().unwrap() <= 0.01, "{}", task["integrated"]);
         let (cases, peaks) = (task["cases"].as_array().unwrap(), task["peaks"].as_array().unwrap());
+        assert!(task["neighbours"]["n"].as_u64().unwrap() > 0 && task["neighbours"]["more"]["value"].is_number(), "{}", task["neighbours"]);
         assert!(!cases.is_empty() && !peaks.is_empty());
         // A model that has learnt nothing looks elsewhere.
         assert!(peaks.iter().any(|peak| peak["peak"] != peak["shuffled"]), "{peaks:?}");
@@ -332,6 +342,8 @@ fn explained(run: &Path) {
             assert!(place.iter().all(|at| (0.0..=1.0).contains(&at.as_f64().unwrap())), "{place:?}");
         }
         for case in cases {
+            let neighbours = case["neighbours"].as_array().unwrap();
+            assert!(neighbours.len() == 5 && neighbours.is_sorted_by_key(|n| n["distance"].as_f64().unwrap()), "{neighbours:?}");
             let shares: f64 = case["shares"].as_array().unwrap().iter().map(|share| share[1].as_f64().unwrap()).sum();
             assert!((shares - case["probability"].as_f64().unwrap()).abs() < 1e-5, "{}", case["shares"]);
         }

@@ -238,6 +238,9 @@ impl ResNet {
 
     /// What the kernels know of it; an error where they are not made for its sizes.
     fn shape(&self) -> Result<TowerShape, TowerError> {
+        if self.blocks.iter().any(|block| block.third.is_some()) {
+            return Err(TowerError::Chain { unit: 3, why: "the kernels know blocks of two units, and no bottlenecks" });
+        }
         let mut blocks = Vec::with_capacity(self.blocks.len());
         let mut first = 1;
         for block in &self.blocks {
@@ -249,10 +252,6 @@ impl ResNet {
 
     /// As one operation, where the tensors are on the CPU.
     fn fused(&self, x: &Tensor<4>) -> Option<Tensor<2>> {
-        // Bottlenecks are none of what the kernels know.
-        if self.depth.expansion() > 1 {
-            return None;
-        }
         let (units, shape) = (self.units(), self.shape().ok()?);
         let parameters: Vec<_> = units.iter().map(|unit| unit.parameters()).collect::<Option<_>>()?;
         let device = x.device();
@@ -395,9 +394,9 @@ mod tests {
 
     /// The fused tower against burn's own operations: embedding, gradients, running statistics, evaluation.
     #[track_caller]
-    fn check(width: usize, [batch, channels, height, side]: [usize; 4]) {
+    fn check(depth: Depth, width: usize, [batch, channels, height, side]: [usize; 4]) {
         let device = Device::flex().autodiff();
-        let config = ResNetConfig { depth: Depth::Eighteen, channels, width, norm: NormKind::Batch };
+        let config = ResNetConfig { depth, channels, width, norm: NormKind::Batch };
         let one = config.init(&device).unwrap().map(&mut Decide { path: Vec::new(), device: device.clone() });
         let other = config.init(&device).unwrap().load_record(one.clone().into_record());
         let image = numbers("image", [batch, channels, height, side], &device).mul_scalar(0.5).add_scalar(0.5);
@@ -406,15 +405,16 @@ mod tests {
         let (b, _, expected) = step(&other, &image, &toward, false);
         assert!(distance(&a, &b) < 1e-4, "embedding {}", distance(&a, &b));
         assert_eq!(grads.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-        assert_eq!(grads.len(), 60);
+        assert_eq!(grads.len(), if depth == Depth::Eighteen { 60 } else { 108 });
         for (name, grad) in &grads {
             // What the next normalisation subtracts leaves a shift's gradient nearly 0: it is measured by the scale's.
             let size = norm(&expected[name]).max(norm(&expected[&name.replace("beta", "gamma")]));
             let distance = distance(grad, &expected[name]) * norm(&expected[name]) / size;
             assert!(distance < 2e-3, "{name} {distance}");
         }
-        let running =
-            |model: &ResNet| model.valid().blocks[7].second.running().unwrap().map(|t| t.into_data().try_to_vec::<f32>().unwrap());
+        let running = |model: &ResNet| {
+            model.valid().blocks.last().unwrap().second.running().unwrap().map(|t| t.into_data().try_to_vec::<f32>().unwrap())
+        };
         for (a, b) in running(&one).iter().zip(running(&other)) {
             assert!(distance(a, &b) < 1e-4, "running statistics {}", distance(a, &b));
         }
@@ -426,9 +426,10 @@ mod tests {
 
     #[test]
     fn fused_is_what_the_operations_are() {
-        check(16, [6, 1, 64, 64]);
-        check(8, [5, 3, 67, 45]);
-        check(20, [9, 2, 33, 70]);
+        check(Depth::Eighteen, 16, [6, 1, 64, 64]);
+        check(Depth::Eighteen, 8, [5, 3, 67, 45]);
+        check(Depth::Eighteen, 20, [9, 2, 33, 70]);
+        check(Depth::ThirtyFour, 8, [6, 1, 64, 48]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Where examples lie in a model's eyes: principal axes, a map by t-SNE, and the training examples that lie nearest.
 
-use linfa::DatasetBase;
-use linfa::traits::{Fit as _, Transformer as _};
-use linfa_reduction::Pca;
+use linfa::traits::Transformer as _;
+use linfa_linalg::eigh::{EigSort as _, EighInto as _};
 use linfa_tsne::TSneParams;
-use ndarray::{Array1, Array2};
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
+use crate::EvaluationError;
 use crate::panel::ModalityPattern;
 
 /// Effective number of neighbours of t-SNE, and its steps.
@@ -45,7 +45,7 @@ impl EmbeddingMap {
     /// # Shapes
     /// - train, test: `[n][d]`
     pub fn fit(pattern: ModalityPattern, train: &[&[f32]], test: &[&[f32]], labels: &[&[Option<f32>]]) -> Option<Self> {
-        let axes = PrincipalAxes::fit(train, 2)?;
+        let axes = PrincipalAxes::fit(train, 2).ok()?;
         let &[first, second] = axes.explained.as_slice() else { return None };
         let tsne = tsne(test);
         let points = test.iter().zip(labels).enumerate().map(|(i, (row, labels))| {
@@ -67,31 +67,55 @@ pub struct PrincipalAxes {
 }
 
 impl PrincipalAxes {
-    /// The first `most` axes, fewer where the embeddings are narrower or fewer. Each points to where its largest part is positive.
-    /// `None` where nothing varies.
+    /// The first `most` axes, fewer where the embeddings are narrower or fewer. Each points to where its largest part is positive. They are
+    /// all of the eigenvectors of the covariance, not the first few by iteration, which is wrong without a word where many units are dead.
     ///
     /// # Shapes
     /// - rows: `[n][d]`
-    pub fn fit(rows: &[&[f32]], most: usize) -> Option<Self> {
-        let (n, d) = (rows.len(), rows.first()?.len());
-        let n_axes = most.min(d).min(n.saturating_sub(1));
-        let matrix = matrix(rows)?;
-        let mean = matrix.mean_axis(ndarray::Axis(0))?;
-        let total: f64 = matrix.rows().into_iter().map(|row| row.iter().zip(&mean).map(|(x, m)| (x - m).powi(2)).sum::<f64>()).sum();
-        if n_axes == 0 || total <= 0.0 {
-            return None;
+    ///
+    /// # Errors
+    /// [`EvaluationError`] of fewer than two rows, of rows that are all alike, of other widths, or not finite.
+    pub fn fit(rows: &[&[f32]], most: usize) -> Result<Self, EvaluationError> {
+        let (n, d) = (rows.len(), rows.first().map_or(0, |row| row.len()));
+        let refused = |what: &str| Err(EvaluationError::Option { what: format!("principal axes: {what}") });
+        if n < 2 || d == 0 {
+            return refused("there are fewer than two embeddings");
         }
-        let fitted = Pca::params(n_axes).fit(&DatasetBase::new(matrix, Array1::from_elem(n, ()))).ok()?;
-        let axis = |axis: ndarray::ArrayView1<'_, f64>| {
+        if let Some(row) = rows.iter().find(|row| row.len() != d) {
+            return Err(EvaluationError::Shape { what: "an embedding", len: row.len(), expected: d });
+        }
+        if let Some(position) = rows.iter().flat_map(|row| row.iter()).position(|x| !x.is_finite()) {
+            return Err(EvaluationError::NotFinite { what: "embeddings", position });
+        }
+        let mut mean = vec![0.0; d];
+        rows.iter().for_each(|row| mean.iter_mut().zip(*row).for_each(|(mean, &x)| *mean += f64::from(x) / n as f64));
+        let mut covariance = Array2::<f64>::zeros((d, d));
+        let mut away = vec![0.0; d];
+        for row in rows {
+            away.iter_mut().zip(*row).zip(&mean).for_each(|((away, &x), mean)| *away = f64::from(x) - mean);
+            for (i, &a) in away.iter().enumerate().filter(|(_, a)| **a != 0.0) {
+                covariance.row_mut(i).iter_mut().zip(&away).for_each(|(sum, b)| *sum += a * b / n as f64);
+            }
+        }
+        let total: f64 = covariance.diag().sum();
+        if total <= 0.0 {
+            return refused("the embeddings do not vary");
+        }
+        let (variances, vectors) = match covariance.eigh_into() {
+            Ok(found) => found.sort_eig_desc(),
+            Err(error) => return refused(&error.to_string()),
+        };
+        let n_axes = most.min(d).min(n - 1);
+        let axis = |k: usize| {
+            let axis = vectors.column(k);
             let largest = axis.iter().copied().fold(0.0_f64, |most, part| if part.abs() > most.abs() { part } else { most });
             axis.iter().map(|part| part * largest.signum()).collect::<Vec<f64>>()
         };
-        let axes: Vec<Vec<f64>> = fitted.components().rows().into_iter().map(axis).collect();
-        if axes.iter().flatten().any(|part| !part.is_finite()) {
-            return None;
-        }
-        let explained = fitted.singular_values().iter().map(|sigma| sigma * sigma / total).collect();
-        Some(Self { mean: mean.to_vec(), axes, explained })
+        Ok(Self {
+            mean,
+            axes: (0..n_axes).map(axis).collect(),
+            explained: variances.iter().take(n_axes).map(|variance| (variance / total).max(0.0)).collect(),
+        })
     }
 
     /// How far along each axis an embedding lies.
@@ -189,11 +213,34 @@ mod tests {
         close(&at, &[2.336265414001, 0.267659368869]);
     }
 
+    /// Few rows of many columns, most of which are dead: the axes hold all that there is, and no two are alike.
+    #[test]
+    fn axes_are_right_where_there_are_few_rows_and_dead_units() {
+        let numbers = uniform(10 * 64);
+        let row = |k: usize| (0..64).map(|j| if j % 3 == 0 { numbers[64 * k + j].max(0.0) } else { 0.0 }).collect::<Vec<f32>>();
+        let rows: Vec<Vec<f32>> = (0..10).map(row).collect();
+        let axes = PrincipalAxes::fit(&views(&rows), 16).unwrap();
+        assert_eq!(axes.axes.len(), 9);
+        assert!((axes.explained.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{:?}", axes.explained);
+        for (i, a) in axes.axes.iter().enumerate() {
+            for (j, b) in axes.axes.iter().enumerate() {
+                let product: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                assert!((product - f64::from(u8::from(i == j))).abs() < 1e-9, "{i}, {j}: {product}");
+            }
+        }
+        // Along the axes rows are as far apart as they are.
+        let [a, b] = [axes.project(&rows[0]), axes.project(&rows[7])];
+        let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        assert!((far(&a, &b) - far(&rows[0], &rows[7])).abs() < 1e-5);
+    }
+
     #[test]
     fn what_does_not_vary_has_no_axes_and_no_map() {
         let same = vec![vec![1.0, 2.0, 3.0]; 50];
-        assert!(PrincipalAxes::fit(&views(&same), 2).is_none() && tsne(&views(&same)).is_none());
-        assert!(PrincipalAxes::fit(&[&[1.0, 2.0]], 2).is_none() && PrincipalAxes::fit(&[], 2).is_none());
+        let why = |rows: &[&[f32]]| PrincipalAxes::fit(rows, 2).unwrap_err().to_string();
+        assert!(why(&views(&same)).contains("do not vary") && tsne(&views(&same)).is_none());
+        assert!(why(&[&[1.0, 2.0]]).contains("fewer than two") && why(&[]).contains("fewer than two"));
+        assert!(why(&[&[1.0, 2.0], &[1.0]]).contains("expected") && why(&[&[1.0, 2.0], &[1.0, f32::INFINITY]]).contains("finite"));
         assert!(tsne(&[&[1.0, f32::NAN], &[0.0, 1.0], &[2.0, 1.0], &[3.0, 1.0]]).is_none());
         assert!(tsne(&views(&rows()[..3])).is_none());
         // Of units that are dead and of units that say the same there is less than the width.

@@ -31,7 +31,7 @@ pub struct Comparison {
     pub p: Option<f64>,
     /// The same, corrected by Holm for the comparisons of the task.
     pub p_holm: Option<f64>,
-    /// What `p_holm` says.
+    /// What `p_holm` says, of `of` as of a joint model.
     pub verdict: Verdict,
     /// Brier score of the model − that of the other, with the interval of the paired bootstrap of patients; under 0 is
     /// better.

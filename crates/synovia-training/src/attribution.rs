@@ -446,7 +446,16 @@ mod tests {
     /// A place's value is how the score changes as all that the place says grows in proportion: by finite differences.
     #[test]
     fn grad_cam_is_what_its_paper_says() {
-        let model = model(&config(TABLE, true));
+        for kind in [ImageEncoderKind::ResNet18, ImageEncoderKind::ResNet50] {
+            check_maps(kind);
+        }
+    }
+
+    #[track_caller]
+    fn check_maps(kind: ImageEncoderKind) {
+        let mut config = config(TABLE, true);
+        config.image = Some(ImageTower { kind, channels: 1, width: 4 });
+        let model = model(&config);
         let (given, target) = (given(6, true), Target { task: 1, class: 1 });
         let tower = model.model.image_tower().unwrap();
         for stage in 1..=ImageEncoder::STAGES {
@@ -473,7 +482,7 @@ mod tests {
             let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
             let missed = norm(&mut map.values.iter().zip(&expected).map(|(got, expected)| f64::from(*got) - expected));
             let whole = norm(&mut expected.iter().copied());
-            assert!(missed < 0.1 * whole, "stage {stage}: {missed} of {whole}");
+            assert!(missed < 0.1 * whole, "{kind:?}, stage {stage}: {missed} of {whole}");
         }
         let without = Given { image: None, ..given };
         assert_eq!(model.grad_cam(&[&without], target, 1), [None]);

@@ -43,6 +43,9 @@ pub enum TrainingError {
         /// Why.
         source: std::io::Error,
     },
+    /// A checkpoint of another library does not fit.
+    #[error("model.image_weights: {0}")]
+    Checkpoint(String),
     /// A weights file is damaged.
     #[error("the weights file is damaged: {0}")]
     Weights(String),

@@ -144,9 +144,6 @@ impl ModuleMapper for Update<'_> {
             return param;
         };
         let share = self.optimizer.slower.as_ref().filter(|(names, _)| names.contains(&name)).map_or(1.0, |(_, share)| *share);
-        if share == 0.0 {
-            return param;
-        }
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.shape();
         let decay = if D >= 2 { self.optimizer.settings.weight_decay } else { 0.0 };
@@ -177,6 +174,11 @@ impl AdamW {
         self
     }
 
+    /// Whether a parameter stays as it is.
+    pub(crate) fn is_frozen(&self, name: &str) -> bool {
+        self.slower.as_ref().is_some_and(|(names, share)| *share == 0.0 && names.contains(name))
+    }
+
     /// With `shift` added to each gradient after it was clipped.
     pub(crate) fn with_control(mut self, shift: &Weights, device: &Device) -> Self {
         let tensor = |t: &NamedTensor| Tensor::<1>::from_data(TensorData::new(t.values.clone(), [t.values.len()]), device);
@@ -200,6 +202,8 @@ impl AdamW {
 
     /// As [`AdamW::step`], by gradients that are known by name.
     pub(crate) fn apply<M: Module>(&mut self, module: M, mut grads: BTreeMap<String, Tensor<1>>, rate: f64) -> (M, f64) {
+        // What is not moved has no part in how far the rest may go.
+        grads.retain(|name, _| !self.is_frozen(name));
         if let Some(proximal) = &self.proximal {
             module.visit(&mut Pull { path: Vec::new(), proximal, grads: &mut grads });
         }

@@ -15,7 +15,7 @@ pub struct Predicted {
     pub row: usize,
     /// Logits by task.
     pub logits: Vec<Vec<f32>>,
-    /// The fused embedding, where the model saw all of what any restriction leaves; else empty.
+    /// The fused embedding, where it was asked for and the model saw all of what any restriction leaves; else empty.
     pub embedding: Vec<f32>,
 }
 
@@ -35,10 +35,11 @@ pub fn predict(
     rows: &[&ExampleRow],
     presence: Presence,
 ) -> Result<Vec<Predicted>, TrainingError> {
-    Ok(predict_each(config, weights, reader, rows, &[presence])?.swap_remove(0))
+    Ok(predict_each(config, weights, reader, rows, &[presence], false)?.swap_remove(0))
 }
 
-/// As [`predict`], for several restrictions at once; the towers run once for all of them.
+/// As [`predict`], for several restrictions at once; the towers run once for all of them. `embeddings` are kept only where asked for: they
+/// are far larger than answers.
 ///
 /// # Errors
 /// As [`predict`].
@@ -48,6 +49,7 @@ pub fn predict_each(
     reader: &CohortReader,
     rows: &[&ExampleRow],
     presences: &[Presence],
+    embeddings: bool,
 ) -> Result<Vec<Vec<Predicted>>, TrainingError> {
     let device = Device::flex();
     let model = apply_state(config.init(None, &device)?, weights)?.valid();
@@ -66,7 +68,7 @@ pub fn predict_each(
         let outputs = model.forward(batch.inputs, batch.n, &device);
         for (shown, out) in presences.iter().zip(&mut out) {
             let (logits, embedding) = if *shown == presence {
-                (outputs.logits.clone(), Some(outputs.embedding.clone()))
+                (outputs.logits.clone(), embeddings.then(|| outputs.embedding.clone()))
             } else {
                 let towers = [(own.image, shown.image), (own.record, shown.record)];
                 let shown: Vec<bool> = towers.into_iter().filter(|(own, _)| *own).map(|(_, shown)| shown).collect();

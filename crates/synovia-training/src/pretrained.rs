@@ -23,6 +23,8 @@ pub struct Pretrained {
     pub unused: Vec<String>,
     /// Channels of the checkpoint's images, where the tower's have another number.
     pub adapted: Option<usize>,
+    /// What stood before torchvision's names.
+    pub prefix: String,
 }
 
 /// The weights of `path` for such a tower. A stem of other channels is made to say of a grey image, the same in all channels, what the
@@ -30,57 +32,65 @@ pub struct Pretrained {
 /// checkpoints were mostly trained on standardised channels; the first normalisation evens that out in training.
 ///
 /// # Errors
-/// [`TrainingError::Io`] where the file can't be read, [`TrainingError::Weights`] where it is damaged, has no tensor for the tower, or one
-/// of another shape.
+/// [`TrainingError::Io`] where the file can't be read, [`TrainingError::Checkpoint`] where it is damaged, has no tensor for the tower, or one
+/// of another shape or that is not finite.
 pub fn read_pretrained(path: &Path, tower: ImageTower, norm: NormKind) -> Result<Pretrained, TrainingError> {
     let (model, _) = tower.kind.init(tower.channels, tower.width, norm, &Device::flex()).map_err(synovia_fusion::ModelError::from)?;
     let ours: BTreeMap<String, NamedTensor> = collect_state(&model);
     let named: Vec<(&String, String)> = ours.keys().filter_map(|name| Some((name, tower.kind.torch_name(name)?))).collect();
-    let file = read(path)?;
+    let refused = |why: String| TrainingError::Checkpoint(format!("{}: {why}", path.display()));
+    let file = File::open(path)?;
     let prefix = prefix(&file, &named);
-    let (mut out, mut used) = (Pretrained::default(), BTreeSet::new());
+    let (mut out, mut used) = (Pretrained { prefix: prefix.clone(), ..Pretrained::default() }, BTreeSet::new());
     for (name, theirs) in &named {
         let theirs = format!("{prefix}{theirs}");
-        let (Some(tensor), wanted) = (file.get(&theirs), &ours[*name].shape) else {
-            out.absent.push((*name).clone());
-            continue;
-        };
-        used.insert(theirs.clone());
+        let Some(tensor) = file.tensor(&theirs).map_err(&refused)? else { continue };
+        if let Some(value) = tensor.values.iter().find(|value| !value.is_finite()) {
+            return Err(refused(format!("`{theirs}` has the value {value}: what was saved had diverged")));
+        }
+        let wanted = &ours[*name].shape;
         let tensor = match (tensor.shape.as_slice(), wanted.as_slice()) {
-            (had, wanted) if had == wanted => tensor.clone(),
-            (&[n, had, h, w], &[m, wanted, k, l]) if (n, h, w) == (m, k, l) && had != wanted && tower.kind.is_stem(name) => {
+            (had, wanted) if had == wanted => tensor,
+            (&[n, had, h, w], &[m, wanted, k, l]) if (n, h, w) == (m, k, l) && had > 0 && tower.kind.is_stem(name) => {
                 out.adapted = Some(had);
                 NamedTensor { shape: vec![n, wanted, h, w], values: shared(&tensor.values, [n, had, h * w], wanted) }
             }
             (had, wanted) => {
-                return Err(TrainingError::Weights(format!(
-                    "{}: `{theirs}` has shape {had:?} where the tower needs {wanted:?}; published networks have width = 64 in [model]",
-                    path.display()
+                return Err(refused(format!(
+                    "`{theirs}` has shape {had:?} where a {} of width {} needs {wanted:?}; set `image` and `width` in [model] to what the \
+                     checkpoint is of (published networks have width = 64)",
+                    tower.kind.as_str(),
+                    tower.width
                 )));
             }
         };
+        used.insert(theirs);
         out.weights.insert(format!("image.{name}"), tensor);
     }
     if out.weights.is_empty() {
-        let some: Vec<&str> = file.keys().take(3).map(String::as_str).collect();
-        return Err(TrainingError::Weights(format!(
-            "{}: none of its {} tensors ({} …) has a name that torchvision gives to a {}",
-            path.display(),
-            file.len(),
+        let some: Vec<&str> = file.names.values().take(3).map(String::as_str).collect();
+        return Err(refused(format!(
+            "none of its {} tensors ({} …) has a name that torchvision gives to a {}",
+            file.names.len(),
             some.join(", "),
             tower.kind.as_str()
         )));
     }
-    out.unused = file.into_keys().filter(|name| !used.contains(name) && !name.ends_with("num_batches_tracked")).collect();
+    out.absent = ours.into_keys().filter(|name| !out.weights.contains_key(&format!("image.{name}"))).collect();
+    let is_unused = |(modern, _): &(String, String)| !used.contains(modern) && !modern.ends_with("num_batches_tracked");
+    out.unused = file.names.into_iter().filter(is_unused).map(|(_, name)| name).collect();
     Ok(out)
 }
 
-/// What stands before torchvision's names, `module.` or `model.` or nothing: what most of them are found with.
-fn prefix(file: &BTreeMap<String, NamedTensor>, named: &[(&String, String)]) -> String {
-    let found = |prefix: &str| named.iter().filter(|(_, theirs)| file.contains_key(&format!("{prefix}{theirs}"))).count();
-    let candidates: BTreeSet<&str> =
-        named.iter().take(1).flat_map(|(_, theirs)| file.keys().filter_map(|name| name.strip_suffix(theirs.as_str()))).collect();
-    candidates.into_iter().chain([""]).map(|prefix| (found(prefix), prefix)).max_by_key(|(n, _)| *n).map_or("", |(_, p)| p).to_owned()
+/// What stands before torchvision's names, `module.` or `model.` or nothing: what most of them are found with, the shortest of equals.
+fn prefix(file: &File, named: &[(&String, String)]) -> String {
+    let found = |prefix: &str| named.iter().filter(|(_, theirs)| file.names.contains_key(&format!("{prefix}{theirs}"))).count();
+    let of_first = |(_, theirs): &(&String, String)| -> BTreeSet<String> {
+        file.names.keys().filter_map(|name| name.strip_suffix(theirs.as_str())).map(str::to_owned).collect()
+    };
+    let candidates = named.first().map(of_first).unwrap_or_default();
+    let best = candidates.into_iter().max_by_key(|prefix| (found(prefix), std::cmp::Reverse(prefix.len())));
+    best.unwrap_or_default()
 }
 
 /// Weights `[n, had, places]` as `[n, wanted, places]`: of each channel the sum over all, by their number.
@@ -94,38 +104,65 @@ fn shared(values: &[f32], [n, had, places]: [usize; 3], wanted: usize) -> Vec<f3
     out
 }
 
-fn read(path: &Path) -> Result<BTreeMap<String, NamedTensor>, TrainingError> {
-    let damaged = |why: &dyn std::fmt::Display| TrainingError::Weights(format!("{}: {why}", path.display()));
-    let mut out = BTreeMap::new();
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
-        let bytes = std::fs::read(path).map_err(|source| TrainingError::Io { path: path.to_owned(), source })?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&error))?;
-        for (name, view) in file.iter() {
-            let kind = match view.dtype() {
-                Dtype::F32 => DType::F32,
-                Dtype::F64 => DType::F64,
-                Dtype::F16 => DType::F16,
-                Dtype::BF16 => DType::BF16,
-                // Counters and the like.
-                _ => continue,
-            };
-            if let Some(values) = floats(kind, view.data()) {
-                out.insert(modern(name), NamedTensor { shape: view.shape().to_vec(), values });
-            }
-        }
-        return Ok(out);
-    }
-    std::fs::metadata(path).map_err(|source| TrainingError::Io { path: path.to_owned(), source })?;
-    let file = PytorchReader::new(path).map_err(|error| damaged(&error))?;
-    for (name, tensor) in file.tensors() {
-        if matches!(tensor.dtype(), DType::F32 | DType::F64 | DType::F16 | DType::BF16)
-            && let Some(values) = floats(tensor.dtype(), &tensor.read().map_err(|error| damaged(&error))?)
-        {
-            out.insert(modern(name), NamedTensor { shape: tensor.shape().to_vec(), values });
-        }
-    }
-    Ok(out)
+/// A checkpoint whose tensors are read when they are asked for: beside the weights there may be an optimizer's state.
+struct File {
+    /// Names as torchvision has them today, and as they stand in the file.
+    names: BTreeMap<String, String>,
+    kind: Kind,
 }
+
+enum Kind {
+    Safetensors(Vec<u8>),
+    Torch(PytorchReader),
+}
+
+impl File {
+    fn open(path: &Path) -> Result<Self, TrainingError> {
+        let unreadable = |source| TrainingError::Io { path: path.to_owned(), source };
+        let damaged = |why: &dyn std::fmt::Display| TrainingError::Checkpoint(format!("{}: it cannot be read: {why}", path.display()));
+        let (names, kind): (Vec<String>, Kind) = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
+            let bytes = std::fs::read(path).map_err(unreadable)?;
+            let names = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&error))?.names().into_iter().map(str::to_owned).collect();
+            (names, Kind::Safetensors(bytes))
+        } else {
+            std::fs::metadata(path).map_err(unreadable)?;
+            let file = PytorchReader::new(path).map_err(|error| damaged(&error))?;
+            (file.keys(), Kind::Torch(file))
+        };
+        Ok(Self { names: names.into_iter().map(|name| (modern(&name), name)).collect(), kind })
+    }
+
+    /// `None` of a tensor that is not there, or not of floats.
+    fn tensor(&self, modern: &str) -> Result<Option<NamedTensor>, String> {
+        let Some(name) = self.names.get(modern) else { return Ok(None) };
+        let (kind, shape, bytes) = match &self.kind {
+            Kind::Safetensors(bytes) => {
+                let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+                let view = file.tensor(name).map_err(|error| error.to_string())?;
+                let kind = match view.dtype() {
+                    Dtype::F32 => DType::F32,
+                    Dtype::F64 => DType::F64,
+                    Dtype::F16 => DType::F16,
+                    Dtype::BF16 => DType::BF16,
+                    _ => return Ok(None),
+                };
+                return Ok(floats(kind, view.data()).map(|values| NamedTensor { shape: view.shape().to_vec(), values }));
+            }
+            Kind::Torch(file) => {
+                let Some(tensor) = file.get(name) else { return Ok(None) };
+                // A view may say that it is far larger than what it is of; no part of an encoder is.
+                if tensor.byte_len() > MOST_BYTES {
+                    return Err(format!("`{name}` has {} bytes, more than any part of an encoder", tensor.byte_len()));
+                }
+                (tensor.dtype(), tensor.shape().to_vec(), tensor.read().map_err(|error| error.to_string())?)
+            }
+        };
+        Ok(floats(kind, &bytes).map(|values| NamedTensor { shape, values }))
+    }
+}
+
+/// The largest part of a published encoder has a few million numbers.
+const MOST_BYTES: usize = 1 << 28;
 
 /// Densely connected networks were saved with `norm.1` for `norm1` once, and still are.
 fn modern(name: &str) -> String {
@@ -236,6 +273,13 @@ mod tests {
         // A tower that normalises within examples takes the convolutions alone.
         let group = read_pretrained(&path, tower, NormKind::Group).unwrap();
         assert!(group.weights.len() == 120 && group.weights.keys().all(|name| name.ends_with("conv.weight")), "{}", group.weights.len());
+        assert!(group.absent.iter().all(|name| name.contains("norm.group")) && group.absent.len() == 242, "{:?}", group.absent.len());
+        assert_eq!((read.prefix.as_str(), plain.prefix.as_str()), ("model.", ""));
+        // A stem of no channels, which a file may say that it has, is of another shape.
+        let empty = path.with_file_name("empty.safetensors");
+        let of = |shape: Vec<usize>| safetensors::tensor::TensorView::new(Dtype::F32, shape, &[]).unwrap();
+        std::fs::write(&empty, safetensors::serialize([("features.conv0.weight", of(vec![4, 0, 7, 7]))], None).unwrap()).unwrap();
+        assert!(read_pretrained(&empty, tower, NormKind::Batch).unwrap_err().to_string().contains("[4, 0, 7, 7]"));
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Course<'_, '_> {
         let started = Instant::now();
         let mut trained = Trained::default();
         model.visit(&mut trained);
+        trained.sizes.retain(|name, _| !moving.optimizer.is_frozen(name));
         let mut sums = TaskSums::new(self.tasks.len());
         let (mut n_seen, mut norms, mut rate) = (0usize, 0.0, 0.0);
         for step in 0..self.steps {
@@ -247,7 +248,9 @@ impl Course<'_, '_> {
     ) -> Result<Summed, TrainingError> {
         let mut summed = Summed::default();
         for patient in sample {
-            let (gradient, loss) = self.patient_gradient(model, patient, (epoch, step), moving, sums)?;
+            let (mut gradient, loss) = self.patient_gradient(model, patient, (epoch, step), moving, sums)?;
+            // A patient weighs as much as ever in what is learnt, whatever is not.
+            gradient.retain(|name, _| !moving.optimizer.is_frozen(name));
             let norm = norm(&gradient);
             if !norm.is_finite() {
                 return Err(diverged("the gradient's norm", norm, epoch, step));

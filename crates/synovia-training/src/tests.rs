@@ -372,7 +372,7 @@ fn distance_of_the_record_alone(reader: &CohortReader, model: &JointModelConfig,
     let complete = |row: &&ExampleRow| row.split == Split::Test && row.image_row.is_some() && row.record_row.is_some();
     let rows: Vec<&ExampleRow> = reader.rows().iter().filter(complete).collect();
     let shown = [Presence { image: true, record: true }, Presence { image: false, record: true }];
-    let [both, record] = predict_each(model, &trained.weights, reader, &rows, &shown).unwrap().try_into().unwrap();
+    let [both, record] = predict_each(model, &trained.weights, reader, &rows, &shown, false).unwrap().try_into().unwrap();
     // Hidden after the towers or not read at all: the same.
     let alone = predict(model, &trained.weights, reader, &rows, shown[1]).unwrap();
     for (hidden, alone) in record.iter().zip(&alone) {

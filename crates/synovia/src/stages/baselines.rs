@@ -36,9 +36,12 @@ pub fn of_images(
     patients: &[Arc<str>],
     predicted: &[Predicted],
 ) -> Vec<Prediction> {
-    let Some(table) = Table::of_embeddings(rows, predicted) else {
-        work.progress.note("evaluate", &format!("no baseline {}: the embeddings do not vary", Variant::LogisticImage));
-        return Vec::new();
+    let table = match Table::of_embeddings(rows, predicted) {
+        Ok(table) => table,
+        Err(error) => {
+            work.progress.note("evaluate", &format!("no baseline {}: {error}", Variant::LogisticImage));
+            return Vec::new();
+        }
     };
     let mut out = Vec::new();
     for (k, task) in reader.manifest().tasks.iter().enumerate() {
@@ -94,11 +97,11 @@ pub fn baselines(
 }
 
 impl Table {
-    /// Along the first principal axes of the train split's embeddings; `None` where those do not vary.
-    fn of_embeddings(rows: &[&ExampleRow], predicted: &[Predicted]) -> Option<Self> {
+    /// Along the first principal axes of the train split's embeddings.
+    fn of_embeddings(rows: &[&ExampleRow], predicted: &[Predicted]) -> Result<Self, EvaluationError> {
         let of_train = || predicted.iter().filter(|p| rows[p.row].split == Split::Train);
         let axes = PrincipalAxes::fit(&of_train().map(|p| p.embedding.as_slice()).collect::<Vec<_>>(), N_AXES)?;
-        Some(Self {
+        Ok(Self {
             n_features: axes.explained.len(),
             train: of_train().flat_map(|p| axes.project(&p.embedding)).collect(),
             train_labels: of_train().map(|p| rows[p.row].labels.clone()).collect(),

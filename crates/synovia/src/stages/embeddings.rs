@@ -18,10 +18,17 @@ pub struct Embedded<'r> {
 }
 
 impl<'r> Embedded<'r> {
-    /// At most `most` examples of a split, evenly over the cohort, that have all of `shown`, whatever else they have.
-    pub fn of(reader: &'r CohortReader, asked: &Asked, shown: Presence, split: Split, most: usize) -> anyhow::Result<Self> {
-        let has = |row: &&ExampleRow| (!shown.image || row.image_row.is_some()) && (!shown.record || row.record_row.is_some());
-        let rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == split).filter(has).collect();
+    /// At most `most` examples of a split, evenly over the cohort, that are wanted and have all of `shown`, whatever else they have.
+    pub fn of(
+        reader: &'r CohortReader,
+        asked: &Asked,
+        shown: Presence,
+        split: Split,
+        most: usize,
+        is_wanted: fn(&ExampleRow) -> bool,
+    ) -> anyhow::Result<Self> {
+        let has = |row: &ExampleRow| (!shown.image || row.image_row.is_some()) && (!shown.record || row.record_row.is_some());
+        let rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.split == split && has(row) && is_wanted(row)).collect();
         let rows: Vec<&ExampleRow> = rows.iter().step_by(rows.len().div_ceil(most).max(1)).copied().collect();
         let mut values = Vec::with_capacity(rows.len());
         for rows in rows.chunks(BATCH) {

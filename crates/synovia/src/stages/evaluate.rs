@@ -24,7 +24,7 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds, `shown` those that the report shows.
 pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
@@ -134,7 +134,7 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
             shown.push((Variant::JointRecord, Presence { image: false, record: true }));
         }
         let presences: Vec<Presence> = shown.iter().map(|(_, presence)| *presence).collect();
-        let of_shown = predict_each(&of_variant.model, &weights[variant], &reader, &rows, &presences)?;
+        let of_shown = predict_each(&of_variant.model, &weights[variant], &reader, &rows, &presences, *variant == Variant::Image)?;
         if *variant == Variant::Image {
             predictions.extend(of_images(work, &reader, &rows, &patients, &of_shown[0]));
         }
@@ -194,6 +194,13 @@ fn report<'a>(
         "A probability is calibrated for the prevalence of this cohort.".to_owned(),
     ];
     report.limits.extend(privacy_limits(first, metrics));
+    if let Some(checkpoint) = &first.settings.pretrained {
+        report.limits.push(format!(
+            "Its image towers began with {} tensors of a checkpoint (SHA-256 {}): what that was trained on is part of this model.",
+            checkpoint.taken, checkpoint.sha256
+        ));
+    }
+    report.began_alone = !work.pipeline.training.start.is_random();
     let steps = first.report.steps.iter().map(|(name, count)| FlowStep { name: name.clone(), count: *count, note: None });
     report.flow = Some(Flow {
         steps: steps.collect(),

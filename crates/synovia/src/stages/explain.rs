@@ -25,7 +25,7 @@ use super::train::open_model;
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Where it writes.
 pub const FILE: &str = "explanations.json";
 
@@ -91,7 +91,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     let is_private = settings.variants.values().any(|of_variant| of_variant.training.privacy.is_some());
     if !is_private {
         for (pattern, shown) in patterns(own) {
-            explainer.known.insert(pattern, Embedded::of(&reader, &explainer.asked, shown, Split::Train, MOST_TRAIN)?);
+            explainer.known.insert(pattern, Embedded::of(&reader, &explainer.asked, shown, Split::Train, MOST_TRAIN, is_labelled)?);
         }
     }
     let embedding = explainer.map(own)?;
@@ -114,6 +114,11 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     }
     let explanations = Explanations { model: variant, fold: place.fold().map(|fold| fold + 1), embedding, tasks };
     write_json(&work.run.join(FILE), &explanations)
+}
+
+/// Whether anything is known that a neighbour could be of.
+fn is_labelled(row: &ExampleRow) -> bool {
+    row.labels.iter().any(Option::is_some)
 }
 
 /// Whether images were taken although a name may be burned into them.
@@ -309,7 +314,7 @@ impl Explainer<'_> {
     fn map(&self, own: Presence) -> anyhow::Result<Option<EmbeddingMap>> {
         for (pattern, shown) in patterns(own) {
             let Some(train) = self.known.get(&pattern) else { continue };
-            let test = Embedded::of(self.reader, &self.asked, shown, Split::Test, N_MAPPED)?;
+            let test = Embedded::of(self.reader, &self.asked, shown, Split::Test, N_MAPPED, is_labelled)?;
             if !test.rows.is_empty() {
                 let labels: Vec<&[Option<f32>]> = test.rows.iter().map(|row| row.labels.as_slice()).collect();
                 return Ok(EmbeddingMap::fit(pattern, &train.views(), &test.views(), &labels));
@@ -342,13 +347,19 @@ impl Explainer<'_> {
     }
 
     fn neighbour_check(&self, explained: &Explained<'_>, neighbours: &[Vec<Neighbour>]) -> Option<NeighbourCheck> {
-        let train: Vec<f32> =
-            (self.reader.rows().iter()).filter(|row| row.split == Split::Train).filter_map(|row| row.labels[explained.k]).collect();
+        // Of a class as many as there are among those that neighbours are chosen from.
+        let shares = |known: &Embedded<'_>| -> Vec<f32> { known.rows.iter().filter_map(|row| row.labels[explained.k]).collect() };
+        let candidates: BTreeMap<ModalityPattern, Vec<f32>> = self.known.iter().map(|(pattern, known)| (*pattern, shares(known))).collect();
         let (mut alike, mut chance) = (Vec::new(), Vec::new());
         for (i, of) in neighbours.iter().enumerate().filter(|(_, of)| of.len() == N_NEIGHBOURS) {
             let label = explained.label(i);
             let same = of.iter().filter(|other| other.label == explained.label_name(label)).count() as f64 / of.len() as f64;
-            let share = train.iter().filter(|&&other| other as usize == label).count() as f64 / train.len() as f64;
+            let given = explained.given[i];
+            let Some(of_pattern) = ModalityPattern::of(given.image.is_some(), given.record.is_some()).and_then(|p| candidates.get(&p))
+            else {
+                continue;
+            };
+            let share = of_pattern.iter().filter(|&&other| other as usize == label).count() as f64 / of_pattern.len() as f64;
             alike.push((i, same - share));
             chance.push(share);
         }

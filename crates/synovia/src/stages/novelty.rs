@@ -14,8 +14,8 @@ const MOST_VALIDATION: usize = 1000;
 pub fn fit(reader: &CohortReader, asked: &Asked, own: Presence) -> anyhow::Result<NoveltyScore> {
     let mut fitted = Vec::new();
     for (pattern, shown) in patterns(own) {
-        let train = Embedded::of(reader, asked, shown, Split::Train, MOST_TRAIN)?;
-        let validation = Embedded::of(reader, asked, shown, Split::Validation, MOST_VALIDATION)?;
+        let train = Embedded::of(reader, asked, shown, Split::Train, MOST_TRAIN, |_| true)?;
+        let validation = Embedded::of(reader, asked, shown, Split::Validation, MOST_VALIDATION, |_| true)?;
         fitted.extend(NoveltyPattern::fit(pattern, &train.values, &validation.values));
     }
     Ok(NoveltyScore { patterns: fitted })

@@ -1,4 +1,5 @@
-//! The cohort to three trained and calibrated models: joint, image alone, record alone, each with the same budget.
+//! The cohort to three trained and calibrated models: joint, image alone, record alone, each with the same number of epochs; where the
+//! joint model begins with the towers of the others, those epochs come after theirs.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ use crate::commands::Work;
 use crate::pipeline;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -199,6 +200,9 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
     let mut variants = variants(work, &reader);
     let begins_with_others = work.pipeline.training.start == pipeline::Start::Alone;
+    if begins_with_others && variants.len() == 1 {
+        work.progress.note("train", "training.start = \"alone\" changes nothing: there is one modality");
+    }
     if begins_with_others {
         variants.sort_by_key(|(variant, _)| *variant == Variant::Joint);
     }
@@ -280,15 +284,16 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
 /// The weights of the pipeline's checkpoint, where it has one; says what does not match.
 fn pretrained(work: &Work, tower: ImageTower, norm: NormKind, settings: &mut ModelSettings) -> anyhow::Result<Option<Weights>> {
     let Some(path) = &work.pipeline.model.image_weights else { return Ok(None) };
-    let Pretrained { weights, absent, unused, adapted } = read_pretrained(path, tower, norm)?;
+    let Pretrained { weights, absent, unused, adapted, prefix } = read_pretrained(path, tower, norm)?;
     let some = |names: &[String]| match names {
         [] => "none".to_owned(),
         [first, _, _, _, .., last] => format!("{} ({first} … {last})", names.len()),
         few => few.join(", "),
     };
     let stem = adapted.map(|n| format!("; its stem for {n} channels made one for {}", tower.channels)).unwrap_or_default();
+    let named = if prefix.is_empty() { String::new() } else { format!(" (those named {prefix}…)") };
     let what = format!(
-        "{} tensors from {}; at random: {}; of the file not used: {}{stem}",
+        "{} tensors from {}{named}; as if not given: {}; of the file not used: {}{stem}",
         weights.len(),
         path.display(),
         some(&absent),

@@ -145,9 +145,6 @@ impl Site {
 
 /// What the pipeline of a run would train on its cohort.
 pub fn statement(work: &Work, site: &Site) -> anyhow::Result<Statement> {
-    if !work.pipeline.training.start.is_random() || work.pipeline.model.image_weights.is_some() {
-        anyhow::bail!("a federation begins with weights that are drawn at random; leave training.start and model.image_weights out");
-    }
     let (_, model) = train::variants(work, &site.reader).swap_remove(0);
     Ok(Statement::of(&site.name, &model, &train::training_settings(work), &site.reader)?)
 }
@@ -156,6 +153,10 @@ pub fn statement(work: &Work, site: &Site) -> anyhow::Result<Statement> {
 pub fn prepare(work: &Work) -> anyhow::Result<crate::stages::cache::Stage> {
     if work.pipeline.cohort.folds.is_some() {
         return Err(UsageError("a federation has no folds: take `folds` out of [cohort]".to_owned()).into());
+    }
+    if !work.pipeline.training.start.is_random() || work.pipeline.model.image_weights.is_some() {
+        let why = "a federation begins with weights that are drawn at random; leave training.start and model.image_weights out";
+        return Err(UsageError(why.to_owned()).into());
     }
     let ingested = ingest::run(work)?;
     cohort::run(work, &ingested, &Place::all(None)[0])
