@@ -88,7 +88,8 @@ impl PrincipalAxes {
             return Err(EvaluationError::NotFinite { what: "embeddings", position });
         }
         let mut mean = vec![0.0; d];
-        rows.iter().for_each(|row| mean.iter_mut().zip(*row).for_each(|(mean, &x)| *mean += f64::from(x) / n as f64));
+        rows.iter().for_each(|row| mean.iter_mut().zip(*row).for_each(|(mean, &x)| *mean += f64::from(x)));
+        mean.iter_mut().for_each(|mean| *mean /= n as f64);
         let mut covariance = Array2::<f64>::zeros((d, d));
         let mut away = vec![0.0; d];
         for row in rows {
@@ -98,7 +99,8 @@ impl PrincipalAxes {
             }
         }
         let total: f64 = covariance.diag().sum();
-        if total <= 0.0 {
+        // Less is the rounding of the mean, and no difference of two numbers in single precision.
+        if total <= 1e-18 * mean.iter().map(|mean| mean * mean).sum::<f64>() {
             return refused("the embeddings do not vary");
         }
         let (variances, vectors) = match covariance.eigh_into() {

@@ -251,8 +251,8 @@ fn what_the_report_is_given_it_shows() {
     ] {
         assert!(html.contains(&shown), "{shown:?} is not shown");
     }
-    // ROC, PR, calibration and net benefit of the binary task; ROC and PR of three classes and one calibration; one of losses; seven of robustness.
-    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 4 + 7 + 1 + 7);
+    // ROC, PR, calibration and net benefit of the binary task; ROC and PR of three classes and one calibration; one of losses; seven of robustness; two maps a task.
+    assert_eq!(tags(&html).iter().filter(|tag| *tag == "figure").count(), 4 + 7 + 1 + 7 + 4);
 }
 
 #[test]
