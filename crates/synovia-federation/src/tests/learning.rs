@@ -207,7 +207,7 @@ fn a_site_trains_what_it_has() {
     assert!(n(2, "image_projection.weight") < n_all(2) && n(2, "record.Table.first.weight") < n_all(2));
     let after = merge(&plan, &first, &updates);
     // The image's tower is the mean of the two that have images: the site of charts left it as it was.
-    let name = "image.stem.conv.weight";
+    let name = "image.ResNet.stem.conv.weight";
     let (n_p, n_b) = (n(1, name) as f64, n(2, name) as f64);
     let value = |k: usize| f64::from(updates[k].weights[name].values[5]);
     let expected = (n_p * value(1) + n_b * value(2)) / (n_p + n_b);
