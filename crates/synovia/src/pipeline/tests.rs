@@ -353,9 +353,12 @@ fn overrides() {
             r#"--set training.start: `start` is "alone", and a private joint model would then have spent what each modality's training spent as well; leave it out"#
         ]],
     );
-    set(&["training.tower_rate=0.5", "model.image_weights=D/none.pth", "model.image=densenet121", "images.size=16"], &expect![[r#"
+    set(
+        &["training.tower_rate=0.5", "model.image_weights=D/none.pth", "model.image=densenet121", "images.size=16"],
+        &expect![[r#"
         p.toml:3: `size` in [images] is 16; a densenet121 needs images of at least 32
-        --set model.image_weights: `image_weights`: D/none.pth cannot be read: No such file or directory (os error 2)"#]]);
+        --set model.image_weights: `image_weights`: D/none.pth cannot be read: No such file or directory (os error 2)"#]],
+    );
     set(
         &["model.fusion=sum", "model.width=2", "training.branches={ won = 1 }", "task.0.labelled=0"],
         &expect![[r#"
