@@ -178,15 +178,11 @@ pub fn nearest(rows: &[&[f32]], to: &[f32], n: usize) -> Vec<(usize, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::references::uniform;
 
     /// The uniform numbers of the tests, from −½ to ½.
-    fn uniform(n: usize) -> Vec<f32> {
-        let mut s = 12345_u64;
-        let next = |_| {
-            s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((s >> 11) as f64 / (1_u64 << 53) as f64 - 0.5) as f32
-        };
-        (0..n).map(next).collect()
+    fn centred(n: usize) -> Vec<f32> {
+        uniform(n).into_iter().map(|u| (u - 0.5) as f32).collect()
     }
 
     fn views(rows: &[Vec<f32>]) -> Vec<&[f32]> {
@@ -196,7 +192,7 @@ mod tests {
     /// 40 rows of four columns: a, a + b, b − c, 3 d.
     fn rows() -> Vec<Vec<f32>> {
         let row = |u: &[f32]| vec![u[0], u[0] + u[1], u[1] - u[2], 3.0 * u[3]];
-        uniform(160).chunks(4).map(row).collect()
+        centred(160).chunks(4).map(row).collect()
     }
 
     /// sklearn.decomposition.PCA(2).fit(rows), signs as ours
@@ -218,7 +214,7 @@ mod tests {
     /// Few rows of many columns, most of which are dead: the axes hold all that there is, and no two are alike.
     #[test]
     fn axes_are_right_where_there_are_few_rows_and_dead_units() {
-        let numbers = uniform(10 * 64);
+        let numbers = centred(10 * 64);
         let row = |k: usize| (0..64).map(|j| if j % 3 == 0 { numbers[64 * k + j].max(0.0) } else { 0.0 }).collect::<Vec<f32>>();
         let rows: Vec<Vec<f32>> = (0..10).map(row).collect();
         let axes = PrincipalAxes::fit(&views(&rows), 16).unwrap();
@@ -246,7 +242,7 @@ mod tests {
         assert!(tsne(&[&[1.0, f32::NAN], &[0.0, 1.0], &[2.0, 1.0], &[3.0, 1.0]]).is_none());
         assert!(tsne(&views(&rows()[..3])).is_none());
         // Of units that are dead and of units that say the same there is less than the width.
-        let line: Vec<Vec<f32>> = uniform(50).into_iter().map(|u| vec![0.0, u, 2.0 * u, 0.0]).collect();
+        let line: Vec<Vec<f32>> = centred(50).into_iter().map(|u| vec![0.0, u, 2.0 * u, 0.0]).collect();
         let axes = PrincipalAxes::fit(&views(&line), 3).unwrap();
         assert!((axes.explained[0] - 1.0).abs() < 1e-6 && axes.explained[1..].iter().all(|share| *share < 1e-6), "{axes:?}");
         let map = EmbeddingMap::fit(ModalityPattern::Image, &views(&line), &views(&line[..2]), &[&[Some(1.0)], &[None]]).unwrap();
@@ -256,7 +252,7 @@ mod tests {
     #[test]
     fn groups_stay_together_and_the_same_at_every_run() {
         let group = |k: usize| if k < 30 { 4.0 } else { -4.0 };
-        let rows: Vec<Vec<f32>> = uniform(240).chunks(4).enumerate().map(|(k, u)| u.iter().map(|x| x + group(k)).collect()).collect();
+        let rows: Vec<Vec<f32>> = centred(240).chunks(4).enumerate().map(|(k, u)| u.iter().map(|x| x + group(k)).collect()).collect();
         let plane = tsne(&views(&rows)).unwrap();
         assert_eq!(plane, tsne(&views(&rows)).unwrap());
         let points: Vec<&[f32]> = plane.iter().map(<[f32; 2]>::as_slice).collect();

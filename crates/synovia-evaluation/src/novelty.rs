@@ -192,21 +192,17 @@ fn unpacked<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::references::uniform;
 
     /// The uniform numbers of the tests, from −½ to ½.
-    fn uniform(n: usize) -> Vec<f64> {
-        let mut s = 12345_u64;
-        let next = |_| {
-            s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (s >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
-        };
-        (0..n).map(next).collect()
+    fn centred(n: usize) -> Vec<f64> {
+        uniform(n).into_iter().map(|u| u - 0.5).collect()
     }
 
     /// 40 rows of four columns: a, a + b, b − c, 3 d.
     fn rows() -> Vec<Vec<f32>> {
         let row = |u: &[f64]| vec![u[0] as f32, (u[0] + u[1]) as f32, (u[1] - u[2]) as f32, (3.0 * u[3]) as f32];
-        uniform(160).chunks(4).map(row).collect()
+        centred(160).chunks(4).map(row).collect()
     }
 
     /// Enough of them for validation.
@@ -232,7 +228,7 @@ mod tests {
 
     #[test]
     fn p_counts_those_at_least_as_far() {
-        let numbers: Vec<f32> = uniform(600).into_iter().map(|u| u as f32).collect();
+        let numbers: Vec<f32> = centred(600).into_iter().map(|u| u as f32).collect();
         let all: Vec<Vec<f32>> = numbers.chunks(4).map(<[f32]>::to_vec).collect();
         let score = NoveltyScore { patterns: vec![NoveltyPattern::fit(ModalityPattern::Image, &all[..51], &all[51..]).unwrap()] };
         // Of 99 validation examples the farthest is one of two with itself, of a hundred.
@@ -250,7 +246,7 @@ mod tests {
 
     #[test]
     fn one_in_a_hundred_is_novel() {
-        let numbers: Vec<f32> = uniform(8_000).into_iter().map(|u| u as f32).collect();
+        let numbers: Vec<f32> = centred(8_000).into_iter().map(|u| u as f32).collect();
         let all: Vec<Vec<f32>> = numbers.chunks(4).map(<[f32]>::to_vec).collect();
         let score = NoveltyScore { patterns: vec![NoveltyPattern::fit(ModalityPattern::Record, &all[..800], &all[800..1400]).unwrap()] };
         let novel = all[1400..].iter().filter(|row| score.of(row, ModalityPattern::Record).unwrap().is_novel).count();

@@ -8,7 +8,7 @@ mod gain;
 mod groups;
 mod intervals;
 mod measures;
-mod references;
+pub(crate) mod references;
 mod report;
 mod simulated;
 mod thresholds;

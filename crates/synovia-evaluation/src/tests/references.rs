@@ -14,7 +14,7 @@ use crate::{
 const N: usize = 200;
 
 /// The uniform numbers of the script.
-pub(super) fn uniform(n: usize) -> Vec<f64> {
+pub(crate) fn uniform(n: usize) -> Vec<f64> {
     let mut s: u64 = 12345;
     let mut next = || {
         s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

@@ -1,5 +1,7 @@
 //! The trained model on test examples to what its answers owe to each part of their input, and whether that holds.
 
+mod alike;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
@@ -9,15 +11,15 @@ use rand_chacha::ChaCha8Rng;
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, TaskKind};
 use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{
-    Calibration, CalibrationMap, Case, EmbeddingMap, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityPattern,
-    ModalityShare, Neighbour, NeighbourCheck, Peak, TaskExplanation, nearest, probabilities,
+    Calibration, CalibrationMap, Case, Estimate, Explanations, FeatureWeight, IntegratedCheck, MapCheck, ModalityPattern, ModalityShare,
+    Peak, TaskExplanation, probabilities,
 };
 use synovia_explanation::{ImageShape, Map, area, deleted, inserted, overlay_of, picture, rank_correlation, shapley};
 use synovia_images::BurnedIn;
 use synovia_training::{Asked, Differentiable, Given, Integrated, Presence, Target, shuffled};
 
 use super::cache::Stage;
-use super::embeddings::{Embedded, patterns};
+use super::embeddings::Embedded;
 use super::ingest::write_json;
 use super::place::Place;
 use super::run_stage;
@@ -44,12 +46,6 @@ const MOST_GRADIENTS: usize = 4096;
 const MIN_KNOWN: usize = 4;
 /// Features of a case, and of a task.
 const N_FEATURES: usize = 6;
-/// Training examples, evenly over the split, that an example's neighbours are looked for among, and test examples of the map.
-const MOST_TRAIN: usize = 4000;
-const N_MAPPED: usize = 400;
-/// Neighbours by which it is checked that examples of one class lie together, and those of a case that are shown.
-const N_NEIGHBOURS: usize = 15;
-const N_SHOWN: usize = 5;
 /// Stage of the image tower whose maps are shown: the first, of the finest places. The later ones blur where something is, and what
 /// their places say of it has wandered to its rim.
 const STAGE: usize = 1;
@@ -90,9 +86,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     // What a private model has seen nobody may know.
     let is_private = settings.variants.values().any(|of_variant| of_variant.training.privacy.is_some());
     if !is_private {
-        for (pattern, shown) in patterns(own) {
-            explainer.known.insert(pattern, Embedded::of(&reader, &explainer.asked, shown, Split::Train, MOST_TRAIN, is_labelled)?);
-        }
+        explainer.known = alike::known(&reader, &explainer.asked, own)?;
     }
     let embedding = explainer.map(own)?;
     let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
@@ -114,11 +108,6 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     }
     let explanations = Explanations { model: variant, fold: place.fold().map(|fold| fold + 1), embedding, tasks };
     write_json(&work.run.join(FILE), &explanations)
-}
-
-/// Whether anything is known that a neighbour could be of.
-fn is_labelled(row: &ExampleRow) -> bool {
-    row.labels.iter().any(Option::is_some)
 }
 
 /// Whether images were taken although a name may be burned into them.
@@ -301,74 +290,13 @@ impl Explainer<'_> {
             },
             cases: (chosen.iter())
                 .map(|(i, why)| Case {
-                    neighbours: neighbours[*i].iter().take(N_SHOWN).cloned().collect(),
+                    neighbours: neighbours[*i].iter().take(alike::N_SHOWN).cloned().collect(),
                     ..self.case(&explained, *i, why, &shares[*i], &integrated[i], maps[*i].as_ref())
                 })
                 .collect(),
             neighbours: self.neighbour_check(&explained, &neighbours),
             peaks,
         }
-    }
-
-    /// Test examples of the fullest pattern that there are any of, on a plane; `None` where nothing may be told of the training's.
-    fn map(&self, own: Presence) -> anyhow::Result<Option<EmbeddingMap>> {
-        for (pattern, shown) in patterns(own) {
-            let Some(train) = self.known.get(&pattern) else { continue };
-            let test = Embedded::of(self.reader, &self.asked, shown, Split::Test, N_MAPPED, is_labelled)?;
-            if !test.rows.is_empty() {
-                let labels: Vec<&[Option<f32>]> = test.rows.iter().map(|row| row.labels.as_slice()).collect();
-                return Ok(EmbeddingMap::fit(pattern, &train.views(), &test.views(), &labels));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Of each example the training examples with a label that lie nearest, where as much is seen of both.
-    fn neighbours(&self, explained: &Explained<'_>) -> Vec<Vec<Neighbour>> {
-        let mut out = vec![Vec::new(); explained.given.len()];
-        for (pattern, known) in &self.known {
-            let is_of = |given: &Given| ModalityPattern::of(given.image.is_some(), given.record.is_some()) == Some(*pattern);
-            let of_pattern: Vec<usize> = (0..out.len()).filter(|&i| is_of(explained.given[i])).collect();
-            let labelled: Vec<usize> = (0..known.rows.len()).filter(|&k| known.rows[k].labels[explained.k].is_some()).collect();
-            let views: Vec<&[f32]> = labelled.iter().map(|&k| known.values[k].as_slice()).collect();
-            let neighbour = |(k, distance): (usize, f64)| {
-                let row = known.rows[labelled[k]];
-                let label = explained.label_name(row.labels[explained.k].unwrap_or_default() as usize);
-                Neighbour { example: row.id.as_str().to_owned(), label, distance }
-            };
-            for places in of_pattern.chunks(N_CHECKED) {
-                let given: Vec<&Given> = places.iter().map(|&i| explained.given[i]).collect();
-                for (&i, told) in places.iter().zip(self.asked.ask(&given)) {
-                    out[i] = nearest(&views, &told.embedding, N_NEIGHBOURS).into_iter().map(neighbour).collect();
-                }
-            }
-        }
-        out
-    }
-
-    fn neighbour_check(&self, explained: &Explained<'_>, neighbours: &[Vec<Neighbour>]) -> Option<NeighbourCheck> {
-        // Of a class as many as there are among those that neighbours are chosen from.
-        let shares = |known: &Embedded<'_>| -> Vec<f32> { known.rows.iter().filter_map(|row| row.labels[explained.k]).collect() };
-        let candidates: BTreeMap<ModalityPattern, Vec<f32>> = self.known.iter().map(|(pattern, known)| (*pattern, shares(known))).collect();
-        let (mut alike, mut chance) = (Vec::new(), Vec::new());
-        for (i, of) in neighbours.iter().enumerate().filter(|(_, of)| of.len() == N_NEIGHBOURS) {
-            let label = explained.label(i);
-            let same = of.iter().filter(|other| other.label == explained.label_name(label)).count() as f64 / of.len() as f64;
-            let given = explained.given[i];
-            let Some(of_pattern) = ModalityPattern::of(given.image.is_some(), given.record.is_some()).and_then(|p| candidates.get(&p))
-            else {
-                continue;
-            };
-            let share = of_pattern.iter().filter(|&&other| other as usize == label).count() as f64 / of_pattern.len() as f64;
-            alike.push((i, same - share));
-            chance.push(share);
-        }
-        (!alike.is_empty()).then(|| NeighbourCheck {
-            n: alike.len(),
-            neighbours: N_NEIGHBOURS,
-            chance: chance.iter().sum::<f64>() / chance.len() as f64,
-            more: mean(&explained.of_patients(&alike)),
-        })
     }
 
     /// Probability without either modality, share of the image, share of the record: by masked passes.
