@@ -174,7 +174,7 @@ torch-towers: build
     for kind in resnet18 resnet34 resnet50 densenet121; do target/release/examples/torch_tower $kind 64 .torch/towers/$kind.pth .torch/towers/$kind.safetensors; done
 
 # How often the verdict is right over SEEDS, where both modalities matter and where one is noise; hours
-verdicts SEEDS="9430-9529": build
+verdicts SEEDS="9601-9700": build
     python3 pipelines/verdicts/study.py --seeds {{SEEDS}}
 
 # Whether Grad-CAM points at the lesion in a run on a simulated cohort

@@ -1,7 +1,7 @@
 """How often the verdict is right, over many simulated cohorts: where both modalities matter it should say that joining them gains,
 and where one is pure noise that there is no evidence of it.
 
-    python3 pipelines/verdicts/study.py [--seeds 9430-9529] [--out runs/verdicts]
+    python3 pipelines/verdicts/study.py [--seeds 9601-9700] [--out runs/verdicts]
 
 Each seed is a cohort of 1,800 patients in which both matter, and one in which the images (odd seeds) or the records (even seeds) have
 nothing to do with the label; a small joint model and those of one modality are trained on each, and compared on 30 % of the patients.
@@ -42,7 +42,7 @@ def verdict(arguments, seed, noise):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--synovia", default="target/release/synovia")
-    parser.add_argument("--seeds", default="9430-9529")
+    parser.add_argument("--seeds", default="9601-9700")
     parser.add_argument("--patients", type=int, default=1800)
     parser.add_argument("--out", type=Path, default=Path("runs/verdicts"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())

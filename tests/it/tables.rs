@@ -114,6 +114,7 @@ fn a_changed_setting_makes_run_again_what_it_changes() {
     let told = std::fs::read_to_string(to.join("explanations.json")).unwrap();
     assert!(told.contains("\"cases\": []") || told.contains("\"cases\":[]"), "no case is shown");
     check("training.start=\"alone\"", &["train", "explain", "robustness", "evaluate", "export"]);
+    same_budget_behind_each_tower(&to);
     check("training.epochs=1", &["train", "explain", "robustness", "evaluate", "export"]);
     check("cohort.split={train=0.6,validation=0.2,test=0.2}", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);
     check("images.size=18", &["cohort", "train", "explain", "robustness", "evaluate", "export"]);
@@ -122,6 +123,23 @@ fn a_changed_setting_makes_run_again_what_it_changes() {
         let text = String::from_utf8_lossy(&std::fs::read(to.join(file)).unwrap()).into_owned();
         assert!(text.contains("other"), "{file}");
     }
+}
+
+/// Models of one modality were trained twice where the joint model begins with their towers, and the best of all their epochs is kept.
+fn same_budget_behind_each_tower(run: &Path) {
+    let model: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("model/settings.json")).unwrap()).unwrap();
+    let of = |variant: &str| {
+        let variant = &model["variants"][variant];
+        let history = variant["history"].as_array().unwrap();
+        let epochs: Vec<u64> = history.iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+        assert!(epochs.iter().copied().eq(1..=epochs.len() as u64), "{epochs:?}");
+        let losses: Vec<f64> = history.iter().map(|line| line["validation_loss"].as_f64().unwrap()).collect();
+        let kept = losses[variant["best_epoch"].as_u64().unwrap() as usize - 1];
+        assert!(losses.iter().all(|loss| *loss >= kept), "{kept} of {losses:?}");
+        epochs.len()
+    };
+    let joint = of("joint");
+    assert_eq!([of("image"), of("record")], [2 * joint; 2]);
 }
 
 #[test]

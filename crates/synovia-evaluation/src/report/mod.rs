@@ -65,8 +65,6 @@ pub struct Report<'a> {
     pub training: Vec<Curve>,
     /// Calibration of each task and variant.
     pub calibrations: Vec<CalibrationRow>,
-    /// Whether the joint model's towers began with those of the models of one modality.
-    pub began_alone: bool,
     /// What drove the answers.
     pub explanations: Option<Explanations>,
     /// What models keep of their skill as inputs get worse.
@@ -254,7 +252,6 @@ impl<'a> Report<'a> {
             splits: Vec::new(),
             training: Vec::new(),
             calibrations: Vec::new(),
-            began_alone: false,
             explanations: None,
             robustness: None,
             features: Vec::new(),

@@ -30,7 +30,7 @@ fn p_cell(p: Option<f64>) -> String {
 pub(super) fn sections(report: &Report, k: usize, task: &Task, measured: &TaskMetrics) -> String {
     let mut out = String::new();
     out.push_str(&comparisons(task, measured));
-    out.push_str(&branches(report, task, measured));
+    out.push_str(&branches(task, measured));
     out.push_str(&probabilities(task, measured));
     out.push_str(&operating(task, measured));
     out.push_str(&decision(k, task, measured));
@@ -51,7 +51,7 @@ fn comparisons(task: &Task, measured: &TaskMetrics) -> String {
     )
 }
 
-fn branches(report: &Report, task: &Task, measured: &TaskMetrics) -> String {
+fn branches(task: &Task, measured: &TaskMetrics) -> String {
     if measured.branches.is_empty() {
         return String::new();
     }
@@ -61,13 +61,8 @@ fn branches(report: &Report, task: &Task, measured: &TaskMetrics) -> String {
         Verdict::NoEvidence => "no evidence of either",
     };
     let rows: String = measured.branches.iter().map(|c| comparison(c, c.of, said(c.verdict))).collect();
-    let budget = if report.began_alone {
-        " Its towers began with that model’s and were trained as long again: what is better may be so for that alone."
-    } else {
-        ""
-    };
     format!(
-        "<h3>Whether modalities learnt from each other</h3><p class=\"what\">The joint model shown one modality alone, against the model that was trained on that modality alone.{budget}</p>{}",
+        "<h3>Whether modalities learnt from each other</h3><p class=\"what\">The joint model shown one modality alone, against the model that was trained on that modality alone.</p>{}",
         table(&format!("{}: paired differences, trained together − trained alone", task.name), &comparison_heads("Shown"), &rows)
     )
 }

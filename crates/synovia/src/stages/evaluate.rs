@@ -24,7 +24,7 @@ use super::{StageError, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds, `shown` those that the report shows.
 pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
@@ -200,7 +200,6 @@ fn report<'a>(
             checkpoint.taken, checkpoint.sha256
         ));
     }
-    report.began_alone = !work.pipeline.training.start.is_random();
     let steps = first.report.steps.iter().map(|(name, count)| FlowStep { name: name.clone(), count: *count, note: None });
     report.flow = Some(Flow {
         steps: steps.collect(),

@@ -1,5 +1,5 @@
-//! The cohort to three trained and calibrated models: joint, image alone, record alone, each with the same number of epochs; where the
-//! joint model begins with the towers of the others, those epochs come after theirs.
+//! The cohort to three trained and calibrated models: joint, image alone, record alone, with the same number of epochs behind each
+//! tower: where the joint model begins with the towers of the others, the others too are trained on from theirs.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use synovia_encoders::{FeatureStatistics, NormKind};
 use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, EvaluationError, Variant, fit_calibration};
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
-    Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, TrainingSettings, Weights,
-    decode_weights, encode_weights, fit, fit_statistics, predict, read_pretrained,
+    Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, Trained, TrainingSettings,
+    Weights, decode_weights, encode_weights, fit, fit_statistics, predict, read_pretrained,
 };
 
 use super::atomic::{atomic_dir, atomic_file};
@@ -25,7 +25,7 @@ use crate::commands::Work;
 use crate::pipeline;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub struct VariantSettings {
     pub training: TrainingSettings,
     /// The epoch whose weights were kept, from 1.
     pub best_epoch: usize,
-    /// A line an epoch.
+    /// A line an epoch; where a model of one modality was trained on, of both its trainings.
     pub history: Vec<EpochReport>,
     /// Each way to calibrate, a task each, fitted on the validation split: the pipeline says which is used.
     pub calibrations: Vec<BTreeMap<Calibrator, Calibration>>,
@@ -190,72 +190,50 @@ pub fn training_settings(work: &Work) -> TrainingSettings {
 
 fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
-    let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     check_labels(&reader, &read_json(&place.path(&work.run, "cohort").join("report.json"))?)?;
-    let statistics = fit_statistics(&train)?;
+    let statistics = fit_statistics(&reader.view::<Train>())?;
     let training = training_settings(work);
-    // The stage's key has the cohort's in it, and the version of this code.
-    let data_key = stage.key();
-    let mut settings = ModelSettings { commit: env!("SYNOVIA_COMMIT").to_owned(), statistics, pretrained: None, variants: BTreeMap::new() };
-    let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
     let mut variants = variants(work, &reader);
-    let begins_with_others = work.pipeline.training.start == pipeline::Start::Alone;
-    if begins_with_others && variants.len() == 1 {
+    let asked = work.pipeline.training.start == pipeline::Start::Alone;
+    let begins_with_others = asked && variants.len() > 1;
+    if asked && !begins_with_others {
         work.progress.note("train", "training.start = \"alone\" changes nothing: there is one modality");
     }
     if begins_with_others {
         variants.sort_by_key(|(variant, _)| *variant == Variant::Joint);
     }
     let of_file = match variants.iter().find_map(|(_, model)| Some((model.image?, model.norm))) {
-        Some((tower, norm)) => pretrained(work, tower, norm, &mut settings)?,
+        Some((tower, norm)) => pretrained(work, tower, norm)?,
         None => None,
     };
-    for (variant, model) in variants {
+    // The stage's key has the cohort's in it, and the version of this code.
+    let data_key = stage.key();
+    let course = Course { work, place, data_key: data_key.as_str(), settings: &training, statistics: &statistics, reader: &reader };
+    let mut trained: BTreeMap<Variant, Trained> = BTreeMap::new();
+    for (variant, model) in &variants {
         let start = match variant {
-            Variant::Joint if begins_with_others => Some(towers(&weights)),
+            Variant::Joint if begins_with_others => Some(towers(&trained)),
             Variant::Record => None,
-            _ => of_file.clone(),
+            _ => of_file.as_ref().map(|(weights, _)| weights.clone()),
         };
-        let checkpoints = work.run.join(format!(".training/{}", place.relative(variant.as_str())));
-        // It is gone with the checkpoints when the stage is done: nobody can take the noise off afterwards.
-        let noise = training.privacy.map(|_| NoiseKey::open(&checkpoints.join("noise.key"))).transpose()?;
-        let job = Fit {
-            model: &model,
-            statistics: &settings.statistics,
-            settings: &training,
-            checkpoints: &checkpoints,
-            data_key: data_key.as_str(),
-            noise: noise.as_ref(),
-            start: start.as_ref(),
-        };
-        let name = place.stage(&format!("train-{variant}"));
-        let bar = work.progress.start(&name, None, "steps");
-        let (mut steps, mut validated) = (0, String::new());
-        let trained = fit(&job, &train, &validation, &mut |told| match told {
-            Told::Start { done, epochs, steps: of_epoch } => {
-                steps = of_epoch;
-                bar.set_total((epochs * steps) as u64);
-                bar.set((done * steps) as u64);
-            }
-            Told::Step { epoch, step, loss, examples_per_s } => {
-                bar.set(((epoch - 1) * steps + step) as u64);
-                bar.message(format!("epoch {epoch}, loss {loss:.3}, {examples_per_s:.0} examples/s{validated}"));
-            }
-            Told::Epoch(history) => {
-                if let Some(last) = history.last() {
-                    let spent = last.epsilon.map(|epsilon| format!(", ε {epsilon:.2}")).unwrap_or_default();
-                    validated = format!(", validation {:.3}{spent}", last.validation_loss);
-                }
-            }
-        })?;
-        let best = trained.history.get(trained.best_epoch.wrapping_sub(1));
-        bar.finish(&format!("best epoch {}, validation loss {:.4}", trained.best_epoch, best.map_or(f64::NAN, |b| b.validation_loss)));
-        let calibrations = calibrate(&model, &trained.weights, &reader, training.privacy.is_some())?;
-        let of_variant =
-            VariantSettings { model, training: training.clone(), best_epoch: trained.best_epoch, history: trained.history, calibrations };
-        settings.variants.insert(variant, of_variant);
-        weights.insert(variant, trained.weights);
+        trained.insert(*variant, course.fit(variant.as_str(), model, start.as_ref())?);
     }
+    for (variant, model) in variants.iter().filter(|(variant, _)| begins_with_others && *variant != Variant::Joint) {
+        if let Some(first) = trained.remove(variant) {
+            let again = course.fit(&format!("{variant}-again"), model, Some(&tower(*variant, &first.weights)))?;
+            trained.insert(*variant, best_of(first, again));
+        }
+    }
+    let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
+    let mut of_variants = BTreeMap::new();
+    for (variant, model) in variants {
+        let Some(Trained { weights: of_variant, best_epoch, history }) = trained.remove(&variant) else { continue };
+        let calibrations = calibrate(&model, &of_variant, &reader, training.privacy.is_some())?;
+        of_variants.insert(variant, VariantSettings { model, training: training.clone(), best_epoch, history, calibrations });
+        weights.insert(variant, of_variant);
+    }
+    let commit = env!("SYNOVIA_COMMIT").to_owned();
+    let settings = ModelSettings { commit, statistics, pretrained: of_file.map(|(_, checkpoint)| checkpoint), variants: of_variants };
     let dir = atomic_dir(&place.path(&work.run, "model"))?;
     for (variant, weights) in &weights {
         let path = dir.path().join(format!("{variant}.safetensors"));
@@ -281,8 +259,67 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the trainings of a stage have in common.
+struct Course<'a> {
+    work: &'a Work,
+    place: &'a Place,
+    data_key: &'a str,
+    settings: &'a TrainingSettings,
+    statistics: &'a FeatureStatistics,
+    reader: &'a CohortReader,
+}
+
+impl Course<'_> {
+    /// Trains a model that begins with `start`, as `name` in what is told and among the checkpoints.
+    fn fit(&self, name: &str, model: &JointModelConfig, start: Option<&Weights>) -> anyhow::Result<Trained> {
+        let Self { work, place, data_key, settings, statistics, reader } = *self;
+        let checkpoints = work.run.join(format!(".training/{}", place.relative(name)));
+        // It is gone with the checkpoints when the stage is done: nobody can take the noise off afterwards.
+        let noise = settings.privacy.map(|_| NoiseKey::open(&checkpoints.join("noise.key"))).transpose()?;
+        let job = Fit { model, statistics, settings, checkpoints: &checkpoints, data_key, noise: noise.as_ref(), start };
+        let bar = work.progress.start(&place.stage(&format!("train-{name}")), None, "steps");
+        let (mut steps, mut validated) = (0, String::new());
+        let trained = fit(&job, &reader.view::<Train>(), &reader.view::<Validation>(), &mut |told| match told {
+            Told::Start { done, epochs, steps: of_epoch } => {
+                steps = of_epoch;
+                bar.set_total((epochs * steps) as u64);
+                bar.set((done * steps) as u64);
+            }
+            Told::Step { epoch, step, loss, examples_per_s } => {
+                bar.set(((epoch - 1) * steps + step) as u64);
+                bar.message(format!("epoch {epoch}, loss {loss:.3}, {examples_per_s:.0} examples/s{validated}"));
+            }
+            Told::Epoch(history) => {
+                if let Some(last) = history.last() {
+                    let spent = last.epsilon.map(|epsilon| format!(", ε {epsilon:.2}")).unwrap_or_default();
+                    validated = format!(", validation {:.3}{spent}", last.validation_loss);
+                }
+            }
+        })?;
+        bar.finish(&format!("best epoch {}, validation loss {:.4}", trained.best_epoch, lowest_loss(&trained)));
+        Ok(trained)
+    }
+}
+
+/// Validation loss of the epoch that was kept.
+fn lowest_loss(trained: &Trained) -> f64 {
+    trained.history.get(trained.best_epoch.wrapping_sub(1)).map_or(f64::NAN, |best| best.validation_loss)
+}
+
+/// A model's two trainings, the second from the tower of the first, as one: the better weights, and the epochs of both.
+fn best_of(first: Trained, second: Trained) -> Trained {
+    let before = first.history.len();
+    let (weights, best_epoch) = if lowest_loss(&second) < lowest_loss(&first) {
+        (second.weights, before + second.best_epoch)
+    } else {
+        (first.weights, first.best_epoch)
+    };
+    let later = second.history.into_iter().map(|line| EpochReport { epoch: before + line.epoch, ..line });
+    Trained { weights, best_epoch, history: first.history.into_iter().chain(later).collect() }
+}
+
 /// The weights of the pipeline's checkpoint, where it has one; says what does not match.
-fn pretrained(work: &Work, tower: ImageTower, norm: NormKind, settings: &mut ModelSettings) -> anyhow::Result<Option<Weights>> {
+fn pretrained(work: &Work, tower: ImageTower, norm: NormKind) -> anyhow::Result<Option<(Weights, Checkpoint)>> {
     let Some(path) = &work.pipeline.model.image_weights else { return Ok(None) };
     let Pretrained { weights, absent, unused, adapted, prefix } = read_pretrained(path, tower, norm)?;
     let some = |names: &[String]| match names {
@@ -301,18 +338,20 @@ fn pretrained(work: &Work, tower: ImageTower, norm: NormKind, settings: &mut Mod
     );
     work.progress.note("train", &what);
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    settings.pretrained = Some(Checkpoint { sha256: hex::encode(Sha256::digest(bytes)), taken: weights.len(), absent, unused, adapted });
-    Ok(Some(weights))
+    let checkpoint = Checkpoint { sha256: hex::encode(Sha256::digest(bytes)), taken: weights.len(), absent, unused, adapted };
+    Ok(Some((weights, checkpoint)))
 }
 
-/// The towers of the models of one modality, with the layer that brings each to the width of the joint embedding.
-fn towers(trained: &BTreeMap<Variant, Weights>) -> Weights {
-    let of_variant = |(variant, weights): (&Variant, &Weights)| -> Weights {
-        let [tower, projection] = [format!("{variant}."), format!("{variant}_projection.")];
-        let is_tower = |name: &str| name.starts_with(&tower) || name.starts_with(&projection);
-        weights.iter().filter(|(name, _)| is_tower(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
-    };
-    trained.iter().flat_map(of_variant).collect()
+/// The towers of the models of one modality.
+fn towers(trained: &BTreeMap<Variant, Trained>) -> Weights {
+    trained.iter().flat_map(|(variant, trained)| tower(*variant, &trained.weights)).collect()
+}
+
+/// The tower of a model of one modality, with the layer that brings it to the width of the joint embedding.
+fn tower(variant: Variant, weights: &Weights) -> Weights {
+    let [tower, projection] = [format!("{variant}."), format!("{variant}_projection.")];
+    let is_tower = |name: &str| name.starts_with(&tower) || name.starts_with(&projection);
+    weights.iter().filter(|(name, _)| is_tower(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
 }
 
 /// That there is something to learn. A site of a federation may have labels of one class alone; a training may not.
