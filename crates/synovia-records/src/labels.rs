@@ -24,6 +24,15 @@ pub enum LabelSpec {
         /// `system|code` of the answers, in the order of the classes.
         classes: Vec<String>,
     },
+    /// 1 when a report in (at, at + within] has the conclusion, 0 when there are such reports and none has it.
+    Conclusion {
+        /// `system|code` of the report.
+        report: String,
+        /// `system|code` of the conclusion.
+        conclusion: String,
+        /// Length of the window, days.
+        within_days: f64,
+    },
     /// 1 or 0 from a fact. Exactly one of `above` and `equals` is to be given; `above` is tried first.
     Column {
         /// Name of the fact.
@@ -58,6 +67,7 @@ const PREVALENT: &str = "prevalent: the condition was there at the prediction ti
 const NO_FOLLOW_UP: &str = "no follow-up to the end of the window";
 const DIED: &str = "died before the end of the window without the condition";
 const NO_ANSWER: &str = "no answer in the window";
+const NO_REPORT: &str = "no report in the window";
 const NO_CLASS: &str = "the answer is none of the classes";
 const NO_FACT: &str = "the column is empty";
 const NOT_COMPARABLE: &str = "the column's value can't be compared";
@@ -68,6 +78,9 @@ impl LabelSpec {
         match self {
             Self::Condition { code, within_days } => condition(record, code, at, at.plus_days(*within_days)),
             Self::Observation { code, within_days, classes } => observation(record, code, classes, at, at.plus_days(*within_days)),
+            Self::Conclusion { report, conclusion, within_days } => {
+                concluded(record, report, conclusion, at, at.plus_days(*within_days))
+            }
             Self::Column { name, above, equals } => column(fact(record, name), *above, equals.as_deref()),
             Self::Category { name, classes } => match fact(record, name) {
                 None | Some(EventValue::None) => LabelOutcome::Unknown(NO_FACT),
@@ -80,6 +93,7 @@ impl LabelSpec {
     pub fn code(&self) -> &str {
         match self {
             Self::Condition { code, .. } | Self::Observation { code, .. } => code,
+            Self::Conclusion { report, .. } => report,
             Self::Column { name, .. } | Self::Category { name, .. } => name,
         }
     }
@@ -108,11 +122,24 @@ fn condition(record: &PatientRecord, code: &str, at: Time, end: Time) -> LabelOu
     if record.events.last().is_some_and(|e| e.time >= end) { LabelOutcome::Known(0.0) } else { LabelOutcome::Unknown(NO_FOLLOW_UP) }
 }
 
-fn observation(record: &PatientRecord, code: &str, classes: &[String], at: Time, end: Time) -> LabelOutcome {
+/// What is in (at, end].
+fn window(record: &PatientRecord, at: Time, end: Time) -> impl Iterator<Item = &Event> {
     let start = record.events.partition_point(|e| e.time <= at);
-    let window = record.events[start..].iter().take_while(|e| e.time <= end);
+    record.events[start..].iter().take_while(move |e| e.time <= end)
+}
+
+fn concluded(record: &PatientRecord, report: &str, conclusion: &str, at: Time, end: Time) -> LabelOutcome {
+    let mut reports = window(record, at, end).filter(|e| e.kind == EventKind::Report && *e.code == *report).peekable();
+    if reports.peek().is_none() {
+        return LabelOutcome::Unknown(NO_REPORT);
+    }
+    let is_said = reports.any(|e| matches!(&e.value, EventValue::Code(said) if **said == *conclusion));
+    LabelOutcome::Known(if is_said { 1.0 } else { 0.0 })
+}
+
+fn observation(record: &PatientRecord, code: &str, classes: &[String], at: Time, end: Time) -> LabelOutcome {
     let answer =
-        window.filter(|e| matches!(e.kind, EventKind::Observation | EventKind::Report) && *e.code == *code).find_map(|e| match &e.value {
+        window(record, at, end).filter(|e| matches!(e.kind, EventKind::Observation | EventKind::Report) && *e.code == *code).find_map(|e| match &e.value {
             EventValue::Code(answer) => Some(answer),
             _ => None,
         });

@@ -85,6 +85,30 @@ fn the_first_answer_in_the_window_is_the_class() {
 }
 
 #[test]
+fn a_report_concludes_or_does_not() {
+    let spec = LabelSpec::Conclusion { report: "s|xray".to_owned(), conclusion: "s|effusion".to_owned(), within_days: 2.0 };
+    let said = |conclusion: &str| EventValue::Code(conclusion.into());
+    let text = || EventValue::Text("No effusion.".into());
+    let check = |events: &[(f64, EventKind, &str, EventValue)], expected: LabelOutcome| {
+        let events = events.iter().map(|(day, kind, code, value)| event(*day, *kind, code, value.clone())).collect();
+        assert_eq!(spec.label(&record(Patient::default(), events), Time::from_seconds(0).plus_days(100.0)), expected);
+    };
+    let none = LabelOutcome::Unknown("no report in the window");
+    check(&[(101.0, EventKind::Report, "s|xray", text())], LabelOutcome::Known(0.0));
+    let both = [
+        (101.0, EventKind::Report, "s|xray", text()),
+        (101.0, EventKind::Report, "s|xray", said("s|fracture")),
+        (101.0, EventKind::Report, "s|xray", said("s|effusion")),
+    ];
+    check(&both, LabelOutcome::Known(1.0));
+    check(&both[..2], LabelOutcome::Known(0.0));
+    // Another kind of report, an observation of the report's code, and what lies outside the window are none.
+    check(&[(101.0, EventKind::Report, "s|ct", said("s|effusion"))], none);
+    check(&[(101.0, EventKind::Observation, "s|xray", said("s|effusion"))], none);
+    check(&[(100.0, EventKind::Report, "s|xray", said("s|effusion")), (102.1, EventKind::Report, "s|xray", text())], none);
+}
+
+#[test]
 fn columns() {
     let number = |value| EventValue::Number { value, unit: "".into() };
     let patient = Patient { facts: vec![("CDR".into(), number(0.5)), ("sex".into(), EventValue::Code("F".into()))], ..Patient::default() };

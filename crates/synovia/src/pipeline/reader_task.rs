@@ -85,7 +85,7 @@ fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<TaskSettings>
     }
     let labelled = section.number("labelled", (Bound::Excluded(0.0), Bound::Included(1.0)));
     let (table, place) = section.table("label")?;
-    let known = ["condition", "observation", "column", "within", "classes", "names", "above", "equals"];
+    let known = ["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"];
     let label = Section::new("label", place, Some(table), &known, section.problems);
     let label = read_label(&label, kind?, source);
     Some(TaskSettings { name: name?, kind: kind?, label: label?, labelled })
@@ -114,19 +114,19 @@ fn read_name(section: &Section<'_>) -> Option<String> {
 }
 
 fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
-    let of = ["condition", "observation", "column"];
+    let of = ["condition", "observation", "report", "column"];
     let given: Vec<&str> = of.into_iter().filter(|key| label.has(key)).collect();
     let [key] = given[..] else {
         let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-        label.problems.push(&label.place, format!("a label comes from one of condition, observation and column; found {found}"));
+        label.problems.push(&label.place, format!("a label comes from one of condition, observation, report and column; found {found}"));
         return None;
     };
     match (key, source) {
         ("column", Source::Events) => {
-            label.wrong(key, "`column` is for format = \"csv\"; of events a label is a condition or an observation");
+            label.wrong(key, "`column` is for format = \"csv\"; of events a label is a condition, an observation or a report");
             return None;
         }
-        ("condition" | "observation", Source::Csv { .. }) => {
+        ("condition" | "observation" | "report", Source::Csv { .. }) => {
             label.wrong(
                 key,
                 format!("`{key}` is for events (FHIR, MEDS, OMOP, `columns`); of a table with a row a patient a label is a column"),
@@ -138,9 +138,10 @@ fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Optio
     let allowed: &[&str] = match key {
         "condition" => &["within"],
         "observation" => &["within", "classes", "names"],
+        "report" => &["within", "conclusion"],
         _ => &["classes", "names", "above", "equals"],
     };
-    for other in ["within", "classes", "names", "above", "equals"] {
+    for other in ["within", "conclusion", "classes", "names", "above", "equals"] {
         if label.has(other) && !allowed.contains(&other) {
             label.wrong(other, format!("`{other}` does not go with `{key}`, which takes {}", allowed.join(", ")));
         }
@@ -153,6 +154,16 @@ fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Optio
                 label.wrong(key, "a condition is there or not: write kind = \"binary\", or an observation with classes");
             }
             Some(Label::Condition { condition: code?, within: within? })
+        }
+        "report" => {
+            let (code, within) = (read_code(label, key), read_within(label));
+            if kind != TaskKind::Binary {
+                label.wrong(key, "a conclusion is there or not: write kind = \"binary\"");
+            }
+            if !label.has("conclusion") {
+                label.missing("conclusion", "say which is looked for, such as conclusion = \"http://snomed.info/sct|60046008\"");
+            }
+            Some(Label::Conclusion { report: code?, conclusion: read_code(label, "conclusion")?, within: within? })
         }
         _ => {
             let (code, within, answers) = (read_code(label, key), read_within(label), read_classes(label, kind));

@@ -316,6 +316,15 @@ pub enum Label {
         #[serde(flatten)]
         answers: Classes,
     },
+    /// Whether a report in a window after the prediction time has a coded conclusion. Binary.
+    Conclusion {
+        /// `system|code` of the report.
+        report: String,
+        /// `system|code`
+        conclusion: String,
+        /// The window's length.
+        within: TimeSpan,
+    },
     /// A column of a CSV.
     Column {
         /// Its name.
@@ -364,7 +373,7 @@ impl TaskSettings {
     /// The task with its classes settled. A binary task's class is its positive one.
     pub fn task(&self) -> Task {
         let names: Vec<String> = match &self.label {
-            Label::Condition { .. } => vec![self.name.clone()],
+            Label::Condition { .. } | Label::Conclusion { .. } => vec![self.name.clone()],
             Label::Column { column, rule: ColumnRule::Above { above } } => vec![format!("{column} > {above}")],
             Label::Column { column, rule: ColumnRule::Equals { equals } } => vec![format!("{column} = {equals}")],
             Label::Observation { answers: classes, .. } | Label::Column { rule: ColumnRule::Classes(classes), .. } => {

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use synovia_fusion::FusionKind;
+use synovia_records::LabelSpec;
 use synovia_training::Branches;
 
 use super::*;
@@ -314,6 +315,14 @@ fn defaults_are_written_out() {
             flip = false
         "#]],
     );
+}
+
+#[test]
+fn a_label_from_reports() {
+    let condition = "condition = \"http://snomed.info/sct|363358000\"";
+    let pipeline = parse(&LUNG.replace(condition, "report = \"s|xray\", conclusion = \"s|effusion\""), &[]).unwrap();
+    let spec = LabelSpec::Conclusion { report: "s|xray".to_owned(), conclusion: "s|effusion".to_owned(), within_days: 180.0 };
+    assert_eq!((pipeline.tasks[0].label_spec(), pipeline.tasks[0].task().classes), (spec, vec!["malignant".to_owned()]));
 }
 
 #[test]

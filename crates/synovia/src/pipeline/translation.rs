@@ -140,7 +140,7 @@ impl TaskSettings {
     fn column(&self) -> Option<&str> {
         match &self.label {
             Label::Column { column, .. } => Some(column),
-            Label::Condition { .. } | Label::Observation { .. } => None,
+            Label::Condition { .. } | Label::Observation { .. } | Label::Conclusion { .. } => None,
         }
     }
 
@@ -150,6 +150,9 @@ impl TaskSettings {
             Label::Condition { condition, within } => LabelSpec::Condition { code: condition.clone(), within_days: within.days() },
             Label::Observation { observation, within, answers } => {
                 LabelSpec::Observation { code: observation.clone(), within_days: within.days(), classes: answers.classes.clone() }
+            }
+            Label::Conclusion { report, conclusion, within } => {
+                LabelSpec::Conclusion { report: report.clone(), conclusion: conclusion.clone(), within_days: within.days() }
             }
             Label::Column { column, rule } => match rule {
                 ColumnRule::Above { above } => LabelSpec::Column { name: column.clone(), above: Some(*above), equals: None },

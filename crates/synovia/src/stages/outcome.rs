@@ -32,7 +32,9 @@ impl Competing {
 /// Length of a label's window, days; `None` where it has none.
 pub fn window_days(spec: &LabelSpec) -> Option<f64> {
     match spec {
-        LabelSpec::Condition { within_days, .. } | LabelSpec::Observation { within_days, .. } => Some(*within_days),
+        LabelSpec::Condition { within_days, .. }
+        | LabelSpec::Observation { within_days, .. }
+        | LabelSpec::Conclusion { within_days, .. } => Some(*within_days),
         _ => None,
     }
 }

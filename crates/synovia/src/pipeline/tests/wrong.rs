@@ -280,12 +280,12 @@ fn tasks() {
     lung(
         "condition = \"http://snomed.info/sct|363358000\", within = \"180d\"",
         "above = 3",
-        &expect!["p.toml:17: a label comes from one of condition, observation and column; found none"],
+        &expect!["p.toml:17: a label comes from one of condition, observation, report and column; found none"],
     );
     lung(
         "condition = \"http",
         "observation = \"a|b\", condition = \"http",
-        &expect!["p.toml:17: a label comes from one of condition, observation and column; found condition and observation"],
+        &expect!["p.toml:17: a label comes from one of condition, observation, report and column; found condition and observation"],
     );
     lung(
         "kind = \"binary\"",
@@ -312,7 +312,23 @@ fn tasks() {
     lung(
         "condition = \"http://snomed.info/sct|363358000\", within = \"180d\"",
         "column = \"CDR\", above = 0",
-        &expect![[r#"p.toml:17: `column` is for format = "csv"; of events a label is a condition or an observation"#]],
+        &expect![[r#"p.toml:17: `column` is for format = "csv"; of events a label is a condition, an observation or a report"#]],
+    );
+    let condition = "condition = \"http://snomed.info/sct|363358000\"";
+    lung(
+        condition,
+        "report = \"s|xray\"",
+        &expect![[r#"p.toml:17: label has no `conclusion`; say which is looked for, such as conclusion = "http://snomed.info/sct|60046008""#]],
+    );
+    lung(
+        condition,
+        "report = \"s|xray\", conclusion = \"effusion\"",
+        &expect![[r#"p.toml:17: `conclusion` is "effusion"; write system|code, such as "http://snomed.info/sct|363358000""#]],
+    );
+    lung(
+        "363358000\"",
+        "363358000\", conclusion = \"s|effusion\"",
+        &expect!["p.toml:17: `conclusion` does not go with `condition`, which takes within"],
     );
     let no_task: String = OASIS.split("[[task]]").next().unwrap().to_owned();
     check(&no_task, &[], &expect!["p.toml: the pipeline has no `task`; add [[task]] with name, kind and label"]);
