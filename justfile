@@ -164,7 +164,22 @@ federation: build flower
 
 # What modalities learn from each other where few labels are known, over SEEDS; half an hour
 branches SEEDS="8201-8205": build
-    python3 pipelines/branches/study.py --seeds {{SEEDS}}
+    python3 pipelines/studies/branches.py --seeds {{SEEDS}}
+
+# Each fusion, complete and with a share of the images or records missing, over SEEDS; an hour
+fusions SEEDS="8301-8305": build
+    cargo build --release --workspace --examples --locked && python3 pipelines/studies/fusions.py --seeds {{SEEDS}}
+
+# Five tasks at once against five models of one each, over SEEDS; an hour
+tasks SEEDS="8401-8405": build
+    python3 pipelines/studies/tasks.py --seeds {{SEEDS}}
+
+# OASIS-1, five-fold over SEEDS; a quarter of an hour
+oasis SEEDS="1-5" *ARGS: build
+    python3 pipelines/studies/oasis.py --seeds {{SEEDS}} {{ARGS}}
+
+# The tables of docs/results.md about joint learning, on cohorts that no setting was chosen on; hours
+results: fusions tasks branches oasis
 
 # Image encoders with torchvision's own architectures and random weights against torchvision; downloads torch
 torch-towers: build
@@ -175,7 +190,7 @@ torch-towers: build
 
 # How often the verdict is right over SEEDS, where both modalities matter and where one is noise; hours
 verdicts SEEDS="9601-9700": build
-    python3 pipelines/verdicts/study.py --seeds {{SEEDS}}
+    python3 pipelines/studies/verdicts.py --seeds {{SEEDS}}
 
 # Whether Grad-CAM points at the lesion in a run on a simulated cohort
 pointing-game RUN COHORT:

@@ -1,0 +1,49 @@
+"""What tasks learn from each other: five at once against five models of one each, on simulated cohorts.
+
+    python3 pipelines/studies/tasks.py [--seeds 8401-8405]
+
+Each seed is a cohort; of one task, malignancy, a tenth of the training patients' labels are known. A line of JSON a cohort and set of
+tasks goes to runs/tasks/tasks.jsonl; those that are there already are not made again. Prints, for each task, the AUROC of the joint model
+that was trained on it alone and on all, mean and standard deviation over the seeds, and the summed time of training.
+"""
+
+import json
+import shutil
+import tomllib
+from statistics import mean
+
+from study import Study, spread
+
+study = Study("tasks", __doc__, "8401-8405", 4000)
+TABLES = tomllib.loads(study.arguments.toml.read_text())["task"]
+TASKS = [table["name"] for table in TABLES]
+
+
+def measure(keys):
+    seed = keys[0]["seed"]
+    at = study.cohort(seed, "")
+    for key in keys:
+        # A list in one line, as TOML has it: the first task decides which strata are split.
+        chosen = [table for table in TABLES if key["trained"] in (table["name"], "all")]
+        inline = lambda value: "{ " + ", ".join(f"{k} = {inline(v)}" for k, v in value.items()) + " }" if isinstance(value, dict) else json.dumps(value)
+        measured = study.evaluate(at, seed, f"task=[{', '.join(map(inline, chosen))}]")
+        history = [json.loads(line) for line in (at / "run/history.jsonl").read_text().splitlines()]
+        seconds = sum(line["seconds"] for line in history if line["variant"] == "joint")
+        auroc = {name: task["variants"]["joint"]["auroc"]["value"] for name, task in measured.items()}
+        yield key, {"auroc": auroc, "seconds": seconds}
+    shutil.rmtree(at)
+
+
+done = study.lines([[{"seed": seed, "trained": trained} for trained in ("all", *TASKS)] for seed in study.seeds], measure)
+together = {line["seed"]: line for line in done if line["trained"] == "all"}
+for name in TASKS:
+    alone = {line["seed"]: line["auroc"][name] for line in done if line["trained"] == name}
+    seeds = sorted(alone.keys() & together.keys())
+    if seeds:
+        all_five = [together[seed]["auroc"][name] for seed in seeds]
+        one = [alone[seed] for seed in seeds]
+        print(f"{name:16} alone {spread(one)}, all at once {spread(all_five)}, difference {spread([a - b for a, b in zip(all_five, one)])}")
+seconds = {trained: [line["seconds"] for line in done if line["trained"] == trained] for trained in ("all", *TASKS)}
+if all(seconds.values()):
+    summed = sum(mean(seconds[name]) for name in TASKS)
+    print(f"training the joint model: all at once {mean(seconds['all']):.0f} s, one by one {summed:.0f} s, {mean(seconds['all']) / summed:.2f} of it")
