@@ -48,6 +48,12 @@ pub enum ImagesError {
         /// What it may be.
         expected: &'static str,
     },
+    /// A spacing that no image has.
+    #[error("image preparation: a spacing is {0} mm, expected 0.001 to 100")]
+    Spacing(f64),
+    /// An image whose millimetres are asked for.
+    #[error("the image has no spacing of its pixels, which `spacing` in [images] asks for")]
+    NoSpacing,
 }
 
 /// Why one file, or one frame of it, is not taken.
@@ -104,6 +110,8 @@ pub(crate) enum Fault {
     Derived(&'static str),
     #[error("a localizer alone does not stand for a study")]
     Localizer,
+    #[error("the slices have no positions in space, which `slice_spacing` in [images] asks for")]
+    NoPlaces,
     #[error("not of the {0} that the pipeline selects")]
     NotSelected(&'static str),
     #[error("the same SOP Instance UID was already taken from another file; keep one of the two")]

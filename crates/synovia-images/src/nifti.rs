@@ -15,6 +15,7 @@ use crate::error::Fault;
 use crate::picture;
 use crate::preparation::{Picture, Preparation};
 use crate::scan::evenly;
+use crate::stack::nearest;
 
 /// Bytes of one volume that are read: 512 x 512 x 512 of 16 bits.
 const MAX_BYTES: u64 = 256 << 20;
@@ -94,7 +95,13 @@ impl Header {
             return Err(malformed("its dimensions are not those of an image"));
         }
         let spacing = |k: usize| Some(float(76 + 4 * k).abs()).filter(|x| x.is_finite() && *x > 0.0).unwrap_or(1.0);
-        let spacing_mm = [1, 2, 3].map(spacing);
+        // What the unit of space is (xyzt_units): metres, millimetres or micrometres; unknown counts as millimetres.
+        let unit_mm = match bytes[123] & 7 {
+            1 => 1e3,
+            3 => 1e-3,
+            _ => 1.0,
+        };
+        let spacing_mm = [1, 2, 3].map(|k| spacing(k) * unit_mm);
         let slope = float(112);
         let (slope, intercept) = if slope == 0.0 || !slope.is_finite() { (1.0, 0.0) } else { (slope, float(116)) };
         let (high, low) = (float(124), float(128));
@@ -216,8 +223,13 @@ pub(crate) fn decode_slices(path: &Path, preparation: &Preparation, n_slices: us
     // Right is on the left, front above: both run against the world's axes.
     let along = |axis: usize, row: usize, k: usize| if header.matrix[row][axis] > 0.0 { header.dim[axis] - 1 - k } else { k };
     let pixel_width = Some(header.spacing_mm[x] / header.spacing_mm[y]).filter(|ratio| (0.1..=10.0).contains(ratio)).unwrap_or(1.0);
+    let along_mm: Vec<f64> = (0..header.dim[z]).map(|k| k as f64 * header.spacing_mm[z]).collect();
+    let chosen = match preparation.slice_spacing_mm {
+        Some(spacing) => nearest(&along_mm, n_slices, spacing),
+        None => (0..n_slices).map(|k| evenly(k, n_slices, header.dim[z])).collect(),
+    };
     let slice = |k: usize| {
-        let k = evenly(k, n_slices, header.dim[z]);
+        let k = chosen[k];
         // The middle one is the same from either end for an odd number of slices; one alone is counted as it is stored.
         let k = if n_slices > 1 && header.matrix[2][z] < 0.0 { header.dim[z] - 1 - k } else { k };
         let mut values = Vec::with_capacity(width * height);
@@ -228,7 +240,7 @@ pub(crate) fn decode_slices(path: &Path, preparation: &Preparation, n_slices: us
             }
         }
         let plane = shades(&values, preparation.window, header.shown);
-        Picture { width, height, pixel_width, planes: vec![plane] }
+        Picture { width, height, pixel_width, pixel_height_mm: Some(header.spacing_mm[y]), planes: vec![plane] }
     };
     Ok((0..n_slices).map(slice).collect())
 }
@@ -297,6 +309,36 @@ mod tests {
         // About the third axis: x and y are reversed.
         let matrix = quaternion([0.0, 0.0, 1.0], [2.0, 3.0, 4.0], -1.0);
         assert_eq!(matrix, [[-2.0, 0.0, 0.0], [0.0, -3.0, 0.0], [0.0, 0.0, -4.0]]);
+    }
+
+    #[test]
+    fn spacings_in_any_unit() {
+        // Ten voxels of 1 in a row from left to right and five slices, 1 unit apart.
+        let ras = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        let voxels: Vec<i16> = (0..5).flat_map(|slice| [slice; 100]).collect();
+        let check = |unit: u8, spacing_mm: f64, slice_spacing_mm: Option<f64>, slices: usize, expected: &[usize]| {
+            let mut bytes = volume([10, 10, 5], ras, &voxels);
+            bytes[123] = unit;
+            // Shown from −1 to 4, so that what is of the image is not black.
+            bytes[124..128].copy_from_slice(&4f32.to_le_bytes());
+            bytes[128..132].copy_from_slice(&(-1f32).to_le_bytes());
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("head.nii");
+            std::fs::write(&path, &bytes).unwrap();
+            let preparation =
+                Preparation { spacing_mm: Some(spacing_mm), slice_spacing_mm, slices, channels: slices, ..Preparation::grey(8) };
+            let pixels = load_file(&path, ImageKind::Nifti, &preparation).unwrap().pixels;
+            let channels: Vec<usize> = pixels.chunks(64).map(|channel| channel.iter().filter(|x| **x > 0.0).count()).collect();
+            assert_eq!(channels, expected, "unit {unit}");
+            pixels.chunks(64).map(|channel| (channel[4 * 8 + 4] * 5.0).round() as i16 - 1).collect::<Vec<i16>>()
+        };
+        check(2, 2.0, None, 1, &[25]);
+        check(3, 2e-3, None, 1, &[25]);
+        check(0, 2.0, None, 1, &[25]);
+        // Two metres of pixels of 100 mm would be 20; the square is 8.
+        check(1, 100.0, None, 1, &[64]);
+        assert_eq!(check(2, 2.0, Some(2.0), 3, &[25; 3]), [0, 2, 4]);
+        assert_eq!(check(2, 2.0, Some(1.0), 3, &[25; 3]), [1, 2, 3]);
     }
 
     #[test]

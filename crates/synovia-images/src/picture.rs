@@ -109,5 +109,5 @@ pub(crate) fn decode_file(path: &Path, channels: usize) -> Result<Picture, Fault
             }
         }
     };
-    Ok(Picture { width, height, pixel_width: 1.0, planes })
+    Ok(Picture { width, height, pixel_width: 1.0, pixel_height_mm: None, planes })
 }

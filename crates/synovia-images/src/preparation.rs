@@ -40,6 +40,14 @@ pub struct Preparation {
     /// repeated.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slices: usize,
+    /// Millimetres of the patient (of the detector, where a radiograph tells no other) that a pixel of the result is wide and high,
+    /// instead of a square that the image fills: about the image's middle, what lies outside of the square is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing_mm: Option<f64>,
+    /// Millimetres between the slices, instead of slices evenly over the volume: about its middle, the slice that is nearest to each
+    /// place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_spacing_mm: Option<f64>,
 }
 
 // serde gives a reference.
@@ -55,7 +63,7 @@ const fn one() -> usize {
 impl Default for Preparation {
     /// 224 x 224, grey, padded.
     fn default() -> Self {
-        Self { size: 224, channels: 1, fit: Fit::Pad, window: Window::File, slices: 1 }
+        Self { size: 224, channels: 1, fit: Fit::Pad, window: Window::File, slices: 1, spacing_mm: None, slice_spacing_mm: None }
     }
 }
 
@@ -72,7 +80,7 @@ impl Preparation {
 
     /// How each slice by itself is prepared.
     pub(crate) fn of_one_slice(&self) -> Self {
-        Self { channels: 1, slices: 1, ..self.clone() }
+        Self { channels: 1, slices: 1, slice_spacing_mm: None, ..self.clone() }
     }
 
     /// Number of values of a prepared image.
@@ -98,28 +106,46 @@ impl Preparation {
         } else if self.channels != 1 && self.channels != 3 {
             return Err(ImagesError::Preparation { name: "channels", got: self.channels, expected: "1 or 3" });
         }
+        let is_length = |mm: &f64| (MIN_MM..=MAX_MM).contains(mm);
+        if let Some(wrong) = [self.spacing_mm, self.slice_spacing_mm].into_iter().flatten().find(|mm| !is_length(mm)) {
+            return Err(ImagesError::Spacing(wrong));
+        }
         Ok(())
     }
 
     /// Resizes with a triangle filter whose support grows with the reduction (so that fine structure is averaged, not
-    /// aliased) and places the result in the square. The content of one pixel or more is never lost: a side is at least 1.
+    /// aliased) and places the result in the square. A side is at least 1: a thin image keeps a pixel.
     ///
     /// # Shapes
     /// - result: `[channels, size, size]`
     pub(crate) fn apply(&self, mut picture: Picture) -> Result<Vec<f32>, ImagesError> {
         let size = self.size;
-        let (width, height) = match self.fit {
-            Fit::Stretch => (size, size),
-            Fit::Pad => {
-                let (w, h) = (picture.width as f64 * picture.pixel_width, picture.height as f64);
+        // In heights of a pixel.
+        let (w, h) = (picture.width as f64 * picture.pixel_width, picture.height as f64);
+        let side = |x: f64| (x.round() as usize).clamp(1, size);
+        let mut options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+        let (width, height) = match (self.spacing_mm, self.fit) {
+            (Some(spacing), _) => {
+                let scale = picture.pixel_height_mm.ok_or(ImagesError::NoSpacing)? / spacing;
+                let (width, height) = (side(w * scale), side(h * scale));
+                // First pixel and number of those in the middle that fill so many of the result.
+                let middle = |pixels: usize, filled: usize, of: f64| {
+                    let n = pixels as f64 * (filled as f64 / of).min(1.0);
+                    ((pixels as f64 - n) / 2.0, n)
+                };
+                let ((left, n_columns), (top, n_rows)) =
+                    (middle(picture.width, width, w * scale), middle(picture.height, height, h * scale));
+                options = options.crop(left, top, n_columns, n_rows);
+                (width, height)
+            }
+            (None, Fit::Stretch) => (size, size),
+            (None, Fit::Pad) => {
                 let scale = size as f64 / w.max(h);
-                let side = |x: f64| ((x * scale).round() as usize).clamp(1, size);
-                (side(w), side(h))
+                (side(w * scale), side(h * scale))
             }
         };
         let (left, top) = ((size - width) / 2, (size - height) / 2);
         let mut result = vec![0.0; self.n_values()];
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         let unusable = || ImagesError::Preparation { name: "size", got: size, expected: "a size that the image can be resized to" };
         let resize = |plane: &[f32], target: &mut [f32]| {
             let source: TypedImageRef<'_, F32> =
@@ -153,6 +179,10 @@ impl Preparation {
     }
 }
 
+/// What a pixel of an image, and the distance of its slices, may be.
+pub(crate) const MIN_MM: f64 = 1e-3;
+pub(crate) const MAX_MM: f64 = 100.0;
+
 /// A decoded image: one plane (grey) or three (red, green, blue), values in `[0, 1]`, row-major.
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Picture {
@@ -160,6 +190,8 @@ pub(crate) struct Picture {
     pub(crate) height: usize,
     /// Width of a pixel over its height: not 1 where rows and columns have different spacings.
     pub(crate) pixel_width: f64,
+    /// Where the file says it.
+    pub(crate) pixel_height_mm: Option<f64>,
     pub(crate) planes: Vec<Vec<f32>>,
 }
 
@@ -174,7 +206,7 @@ mod tests {
 
     fn grey(width: usize, height: usize, f: impl Fn(usize, usize) -> f32) -> Picture {
         let plane = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| f(x, y)).collect();
-        Picture { width, height, pixel_width: 1.0, planes: vec![plane] }
+        Picture { width, height, pixel_width: 1.0, pixel_height_mm: None, planes: vec![plane] }
     }
 
     #[test]
@@ -206,6 +238,40 @@ mod tests {
     fn pixels_that_are_not_square_are_made_so() {
         let picture = Picture { pixel_width: 2.0, ..grey(10, 20, |_, _| 1.0) };
         assert!(Preparation::grey(16).apply(picture.clone()).unwrap().iter().all(|&x| x == 1.0), "10 x 2 mm by 20 x 1 mm is a square");
+    }
+
+    #[test]
+    fn a_pixel_of_the_result_is_as_many_millimetres_as_asked_for() {
+        let of = |picture: &Picture, spacing_mm: f64, size: usize| {
+            Preparation { spacing_mm: Some(spacing_mm), ..Preparation::grey(size) }.apply(picture.clone()).unwrap()
+        };
+        // Columns 0 to 39 and rows 0 to 19 of 0.5 mm: 20 by 10 mm.
+        let ramp = Picture { pixel_height_mm: Some(0.5), ..grey(40, 20, |x, _| x as f32 / 40.0) };
+        // At 1 mm it is 20 by 10 pixels in the middle of 32, each the mean of two.
+        let whole = of(&ramp, 1.0, 32);
+        let filled: Vec<usize> = (0..32).filter(|row| whole[row * 32..(row + 1) * 32].iter().any(|x| *x > 0.0)).collect();
+        assert_eq!(filled, (11..21).collect::<Vec<usize>>());
+        let row = &whole[16 * 32..17 * 32];
+        assert!(row[..6].iter().chain(&row[26..]).all(|x| *x == 0.0), "{row:?}");
+        for column in 1..19 {
+            let expected = (2.0 * column as f32 + 0.5) / 40.0;
+            assert!((row[6 + column] - expected).abs() < 1e-3, "column {column}: {}, not {expected}", row[6 + column]);
+        }
+        // In a square of 8 mm the middle is left: columns 12 to 27, rows 2 to 17.
+        let cut = of(&ramp, 1.0, 8);
+        for column in 1..7 {
+            let expected = (12.0 + 2.0 * column as f32 + 0.5) / 40.0;
+            assert!((cut[3 * 8 + column] - expected).abs() < 1e-3, "column {column}: {}, not {expected}", cut[3 * 8 + column]);
+        }
+        // Pixels that are twice as wide as high: 40 by 10 mm.
+        let wide = Picture { pixel_width: 2.0, ..ramp.clone() };
+        assert_eq!(of(&wide, 2.0, 40).iter().filter(|x| **x > 0.0).count(), 100);
+        let preparation = Preparation { spacing_mm: Some(1.0), ..Preparation::grey(8) };
+        let unknown = preparation.apply(grey(4, 4, |_, _| 1.0)).unwrap_err().to_string();
+        assert!(unknown.contains("no spacing"), "{unknown}");
+        for wrong in [0.0, -1.0, f64::NAN, 1e3] {
+            assert!(Preparation { spacing_mm: Some(wrong), ..Preparation::grey(8) }.check().is_err(), "{wrong}");
+        }
     }
 
     #[test]

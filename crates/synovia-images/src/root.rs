@@ -9,6 +9,7 @@ use crate::dicom::{self, Held, Instance};
 use crate::error::Fault;
 use crate::preparation::{Picture, Preparation};
 use crate::scan::{ImageKind, Selection, evenly, instance_of};
+use crate::stack::nearest;
 use crate::{decode, nifti, picture};
 
 /// Where the files of an index are.
@@ -46,9 +47,12 @@ impl Root<'_> {
         }
         let mut slices = study.slices.clone();
         if slices.is_empty() && kind == ImageKind::Dicom {
-            let frames = self.frames_in_space(&study.file)?;
-            let frame = |k: usize| frames[evenly(k, preparation.slices, frames.len())];
-            slices = (0..preparation.slices).map(|k| (study.file.clone(), frame(k))).collect();
+            let (frames, along_mm) = self.frames_in_space(&study.file)?;
+            let chosen = match preparation.slice_spacing_mm {
+                Some(spacing) if frames.len() > 1 => nearest(&along_mm.ok_or(Fault::NoPlaces)?, preparation.slices, spacing),
+                _ => (0..preparation.slices).map(|k| evenly(k, preparation.slices, frames.len())).collect(),
+            };
+            slices = chosen.into_iter().map(|k| (study.file.clone(), frames[k])).collect();
         }
         if slices.len() != preparation.slices {
             slices = vec![(study.file.clone(), study.frame); preparation.slices];
@@ -96,7 +100,7 @@ impl Root<'_> {
         }
     }
 
-    fn frames_in_space(self, file: &str) -> Result<Vec<u32>, Fault> {
+    fn frames_in_space(self, file: &str) -> Result<(Vec<u32>, Option<Vec<f64>>), Fault> {
         match self {
             Self::Folder(root) => dicom::frames_in_space(root.join(file).as_path()),
             Self::Memory(files) => dicom::frames_in_space(held(files, file)?),

@@ -14,7 +14,7 @@ use crate::nifti;
 use crate::picture;
 use crate::root::Root;
 use crate::sort::Sorter;
-use crate::stack::{Plane, stack};
+use crate::stack::{Plane, Stack, nearest, stack};
 use crate::walk::walk;
 
 /// What the files of a folder are.
@@ -41,7 +41,7 @@ pub struct StudyIndex {
 }
 
 /// Which images are taken at all; the default takes all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
     /// View Position, as `PA` or `MLO`; none for any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,11 +55,14 @@ pub struct Selection {
     /// How many slices stand for a volume, evenly over it along its normal: 1 for the middle one.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slices: usize,
+    /// Millimetres between them: the slices nearest to places so far apart about the volume's middle, instead of evenly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_spacing: Option<f64>,
 }
 
 impl Default for Selection {
     fn default() -> Self {
-        Self { views: Vec::new(), laterality: None, burned_in: BurnedIn::default(), slices: 1 }
+        Self { views: Vec::new(), laterality: None, burned_in: BurnedIn::default(), slices: 1, slice_spacing: None }
     }
 }
 
@@ -195,7 +198,7 @@ pub(crate) fn scan_files(
     take: &mut dyn FnMut(Study) -> io::Result<()>,
 ) -> Result<ScanCounts, ImagesError> {
     let failed = |source| ImagesError::Scratch { path: scratch.to_owned(), source };
-    let mut gathered = Gathered::new(kind, selection.slices, scratch, rejected);
+    let mut gathered = Gathered::new(kind, selection, scratch, rejected);
     let mut failure = None;
     let mut batch: Vec<String> = Vec::with_capacity(BATCH);
     let mut flush = |batch: &mut Vec<String>| {
@@ -304,6 +307,7 @@ struct Identified {
 pub(crate) struct Gathered<'a> {
     kind: ImageKind,
     slices: usize,
+    slice_spacing: Option<f64>,
     scratch: PathBuf,
     rejected: &'a RejectedLog,
     n_files: u64,
@@ -311,9 +315,11 @@ pub(crate) struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    /// `slices` stand for a volume.
-    pub(crate) fn new(kind: ImageKind, slices: usize, scratch: &Path, rejected: &'a RejectedLog) -> Self {
-        Self { kind, slices, scratch: scratch.to_owned(), rejected, n_files: 0, by_instance: Sorter::new(scratch, HELD_BYTES) }
+    /// `selection` says how many slices stand for a volume.
+    pub(crate) fn new(kind: ImageKind, selection: &Selection, scratch: &Path, rejected: &'a RejectedLog) -> Self {
+        let &Selection { slices, slice_spacing, .. } = selection;
+        let by_instance = Sorter::new(scratch, HELD_BYTES);
+        Self { kind, slices, slice_spacing, scratch: scratch.to_owned(), rejected, n_files: 0, by_instance }
     }
 
     /// Files that were looked at so far.
@@ -383,7 +389,7 @@ impl<'a> Gathered<'a> {
                     self.rejected.push(&Fault::DuplicateName.into_rejected(&record.file));
                 }
             }
-            if let Some(study) = group.into_study(uid, self.slices, self.rejected) {
+            if let Some(study) = group.into_study(uid, self.slices, self.slice_spacing, self.rejected) {
                 counts.n_images += u64::from(study.n_images);
                 counts.n_studies += 1;
                 take(study)?;
@@ -437,7 +443,13 @@ impl Group {
         self.candidates.push(Candidate { file, time, plane, series, patient, number, frame, role, view });
     }
 
-    fn into_study(mut self, study_instance_uid: String, n_slices: usize, rejected: &RejectedLog) -> Option<Study> {
+    fn into_study(
+        mut self,
+        study_instance_uid: String,
+        n_slices: usize,
+        slice_spacing: Option<f64>,
+        rejected: &RejectedLog,
+    ) -> Option<Study> {
         let patient = self.one_patient(rejected);
         let n_images = self.candidates.len() as u32;
         let best = self.candidates.iter().map(|candidate| candidate.role).min()?;
@@ -448,13 +460,20 @@ impl Group {
             return None;
         }
         self.candidates.retain(|candidate| candidate.role == best);
-        let (chosen, stacked) = self.representative()?;
+        let (chosen, stacked, along_mm) = self.representative()?;
         let modality = self.series[chosen.series as usize].modality.clone();
         let (time, file, frame) = (chosen.time, chosen.file.to_string(), chosen.frame);
         // Of one object with several frames they are chosen when it is read.
-        let at = |k| stacked[evenly(k, n_slices, stacked.len())];
-        let slices = if n_slices > 1 && stacked.len() > 1 { (0..n_slices).map(at).collect() } else { Vec::new() };
-        let slices = slices.into_iter().map(|slice: &Candidate| (slice.file.to_string(), slice.frame)).collect();
+        let slices = match slice_spacing {
+            _ if n_slices == 1 || stacked.len() < 2 => Vec::new(),
+            None => (0..n_slices).map(|k| evenly(k, n_slices, stacked.len())).collect(),
+            Some(_) if along_mm.is_empty() => {
+                rejected.push(&Fault::NoPlaces.into_rejected(&file));
+                return None;
+            }
+            Some(spacing) => nearest(&along_mm, n_slices, spacing),
+        };
+        let slices = slices.into_iter().map(|k| (stacked[k].file.to_string(), stacked[k].frame)).collect();
         Some(Study { study_instance_uid, patient, time, modality, file, frame, n_images, slices })
     }
 
@@ -477,8 +496,9 @@ impl Group {
         self.patients[patient].clone()
     }
 
-    /// The instance that stands for the study; of slices the middle one, with all that make the stack, in order.
-    fn representative(&self) -> Option<(&Candidate, Vec<&Candidate>)> {
+    /// The instance that stands for the study; of slices the middle one, with all that make the stack, in order, and their places
+    /// along its normal, where they have some.
+    fn representative(&self) -> Option<(&Candidate, Vec<&Candidate>, Vec<f64>)> {
         let mut counts = vec![0u32; self.series.len()];
         self.candidates.iter().for_each(|candidate| counts[candidate.series as usize] += 1);
         let series = |candidate: &Candidate| &self.series[candidate.series as usize];
@@ -493,20 +513,18 @@ impl Group {
             key(a).cmp(&key(b)).then_with(|| series(a).uid.cmp(&series(b).uid)).then_with(|| (a.number, &a.file).cmp(&(b.number, &b.file)))
         })?;
         if !volume(first) {
-            return Some((first, Vec::new()));
+            return Some((first, Vec::new(), Vec::new()));
         }
         let mut slices: Vec<&Candidate> = self.candidates.iter().filter(|candidate| candidate.series == first.series).collect();
         slices.sort_unstable_by(|a, b| (a.number, &a.file).cmp(&(b.number, &b.file)));
         // Positions order slices only where every slice has one. Slices that are turned against the others, and those at the
         // place of another, are no candidates.
         let planes: Option<Vec<Plane>> = slices.iter().map(|slice| slice.plane).collect();
-        if let Some(planes) = planes {
-            let order = stack(&planes).order;
-            if !order.is_empty() {
-                slices = order.into_iter().map(|k| slices[k]).collect();
-            }
+        let Stack { order, along_mm, .. } = planes.map(|planes| stack(&planes)).unwrap_or_default();
+        if !order.is_empty() {
+            slices = order.into_iter().map(|k| slices[k]).collect();
         }
-        Some((slices[slices.len() / 2], slices))
+        Some((slices[slices.len() / 2], slices, along_mm))
     }
 }
 

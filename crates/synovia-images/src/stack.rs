@@ -31,6 +31,8 @@ fn unit(vector: [f64; 3]) -> Option<[f64; 3]> {
 pub struct Stack {
     /// The slices of the stack, along its normal: one a position, the first of those that share it.
     pub order: Vec<usize>,
+    /// Where each of `order` lies along the normal, in millimetres.
+    pub along_mm: Vec<f64>,
     /// Median distance of neighbours along the normal; `None` for fewer than two.
     pub spacing_mm: Option<f64>,
     /// Where slices are missing: after which place of `order`, and how many.
@@ -100,7 +102,24 @@ pub fn stack(planes: &[Plane]) -> Stack {
         _ => normal,
     };
     let cosine = dot(&way, &normal) / dot(&way, &way).sqrt();
-    Stack { order, spacing_mm, gaps, duplicates, turned, tilt_degrees: cosine.clamp(-1.0, 1.0).acos().to_degrees() }
+    let along_mm = order.iter().map(|&k| along(k)).collect();
+    Stack { order, along_mm, spacing_mm, gaps, duplicates, turned, tilt_degrees: cosine.clamp(-1.0, 1.0).acos().to_degrees() }
+}
+
+/// For each of `n` places that lie `spacing_mm` apart about the middle of a volume, the slice that is nearest to it: beyond an end the
+/// last one.
+///
+/// # Shapes
+/// - along_mm: places of the slices, rising; at least one
+pub(crate) fn nearest(along_mm: &[f64], n: usize, spacing_mm: f64) -> Vec<usize> {
+    let middle = f64::midpoint(along_mm[0], along_mm[along_mm.len() - 1]);
+    let place = |k: usize| {
+        let at = middle + (k as f64 - (n as f64 - 1.0) / 2.0) * spacing_mm;
+        let above = along_mm.partition_point(|mm| *mm < at).min(along_mm.len() - 1);
+        let below = above.saturating_sub(1);
+        if at - along_mm[below] < along_mm[above] - at { below } else { above }
+    };
+    (0..n).map(place).collect()
 }
 
 #[cfg(test)]
@@ -120,6 +139,12 @@ mod tests {
         let sagittal = Plane { position_mm: [0.0; 3], orientation: [0.0, 1.0, 0.0, 0.0, 0.0, -1.0] };
         let stack = stack(&[at(10.0), at(2.0), sagittal, at(0.0), at(4.0), at(4.001), at(12.0)]);
         assert_eq!(stack.order, [3, 1, 4, 0, 6]);
+        assert_eq!(stack.along_mm, [0.0, 2.0, 4.0, 10.0, 12.0]);
+        // Five places 3 mm apart about 6: 0, 3, 6, 9, 12; what is as near to either side is the one above.
+        assert_eq!(nearest(&stack.along_mm, 5, 3.0), [0, 2, 2, 3, 4]);
+        assert_eq!(nearest(&stack.along_mm, 1, 3.0), [2]);
+        assert_eq!(nearest(&stack.along_mm, 4, 100.0), [0, 0, 4, 4]);
+        assert_eq!(nearest(&[7.0], 3, 1.0), [0, 0, 0]);
         assert_eq!(stack.spacing_mm, Some(2.0));
         assert_eq!(stack.gaps, [(2, 2)]);
         assert_eq!((stack.duplicates, stack.turned), (vec![5], vec![2]));

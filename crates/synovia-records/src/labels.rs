@@ -78,9 +78,7 @@ impl LabelSpec {
         match self {
             Self::Condition { code, within_days } => condition(record, code, at, at.plus_days(*within_days)),
             Self::Observation { code, within_days, classes } => observation(record, code, classes, at, at.plus_days(*within_days)),
-            Self::Conclusion { report, conclusion, within_days } => {
-                concluded(record, report, conclusion, at, at.plus_days(*within_days))
-            }
+            Self::Conclusion { report, conclusion, within_days } => concluded(record, report, conclusion, at, at.plus_days(*within_days)),
             Self::Column { name, above, equals } => column(fact(record, name), *above, equals.as_deref()),
             Self::Category { name, classes } => match fact(record, name) {
                 None | Some(EventValue::None) => LabelOutcome::Unknown(NO_FACT),
@@ -138,8 +136,9 @@ fn concluded(record: &PatientRecord, report: &str, conclusion: &str, at: Time, e
 }
 
 fn observation(record: &PatientRecord, code: &str, classes: &[String], at: Time, end: Time) -> LabelOutcome {
-    let answer =
-        window(record, at, end).filter(|e| matches!(e.kind, EventKind::Observation | EventKind::Report) && *e.code == *code).find_map(|e| match &e.value {
+    let answer = window(record, at, end)
+        .filter(|e| matches!(e.kind, EventKind::Observation | EventKind::Report) && *e.code == *code)
+        .find_map(|e| match &e.value {
             EventValue::Code(answer) => Some(answer),
             _ => None,
         });

@@ -223,20 +223,20 @@ impl<'a> Planes<'a> {
 /// Frames whose places are looked at: twice as many as the longest volumes have.
 const MAX_PLACED_FRAMES: u32 = 20_000;
 
-/// The frames of an image in order along their normal, those at the place of another left out, where every frame has a place of
-/// its own; else all in the file's order.
-pub(super) fn frames_in_space(data: &Dataset, n_frames: u32) -> Vec<u32> {
+/// The frames of an image in order along their normal, and their places on it in millimetres, those at the place of another left
+/// out, where every frame has a place of its own; else all in the file's order.
+pub(super) fn frames_in_space(data: &Dataset, n_frames: u32) -> (Vec<u32>, Option<Vec<f64>>) {
     let frames = Planes::of(data);
     let n = frames.per_frame.len();
     if n == n_frames as usize && n > 1 && n_frames <= MAX_PLACED_FRAMES {
         let planes: Option<Vec<Plane>> = (0..n).map(|frame| frames.at(frame)).collect();
-        let order = planes.map(|planes| stack(&planes).order).unwrap_or_default();
+        let stack = planes.map(|planes| stack(&planes)).unwrap_or_default();
         // One position for all is a film, not a volume.
-        if order.len() > 1 {
-            return order.into_iter().map(|frame| frame as u32).collect();
+        if stack.order.len() > 1 {
+            return (stack.order.into_iter().map(|frame| frame as u32).collect(), Some(stack.along_mm));
         }
     }
-    (0..n_frames.min(MAX_PLACED_FRAMES)).collect()
+    ((0..n_frames.min(MAX_PLACED_FRAMES)).collect(), None)
 }
 
 /// The frame that stands for an image: the middle one along the normal where every frame has a place of its own, else the
@@ -246,7 +246,7 @@ fn middle_frame(data: &Dataset, n_frames: u32) -> u32 {
     if n_frames > MAX_PLACED_FRAMES {
         return n_frames / 2;
     }
-    let frames = frames_in_space(data, n_frames);
+    let (frames, _) = frames_in_space(data, n_frames);
     frames.get(frames.len() / 2).copied().unwrap_or(0)
 }
 

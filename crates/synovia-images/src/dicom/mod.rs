@@ -32,7 +32,7 @@ pub(crate) use json::{Entry, read_json};
 pub(crate) use syntax::syntax_uids;
 
 use crate::error::Fault;
-use crate::preparation::{Picture, Preparation};
+use crate::preparation::{MAX_MM, MIN_MM, Picture, Preparation};
 use crate::recycle;
 use dataset::{Dataset, Input};
 use file::{Depth, Opened};
@@ -78,8 +78,8 @@ pub(crate) fn index_file(input: impl Input) -> Result<Instance, Fault> {
     Instance::of(&opened.data, module.frames)
 }
 
-/// The frames of a file in order along their normal, where they lie in space.
-pub(crate) fn frames_in_space(input: impl Input) -> Result<Vec<u32>, Fault> {
+/// The frames of a file in order along their normal, with their places on it in millimetres where they lie in space.
+pub(crate) fn frames_in_space(input: impl Input) -> Result<(Vec<u32>, Option<Vec<f64>>), Fault> {
     let opened = Opened::read(input, Depth::Header, instance::INDEX_TAGS)?;
     let pixels = opened.pixels.ok_or(Fault::Missing { tag: tags::PIXEL_DATA, name: "Pixel Data" })?;
     let module = PixelModule::of(&opened.data, pixels.tag)?;
@@ -105,22 +105,26 @@ pub(crate) fn decode_file(input: impl Input, frame: Option<u32>, preparation: &P
     };
     drop(stored);
     recycle::keep_bytes(encoded.bytes);
-    let picture = Picture { width: module.columns, height: module.rows, pixel_width: pixel_width(data), planes };
+    let (pixel_width, pixel_height_mm) = pixel_size(data);
+    let picture = Picture { width: module.columns, height: module.rows, pixel_width, pixel_height_mm, planes };
     Ok((picture, Study { frame, ..study }))
 }
 
-/// Width of a pixel over its height, from Pixel Spacing or Pixel Aspect Ratio (both: rows first). 1 where there is none, or
-/// one that no detector has.
-fn pixel_width(data: &Dataset) -> f64 {
+/// Width of a pixel over its height, from Pixel Spacing or Pixel Aspect Ratio (both: rows first), 1 where there is none, or
+/// one that no detector has; and its height in millimetres, where there is a spacing that a detector has. That of a projection's
+/// detector is taken for the patient's where there is no other.
+fn pixel_size(data: &Dataset) -> (f64, Option<f64>) {
     let shared = data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
     let measures = shared.and_then(|item| item.items(tags::PIXEL_MEASURES_SEQUENCE).first()).unwrap_or(data);
-    let spacing =
-        [measures.decimals(tags::PIXEL_SPACING), data.decimals(tags::IMAGER_PIXEL_SPACING), data.decimals(tags::PIXEL_ASPECT_RATIO)];
-    let ratio = spacing.iter().flatten().find_map(|values| match values[..] {
-        [row, column] => Some(column / row),
-        _ => None,
-    });
-    ratio.filter(|ratio| (0.1..=10.0).contains(ratio)).unwrap_or(1.0)
+    let pair = |values: Option<Vec<f64>>| values.and_then(|values| <[f64; 2]>::try_from(values).ok());
+    let is_ratio = |ratio: &f64| (0.1..=10.0).contains(ratio);
+    let spacing = pair(measures.decimals(tags::PIXEL_SPACING)).or_else(|| pair(data.decimals(tags::IMAGER_PIXEL_SPACING)));
+    if let Some([row, column]) = spacing {
+        let known = is_ratio(&(column / row)) && (MIN_MM..=MAX_MM).contains(&row);
+        return (Some(column / row).filter(is_ratio).unwrap_or(1.0), known.then_some(row));
+    }
+    let ratio = pair(data.decimals(tags::PIXEL_ASPECT_RATIO)).map(|[row, column]| column / row);
+    (ratio.filter(is_ratio).unwrap_or(1.0), None)
 }
 
 /// The stored values of every frame, colour as red, green and blue, and what the header says of them: for comparison with

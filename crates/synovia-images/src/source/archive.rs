@@ -81,7 +81,7 @@ impl Archive {
         let scratched = |source| ImagesError::Scratch { path: places.scratch.to_owned(), source };
         let unpacked = tempfile::tempdir_in(places.scratch).map_err(scratched)?;
         std::fs::create_dir_all(places.copies).map_err(|source| ImagesError::Scratch { path: places.copies.to_owned(), source })?;
-        let mut gathered = Gathered::new(kind, selection.slices, places.scratch, rejected);
+        let mut gathered = Gathered::new(kind, selection, places.scratch, rejected);
         let mut known: HashMap<u64, Entry> = HashMap::new();
         let mut batch: Vec<(String, Result<Entry, Fault>)> = Vec::with_capacity(BATCH);
         let mut flush = |batch: &mut Vec<(String, Result<Entry, Fault>)>| -> io::Result<()> {

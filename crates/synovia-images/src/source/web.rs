@@ -405,7 +405,7 @@ impl Server {
         };
         let kept = Kept::default();
         let log = RejectedLog::to_writer(Box::new(kept.clone()));
-        let mut gathered = Gathered::new(ImageKind::Dicom, selection.slices, places.scratch, &log);
+        let mut gathered = Gathered::new(ImageKind::Dicom, selection, places.scratch, &log);
         let mut series = Vec::new();
         self.search(&format!("studies/{uid}/series"), &mut |[_, uid, _]| series.push(uid))?;
         for series in series.iter().filter(|series| is_uid(series)) {

@@ -366,6 +366,30 @@ fn pixels_that_are_not_square() {
 }
 
 #[test]
+fn millimetres_of_a_pixel() {
+    // Four columns of 2 mm: at 4 mm two pixels, each the mean of two, in the middle of a square of four.
+    let of = |object: Object| {
+        let object = object.size(4, 2).bytes(tags::PIXEL_DATA, VR::OB, &[0, 255, 255, 255, 0, 255, 255, 255]).window("127.5", "255");
+        let bytes = object.text(tags::VOILUT_FUNCTION, VR::CS, "LINEAR_EXACT").encoded(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+        let preparation = Preparation { spacing_mm: Some(4.0), ..Preparation::grey(4) };
+        with_file(&bytes, |path| load_file(path, ImageKind::Dicom, &preparation)).map(|loaded| loaded.pixels[4..8].to_vec())
+    };
+    let known = of(Object::new().text(tags::PIXEL_SPACING, VR::DS, "2\\2")).unwrap();
+    assert!(known[0] == 0.0 && known[3] == 0.0 && (0.3..0.6).contains(&known[1]) && known[2] > 0.9, "{known:?}");
+    // Of a projection that of the detector; of both the patient's.
+    assert_eq!(of(Object::new().text(tags::IMAGER_PIXEL_SPACING, VR::DS, "2\\2")).unwrap(), known);
+    let both = Object::new().text(tags::IMAGER_PIXEL_SPACING, VR::DS, "7\\7").text(tags::PIXEL_SPACING, VR::DS, "2\\2");
+    assert_eq!(of(both).unwrap(), known);
+    for unknown in [
+        Object::new(),
+        Object::new().text(tags::PIXEL_SPACING, VR::DS, "0\\0"),
+        Object::new().text(tags::PIXEL_ASPECT_RATIO, VR::IS, "1\\1"),
+    ] {
+        assert!(of(unknown).unwrap_err().reason.contains("no spacing of its pixels"));
+    }
+}
+
+#[test]
 fn png_jpeg_and_tiff_files() {
     let dir = tempfile::tempdir().unwrap();
     let check = |name: &str, preparation: &Preparation, expected: &[f32]| {

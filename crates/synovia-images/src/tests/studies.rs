@@ -324,9 +324,14 @@ fn grey_slice(number: i32, z: f64, grey: u8) -> Object {
     )
 }
 
-/// First value of each channel, in 255ths.
+/// First value of each channel, in 255ths, of slices evenly over the volume.
 fn channels(root: &Path, n: usize) -> Vec<u8> {
-    let selection = Selection { slices: n, ..Selection::default() };
+    spaced_channels(root, n, None).unwrap()
+}
+
+/// First value of each channel, in 255ths; an error where a study is rejected.
+fn spaced_channels(root: &Path, n: usize, slice_spacing: Option<f64>) -> Result<Vec<u8>, String> {
+    let selection = Selection { slices: n, slice_spacing, ..Selection::default() };
     let log = RejectedLog::counting();
     let mut studies = Vec::new();
     let take = &mut |study| {
@@ -334,10 +339,11 @@ fn channels(root: &Path, n: usize) -> Vec<u8> {
         Ok(())
     };
     scan_into(root, ImageKind::Dicom, &selection, &std::env::temp_dir(), &log, &|_| (), take).unwrap();
-    let preparation = Preparation { channels: n, slices: n, ..Preparation::grey(2) };
-    let values = load(root, &studies[0], &preparation).unwrap();
+    let preparation = Preparation { channels: n, slices: n, slice_spacing_mm: slice_spacing, ..Preparation::grey(2) };
+    let study = studies.first().ok_or("rejected")?;
+    let values = load(root, study, &preparation).map_err(|rejected| rejected.reason)?;
     assert_eq!(values.len(), n * 4);
-    values.chunks(4).map(|channel| (channel[0] * 255.0).round() as u8).collect()
+    Ok(values.chunks(4).map(|channel| (channel[0] * 255.0).round() as u8).collect())
 }
 
 #[test]
@@ -357,6 +363,15 @@ fn slices_evenly_along_the_normal() {
     assert_eq!(channels(dir.path(), 3), [20, 40, 60]);
     assert_eq!(channels(dir.path(), 6), [10, 20, 30, 40, 50, 60]);
     assert_eq!(channels(dir.path(), 12), [10, 10, 20, 20, 30, 30, 40, 40, 50, 50, 60, 60]);
+    // About the middle, 2.5 mm: 1.0, 2.5 (as near to 2 as to 3: the upper) and 4.0; beyond the ends the last slice.
+    assert_eq!(spaced_channels(dir.path(), 3, Some(1.5)).unwrap(), [20, 40, 50]);
+    assert_eq!(spaced_channels(dir.path(), 4, Some(3.0)).unwrap(), [10, 20, 50, 60]);
+    // Without a place of one of them nobody knows how far apart they are.
+    grey_slice(9, 0.0, 99)
+        .without(tags::IMAGE_POSITION_PATIENT)
+        .text(tags::SOP_INSTANCE_UID, VR::UI, "2.25.89")
+        .write(&dir.path().join("9"));
+    assert_eq!(spaced_channels(dir.path(), 3, Some(1.5)), Err("rejected".to_owned()));
 }
 
 #[test]
@@ -373,15 +388,21 @@ fn slices_of_frames_and_of_no_volume() {
     let orientation = Object::item().text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\1\\0");
     let shared = Object::item().sequence(tags::PLANE_ORIENTATION_SEQUENCE, vec![orientation]);
     let pixels: Vec<u8> = [80, 60, 40, 20].into_iter().flat_map(|grey| [grey; 4]).collect();
-    let object = slice(1, 1, None).window("127.5", "255").text(tags::VOILUT_FUNCTION, VR::CS, "LINEAR_EXACT");
-    object
-        .text(tags::NUMBER_OF_FRAMES, VR::IS, "4")
-        .bytes(tags::PIXEL_DATA, VR::OB, &pixels)
+    let film = || {
+        let object = slice(1, 1, None).window("127.5", "255").text(tags::VOILUT_FUNCTION, VR::CS, "LINEAR_EXACT");
+        object.text(tags::NUMBER_OF_FRAMES, VR::IS, "4").bytes(tags::PIXEL_DATA, VR::OB, &pixels)
+    };
+    film()
         .sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared])
         .sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, [30.0, 20.0, 10.0, 0.0].map(place).to_vec())
         .write(&dir.path().join("many"));
     assert_eq!(channels(dir.path(), 2), [40, 80]);
     assert_eq!(channels(dir.path(), 4), [20, 40, 60, 80]);
+    // 5 and 25 mm lie in the middle of two frames: the upper.
+    assert_eq!(spaced_channels(dir.path(), 3, Some(10.0)).unwrap(), [40, 60, 80]);
+    std::fs::remove_file(dir.path().join("many")).unwrap();
+    film().write(&dir.path().join("film"));
+    assert!(spaced_channels(dir.path(), 3, Some(10.0)).unwrap_err().contains("no positions in space"));
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn is_file_name(name: &str) -> bool {
     !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-const IMAGES_KEYS: [&str; 12] = [
+const IMAGES_KEYS: [&str; 14] = [
     "path",
     "kind",
     "size",
@@ -141,6 +141,8 @@ const IMAGES_KEYS: [&str; 12] = [
     "laterality",
     "burned_in",
     "slices",
+    "spacing",
+    "slice_spacing",
     "query",
     "user_variable",
     "password_variable",
@@ -168,8 +170,15 @@ fn read_images(section: &Section<'_>) -> Option<Images> {
     {
         section.wrong(key, format!("{}: only DICOM files tell it; remove the line, or give kind = \"dicom\"", section.name(key)));
     }
-    let selection = Selection { views: section.texts("views").unwrap_or_default(), laterality, burned_in, slices };
-    Some(Images { path: path?, access, kind: kind?, size, window: window.ok()?, selection })
+    let [spacing, slice_spacing] = ["spacing", "slice_spacing"].map(|key| section.number(key, 1e-3..=100.0));
+    for key in ["spacing", "slice_spacing"].into_iter().filter(|key| kind == Some(ImageKind::Picture) && section.has(key)) {
+        section.wrong(key, format!("{}: pictures have no millimetres; remove the line", section.name(key)));
+    }
+    if slice_spacing.is_some() && slices == 1 {
+        section.wrong("slice_spacing", format!("{} is the distance of several: write slices = 8 too", section.name("slice_spacing")));
+    }
+    let selection = Selection { views: section.texts("views").unwrap_or_default(), laterality, burned_in, slices, slice_spacing };
+    Some(Images { path: path?, access, kind: kind?, size, spacing, window: window.ok()?, selection })
 }
 
 /// How a server is asked; of files there is nothing to say.

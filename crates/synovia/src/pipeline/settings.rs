@@ -69,9 +69,13 @@ pub struct Images {
     pub kind: ImageKind,
     /// Side of the square that every image becomes, in pixels: 16 to 1024. Default 224.
     pub size: usize,
+    /// Millimetres that a pixel of it is wide and high, about the image's middle; what lies outside of the square is cut off. Default:
+    /// the image fills the square.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spacing: Option<f64>,
     /// Which values become black and white: `file`, a name such as `lung`, `40/400`, `1%-99%`. Default `file`.
     pub window: synovia_images::Window,
-    /// `views` and `laterality`: which images are taken at all. Default: any.
+    /// `views` and `laterality`: which images are taken at all, default any; `slices` and `slice_spacing` of a volume.
     #[serde(flatten)]
     pub selection: synovia_images::Selection,
 }

@@ -131,6 +131,13 @@ fn which_images_and_how_they_are_shown() {
         let text = result.unwrap_err().to_string();
         assert!(text.contains(what), "{text}");
     };
+    let images = with("spacing = 0.8\nslices = 3\nslice_spacing = 5").unwrap().images.unwrap();
+    let preparation = images.preparation();
+    assert_eq!((preparation.spacing_mm, preparation.slices, preparation.slice_spacing_mm), (Some(0.8), 3, Some(5.0)));
+    wrong(with("spacing = 0"), "`spacing` in [images] is 0");
+    wrong(with("slice_spacing = 5"), "`slice_spacing` in [images] is the distance of several: write slices = 8 too");
+    let pictures = OASIS.replacen("kind = \"picture\"", "kind = \"picture\"\nspacing = 1", 1);
+    wrong(parse(&pictures, &[]), "`spacing` in [images]: pictures have no millimetres; remove the line");
     wrong(with("window = \"lungs\""), "p.toml:7: `window` in [images]: a window is file, lung, bone");
     wrong(with("laterality = \"left\""), "p.toml:7: `laterality` in [images] is \"left\"; allowed: L, R, B, U");
     let views = OASIS.replacen("kind = \"picture\"", "kind = \"picture\"\nviews = [\"PA\"]", 1);

@@ -30,7 +30,7 @@ fn unknown_keys() {
         "sizes = 64\nbrightness = 3",
         &expect![[r#"
             p.toml:6: unknown key `sizes` in [images]; did you mean `size`?
-            p.toml:7: unknown key `brightness` in [images]; [images] has `path`, `kind`, `size`, `window`, `views`, `laterality`, `burned_in`, `slices`, `query`, `user_variable`, `password_variable`, `token_variable`"#]],
+            p.toml:7: unknown key `brightness` in [images]; [images] has `path`, `kind`, `size`, `window`, `views`, `laterality`, `burned_in`, `slices`, `spacing`, `slice_spacing`, `query`, `user_variable`, `password_variable`, `token_variable`"#]],
     );
     lung(
         "within = \"180d\"",
@@ -318,7 +318,9 @@ fn tasks() {
     lung(
         condition,
         "report = \"s|xray\"",
-        &expect![[r#"p.toml:17: label has no `conclusion`; say which is looked for, such as conclusion = "http://snomed.info/sct|60046008""#]],
+        &expect![[
+            r#"p.toml:17: label has no `conclusion`; say which is looked for, such as conclusion = "http://snomed.info/sct|60046008""#
+        ]],
     );
     lung(
         condition,
