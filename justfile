@@ -96,7 +96,7 @@ oracle:
 
 # A million mutated DICOM files of FOLDER, read in every way
 mutate FOLDER N="1000000":
-    cargo build --release --workspace --examples && ulimit -v 2000000 && target/release/examples/mutate_files {{FOLDER}} {{N}}
+    cargo build --release --workspace --examples && target/release/examples/mutate_files {{FOLDER}} {{N}}
 
 # Training and evaluation in turn with PEERS/train_torch.py; PYTHON has torch and torchvision
 against-torch PEERS PYTHON="python3":

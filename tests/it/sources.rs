@@ -199,6 +199,67 @@ fn a_dicomweb_server_is_as_good_as_a_folder() {
     assert!(!std::fs::read_to_string(web.1.join("pipeline.toml")).unwrap().contains("test-password"));
 }
 
+/// A running `synovia receive`, and its port.
+fn receiver(out: &Path, options: &[&str]) -> (Running, String) {
+    let mut command = synovia(&format!("receive --out {} --address 127.0.0.1:0 --title TEST --associations 2 --quiet", out.display()));
+    let mut child = command.args(options).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let running = Running(child);
+    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let port = said["listening"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+    (running, port)
+}
+
+#[test]
+fn what_storescu_sends_over_tls_is_in_the_folder() {
+    if !installed(&["storescu", "echoscu", "openssl"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulate(dir.path(), 3, "");
+    let certificates =
+        "for ca in ca other; do openssl req -x509 -newkey rsa:2048 -nodes -keyout $ca.key -out $ca.pem -days 2 -subj /CN=$ca; done
+         for name in server archive; do
+             openssl req -newkey rsa:2048 -nodes -keyout $name.key -out $name.csr -subj /CN=$name
+             printf 'basicConstraints=CA:FALSE' > $name.ext
+             openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile $name.ext -out $name.pem
+         done";
+    let (made, text) = said(Command::new("bash").args(["-euc", certificates]).current_dir(dir.path()));
+    assert!(made, "{text}");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let out = dir.path().join("received");
+    let (certificate, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
+    let (_running, port) = receiver(&out, &["--tls-certificate", &certificate, "--tls-key", &key, "--client-ca", &ca]);
+    let call = |program: &str, options: &[&str], files: &[&Path]| {
+        let folders: &[&str] = if files.is_empty() { &[] } else { &["+sd", "+r"] };
+        let mut command = Command::new(program);
+        said(command.args(["-aec", "TEST"]).args(options).args(folders).args(["127.0.0.1", &port]).args(files))
+    };
+    let (archive, of_archive) = (path("archive.pem"), path("archive.key"));
+    let known = ["+tls", &of_archive, &archive, "+cf", &ca];
+    let (echoed, text) = call("echoscu", &known, &[]);
+    assert!(echoed, "{text}");
+    let (stored, text) = call("storescu", &known, &[&data.join("dicom")]);
+    assert!(stored, "{text}");
+    let (mut sent, mut received) = (Vec::new(), Vec::new());
+    files(&data.join("dicom"), &mut sent);
+    files(&out, &mut received);
+    assert_eq!(received.len(), sent.len());
+    // Who shows no certificate, or one of another authority, does not trust ours, or speaks without TLS, is not answered.
+    let (other, of_other) = (path("other.pem"), path("other.key"));
+    let refused: [&[&str]; 4] =
+        [&["+tla", "+cf", &ca], &["+tls", &of_other, &other, "+cf", &ca], &["+tls", &of_archive, &archive, "+cf", &other], &[]];
+    for options in refused {
+        assert!(!call("echoscu", options, &[]).0, "{options:?}");
+    }
+    assert!(call("echoscu", &known, &[]).0);
+    // A key that is another's is an error before anything is received.
+    let output =
+        synovia(&format!("receive --out {} --tls-certificate {certificate} --tls-key {of_archive}", path("none"))).output().unwrap();
+    assert!(!output.status.success());
+}
+
 #[test]
 fn what_storescu_sends_is_in_the_folder() {
     if !installed(&["storescu", "echoscu"]) {
@@ -207,13 +268,7 @@ fn what_storescu_sends_is_in_the_folder() {
     let dir = tempfile::tempdir().unwrap();
     let data = simulate(dir.path(), 12, "");
     let out = dir.path().join("received");
-    let mut command = synovia(&format!("receive --out {} --address 127.0.0.1:0 --title TEST --associations 2 --quiet", out.display()));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let running = Running(child);
-    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
-    let port = said["listening"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+    let (running, port) = receiver(&out, &[]);
     let call = |program: &str, title: &str, files: &[&Path]| {
         let folders: &[&str] = if files.is_empty() { &[] } else { &["+sd", "+r"] };
         let mut command = Command::new(program);
@@ -236,6 +291,10 @@ fn what_storescu_sends_is_in_the_folder() {
     // A sender that breaks off, and one that speaks nonsense, leave nothing, and the receiver lives. Two more at a time are over
     // the limit.
     let connect = || std::net::TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
+    // Who looks whether a port is open has begun no association.
+    (0..8).for_each(|_| drop(connect()));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(call("echoscu", "TEST", &[]));
     let mut held = [connect(), connect()];
     std::thread::sleep(Duration::from_millis(200));
     assert!(!call("echoscu", "TEST", &[]), "a third association");
@@ -256,7 +315,7 @@ fn what_storescu_sends_is_in_the_folder() {
         let path = dir.path().join(format!("{name}.toml"));
         std::fs::write(&path, pipeline(&images.display().to_string(), &data.join("fhir"))).unwrap();
         let folder = dir.path().join(name);
-        let (_, text) = self::said(&mut synovia(&format!("ingest {} --run {} --quiet", path.display(), folder.display())));
+        let (_, text) = said(&mut synovia(&format!("ingest {} --run {} --quiet", path.display(), folder.display())));
         assert!(folder.join("ingest/studies.json").is_file(), "{text}");
         studies(&folder)
     };

@@ -4,15 +4,18 @@
 //! not touched, in whatever transfer syntax they come. The size of a message unit, the number of associations and the size of an
 //! instance are bounded, and nothing of an instance is held in memory.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dicom_ul::Pdu;
+use dicom_ul::association::CloseSocket;
 use dicom_ul::association::server::{AccessControl, ServerAssociation, ServerAssociationOptions};
 use dicom_ul::pdu::{AssociationRJServiceUserReason, PDataValue, PDataValueType, PresentationContextResultReason, UserIdentity};
+use rustls::ServerConfig;
 
 use crate::deidentify::{file_head, is_uid};
 use crate::dicom;
@@ -26,6 +29,8 @@ const MAX_COMMAND_BYTES: usize = 16 << 10;
 const MAX_INSTANCE_BYTES: u64 = 4 << 30;
 /// How long a peer may be silent.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How long it may take to begin.
+const GREETING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How instances are received.
 #[derive(Clone, Debug)]
@@ -37,6 +42,8 @@ pub struct Receiver {
     pub title: String,
     /// Associations at a time; peers that come then are told to try again.
     pub max_associations: usize,
+    /// Associations are over TLS (PS3.15 §B.12), by this; in the clear without it.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// What happened.
@@ -74,7 +81,9 @@ impl Receiver {
                         if open.fetch_add(1, Ordering::AcqRel) >= self.max_associations {
                             open.fetch_sub(1, Ordering::AcqRel);
                             // A-ASSOCIATE-RJ (PS3.8 §9.3.4): for now, by the presentation layer, local limit exceeded.
-                            let _ = socket.write_all(&[3, 0, 0, 0, 0, 4, 0, 2, 3, 2]);
+                            if self.tls.is_none() {
+                                let _ = socket.write_all(&[3, 0, 0, 0, 0, 4, 0, 2, 3, 2]);
+                            }
                             report(Reception::Failed("an association over the limit".to_owned()));
                             continue;
                         }
@@ -112,7 +121,23 @@ impl Receiver {
         // Errors of the library may hold what the peer sent.
         // Requests and answers are small and wait for each other.
         let _ = socket.set_nodelay(true);
-        let mut association = options.establish(socket).map_err(|_| "an association that was not agreed on".to_owned())?;
+        let not_agreed = |_| "an association that was not agreed on".to_owned();
+        begins(&socket, self.tls.is_some(), GREETING_PATIENCE).map_err(|_| "a connection that begins with no association".to_owned())?;
+        match &self.tls {
+            None => self.converse(options.establish(socket).map_err(not_agreed)?, partial, report),
+            Some(tls) => {
+                let association = options.tls_config(Arc::clone(tls)).establish_tls(socket).map_err(not_agreed)?;
+                self.converse(association, partial, report)
+            }
+        }
+    }
+
+    fn converse<S: Read + Write + CloseSocket>(
+        &self,
+        mut association: ServerAssociation<S>,
+        partial: &Path,
+        report: &(dyn Fn(Reception) + Sync),
+    ) -> Result<(), String> {
         let mut message = Message::default();
         loop {
             match association.receive() {
@@ -131,9 +156,9 @@ impl Receiver {
         }
     }
 
-    fn take(
+    fn take<S: Read + Write + CloseSocket>(
         &self,
-        association: &mut ServerAssociation<TcpStream>,
+        association: &mut ServerAssociation<S>,
         message: &mut Message,
         value: &PDataValue,
         partial: &Path,
@@ -169,6 +194,47 @@ impl Receiver {
         respond(association, value.presentation_context_id, &command, status)
     }
 }
+
+/// Waits for as much as tells that an association, or TLS, begins, and takes none of it. The library looks for a TLS greeting in
+/// what it could not read, and for the rest of one without end where a peer leaves within it.
+///
+/// # Errors
+/// The peer leaves, is silent for too long, or begins with something else.
+fn begins(socket: &TcpStream, is_tls: bool, patience: Duration) -> io::Result<()> {
+    socket.set_read_timeout(Some(patience))?;
+    let deadline = Instant::now() + patience;
+    let mut bytes = vec![0; 6];
+    loop {
+        let n = socket.peek(&mut bytes)?;
+        if n == 0 || bytes[0] != if is_tls { HANDSHAKE } else { ASSOCIATE_RQ } {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if n == bytes.len() {
+            // The client's greeting in one record (RFC 8446 §5.1, §4.1.2) of at most 16 KiB.
+            let length = if is_tls { 5 + usize::from(u16::from_be_bytes([bytes[3], bytes[4]])) } else { n };
+            match n {
+                _ if length > MAX_GREETING_BYTES => return Err(io::ErrorKind::InvalidData.into()),
+                n if n < length => bytes.resize(length, 0),
+                _ => {
+                    let message = bytes.get(6..9).map_or(0, |size| u32::from_be_bytes([0, size[0], size[1], size[2]]) as usize);
+                    let is_whole = !is_tls || (bytes[5] == CLIENT_HELLO && 9 + message <= length);
+                    return if is_whole { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
+                }
+            }
+        } else if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        } else {
+            // More is on its way, or the peer has left: then this is as much as there will be.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// First byte of an A-ASSOCIATE-RQ (PS3.8 §9.3.2), of a TLS record with a handshake, and of a client's greeting in it.
+const ASSOCIATE_RQ: u8 = 1;
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const MAX_GREETING_BYTES: usize = 5 + (16 << 10);
 
 /// Who may call.
 struct Titles<'a>(&'a str);
@@ -248,7 +314,12 @@ impl Command {
 /// Command Data Set Type where no data set follows.
 const NO_DATA: u16 = 0x0101;
 
-fn respond(association: &mut ServerAssociation<TcpStream>, context: u8, command: &Command, status: u16) -> Result<(), String> {
+fn respond<S: Read + Write + CloseSocket>(
+    association: &mut ServerAssociation<S>,
+    context: u8,
+    command: &Command,
+    status: u16,
+) -> Result<(), String> {
     let value =
         PDataValue { presentation_context_id: context, value_type: PDataValueType::Command, is_last: true, data: command.response(status) };
     association.send(&Pdu::PData { data: vec![value] }).map_err(|_| "an association that broke off before a response".to_owned())
@@ -262,7 +333,7 @@ struct Message {
 }
 
 impl Message {
-    fn begin(&mut self, association: &ServerAssociation<TcpStream>, context: u8, command: Command, partial: &Path) {
+    fn begin<S>(&mut self, association: &ServerAssociation<S>, context: u8, command: Command, partial: &Path) {
         let agreed = association.presentation_contexts().iter().find(|known| known.id == context);
         let agreed = agreed.filter(|known| known.reason == PresentationContextResultReason::Acceptance);
         let out = match agreed {
@@ -351,5 +422,38 @@ mod tests {
         }
         assert_eq!(Command::of(&[0, 0, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF]), None);
         assert_eq!(Command::of(&[0, 0, 0, 1, 1, 0, 0, 0, 3]), None);
+    }
+
+    #[test]
+    fn beginnings() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let check = |bytes: &[u8], is_tls: bool, expected: bool| {
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            peer.write_all(bytes).unwrap();
+            drop(peer);
+            let begun = begins(&socket, is_tls, Duration::from_millis(200));
+            assert_eq!(begun.is_ok(), expected, "{bytes:?}: {begun:?}");
+            // Nothing was taken.
+            let mut left = Vec::new();
+            let mut socket = socket;
+            socket.read_to_end(&mut left).unwrap();
+            assert_eq!(left, bytes);
+        };
+        let association = [1, 0, 0, 0, 0, 205, 0, 1];
+        check(&association, false, true);
+        check(&association, true, false);
+        let hello = [[22, 3, 1, 0, 10, 1, 0, 0, 6].as_slice(), &[0; 6]].concat();
+        check(&hello, true, true);
+        check(&hello, false, false);
+        // Peers that leave at once, within what they begin with, with a greeting in pieces or an absurd one.
+        for bytes in
+            [&[][..], &[22], &[22, 3, 1, 0, 10, 1], &hello[..14], &[22, 3, 1, 0, 5, 1, 0, 0, 6, 0], &[22, 3, 1, 255, 255, 1, 0, 0, 6]]
+        {
+            check(bytes, true, false);
+        }
+        for bytes in [&[][..], &[1], &[1, 0, 0, 0, 0], b"GET / HTTP/1.1"] {
+            check(bytes, false, false);
+        }
     }
 }

@@ -41,4 +41,4 @@ pub use grpc::grpc;
 pub use rest::rest;
 pub use serve::{Listening, run, serve};
 pub use settings::{Pacs, Settings};
-pub use tls::{TlsError, TlsFiles};
+pub use tls::{TlsError, TlsFiles, tls_config};

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
@@ -93,31 +93,40 @@ fn written(files: &TlsFiles) -> Written {
     [&files.certificate, &files.key].map(|path| std::fs::metadata(path).and_then(|there| there.modified()).ok()).to_vec()
 }
 
+/// TLS for what is no HTTP, with the certificate that the files have now.
+///
+/// # Errors
+/// A file that can't be read, or a key that is not the certificate's.
+pub fn tls_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    config(files, Arc::new(Current(RwLock::new(Arc::new(certified(files)?)))))
+}
+
+fn config(files: &TlsFiles, resolver: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate)?;
+            }
+            let wrong = |error: VerifierBuilderError| TlsError::File { path: path.clone(), what: error.to_string() };
+            let verifier: Arc<dyn ClientCertVerifier> =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(wrong)?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    Ok(builder.with_cert_resolver(resolver))
+}
+
 impl Tls {
     /// - protocols: of HTTP, by their names in TLS
     pub(crate) fn open(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Self, TlsError> {
         let written = RwLock::new(written(files));
         let current = Arc::new(Current(RwLock::new(Arc::new(certified(files)?))));
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-        let builder = match &files.client_ca {
-            None => builder.with_no_client_auth(),
-            Some(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    roots.add(certificate)?;
-                }
-                let wrong = |error: tokio_rustls::rustls::server::VerifierBuilderError| TlsError::File {
-                    path: path.clone(),
-                    what: error.to_string(),
-                };
-                let verifier: Arc<dyn ClientCertVerifier> =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(wrong)?;
-                builder.with_client_cert_verifier(verifier)
-            }
-        };
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&current);
-        let mut config = builder.with_cert_resolver(resolver);
+        let mut config = config(files, resolver)?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), files: files.clone(), current, written })
     }

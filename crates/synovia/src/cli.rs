@@ -246,15 +246,9 @@ pub struct ServeArgs {
     /// Where gRPC listens [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub grpc_address: Option<String>,
-    /// The server's certificate in PEM, with those that it is signed by: HTTPS for REST and gRPC. It is read again when it changes
-    #[arg(long, value_name = "FILE.pem")]
-    pub tls_certificate: Option<PathBuf>,
-    /// Its private key in PEM
-    #[arg(long, value_name = "FILE.pem")]
-    pub tls_key: Option<PathBuf>,
-    /// Certificates in PEM by which those of clients have to be signed; who shows none is not answered
-    #[arg(long, value_name = "FILE.pem")]
-    pub client_ca: Option<PathBuf>,
+    /// HTTPS for REST and gRPC
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Requests a second, and at once, that a client may have run [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Option<u32>,
@@ -335,6 +329,20 @@ pub struct DeidentifyArgs {
     pub rejected: Option<PathBuf>,
 }
 
+/// TLS of `synovia serve`, where files are read again when they change, and of `synovia receive`.
+#[derive(Args, Clone, Debug)]
+pub struct TlsArgs {
+    /// The server's certificate in PEM, with those that it is signed by: TLS, and nothing without it
+    #[arg(long, value_name = "FILE.pem")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE.pem")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates in PEM by which those of clients have to be signed; who shows none is not answered
+    #[arg(long, value_name = "FILE.pem")]
+    pub client_ca: Option<PathBuf>,
+}
+
 /// `synovia receive`
 #[derive(Args, Clone, Debug)]
 pub struct ReceiveArgs {
@@ -350,6 +358,9 @@ pub struct ReceiveArgs {
     /// Associations at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub associations: usize,
+    /// TLS for all associations
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// `synovia bench ingest`

@@ -3,8 +3,8 @@
 //! A file is read whole, changed attribute by attribute, and written in its own transfer syntax. What an attribute is, the
 //! standard's dictionary says and not the file. What the profile's table does not name stays, but for what is more careful than
 //! the table: private attributes and attributes that the standard does not have go, as do dates and overlays, names of people
-//! become empty, UIDs of instances become others, and a text in which the patient's name or identifier stands, wherever it is,
-//! becomes empty.
+//! become empty, UIDs of instances become others, and a value in which the patient's name or identifier stands, wherever it
+//! is, becomes a dummy or empty.
 //!
 //! Not done here: faces are not removed from volumes, and pixels are blanked only outside of regions that the file itself
 //! declares. A file whose pixels may show a name is withheld instead.
@@ -363,13 +363,12 @@ impl Work<'_> {
         let beyond = || if within == Within::Replaced { Some(Action::Replace) } else { beyond_table(element, vr) };
         let action = table::action(tag).or_else(beyond);
         let keep = self.profile.retain_device && table::is_device(tag);
-        let described = matches!(&vr, b"LO" | b"SH" | b"ST" | b"LT" | b"UT" | b"UC");
         match action {
             Some(_) if keep => self.rest(element, vr, within),
             Some(Action::Uid) => self.uids(element),
             Some(Action::Replace) if vr == *b"UI" => self.uids(element),
             Some(action @ (Action::Remove | Action::Empty | Action::Replace))
-                if self.profile.clean_descriptors && described && is_descriptor(tag) =>
+                if self.profile.clean_descriptors && is_text(vr) && is_descriptor(tag) =>
             {
                 let text = value::cleaned(&text_of(element), |word| self.identity.names.contains(&word.to_uppercase()));
                 let replaced = text.is_empty() && action == Action::Replace;
@@ -403,14 +402,18 @@ impl Work<'_> {
         set(element, *b"UI", uids.join("\\").into_bytes())
     }
 
-    /// What stays: its items are gone through, and a text that names the patient becomes empty.
+    /// What stays: its items are gone through, and a value that names the patient goes out of it.
     fn rest(&self, element: &mut Element<'_>, vr: [u8; 2], within: Within) -> bool {
         let tag = element.tag;
         let inner = if within == Within::Root { Within::Item } else { within };
+        // How a content tree hangs together, and the standard's own terms, are whatever the patient is called.
+        let is_of_the_standard =
+            |element: &Element<'_>| vr == *b"CS" && value::is_structure(tag, element) || value::is_term(tag, &text_of(element));
         if let Value::Items(items) = &mut element.value {
             items.iter_mut().for_each(|item| self.clean(item, inner));
-        } else if !is_binary(vr) && self.identity.is_in(&text_of(element)) && !value::is_term(tag, &text_of(element)) {
-            set(element, vr, Vec::new());
+        } else if !is_binary(vr) && !is_of_the_standard(element) && self.identity.is_in(&text_of(element)) {
+            // Codes and labels may not be empty (type 1). A dummy number or term would say something, and something false.
+            set(element, vr, if is_text(vr) { value::dummy(vr) } else { Vec::new() });
         }
         true
     }
@@ -461,6 +464,11 @@ fn beyond_table(element: &Element<'_>, vr: [u8; 2]) -> Option<Action> {
         (tag, b"UI") if !(is_of_a_kind(tag) && text_of(element).split('\\').all(is_uid)) => Some(Action::Uid),
         _ => None,
     }
+}
+
+/// Whether a value may be any text, so that a dummy says nothing false.
+fn is_text(vr: [u8; 2]) -> bool {
+    matches!(&vr, b"LO" | b"SH" | b"ST" | b"LT" | b"UT" | b"UC" | b"UR")
 }
 
 fn is_binary(vr: [u8; 2]) -> bool {

@@ -338,6 +338,33 @@ fn what_sequences_hold() {
 }
 
 #[test]
+fn a_code_that_names_the_patient_is_not_emptied() {
+    let code = |value, scheme, version, meaning| {
+        Object::item()
+            .text(tags::CODE_VALUE, VR::SH, value)
+            .text(tags::CODING_SCHEME_DESIGNATOR, VR::SH, scheme)
+            .text(tags::CODING_SCHEME_VERSION, VR::SH, version)
+            .text(tags::CODE_MEANING, VR::LO, meaning)
+    };
+    let codes = vec![code("1111", "SECRET", "1", "Diagnosis"), code("secret", "DCM", "secret 1", "Of SECRET-4711")];
+    let urn = Object::item().text(tags::URN_CODE_VALUE, VR::UR, "urn:lex:secret");
+    let object = Object::new()
+        .sequence(tags::CONCEPT_NAME_CODE_SEQUENCE, codes)
+        .sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![urn])
+        .text(tags::MANUFACTURER, VR::LO, "Secret Inc.")
+        // A dummy term or number would say something.
+        .text(tags::BODY_PART_EXAMINED, VR::CS, "SECRET")
+        .text(tags::KVP, VR::DS, "19611231");
+    let shown = [tags::CONCEPT_NAME_CODE_SEQUENCE, tags::ANATOMIC_REGION_SEQUENCE, tags::MANUFACTURER, tags::BODY_PART_EXAMINED, tags::KVP];
+    let codes = "[`1111`, `REMOVED`, `1`, `Diagnosis`, `REMOVED`, `DCM`, `REMOVED`, `REMOVED`]";
+    for name in ["basic", EVERY_OPTION] {
+        check(object.clone(), name, &shown, &format!("{codes}, [`REMOVED`], `REMOVED`, ``, ``"));
+    }
+    let clean = deidentify_bytes(&file(object), Profile::default(), &secret()).unwrap();
+    assert!(!holds(&clean.bytes.to_ascii_uppercase(), "SECRET"));
+}
+
+#[test]
 fn images_within_items() {
     let icon = || Object::item().text(tags::CODE_VALUE, VR::SH, "1").fragments(vec![], vec![vec![1, 2]]);
     let shown = [tags::ICON_IMAGE_SEQUENCE, tags::ANATOMIC_REGION_SEQUENCE];
