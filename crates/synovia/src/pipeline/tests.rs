@@ -495,6 +495,10 @@ fn shipped_pipelines_are_right() {
     let read = |name: &str| std::fs::read_to_string(root.join("pipelines").join(name)).unwrap();
     let lung = parse(&read("lung.toml"), &["images.path=D/dicom", "records.path=D/fhir"]).unwrap();
     assert_eq!((lung.name.as_str(), lung.tasks.len(), lung.model.width), ("lung", 2, 16));
+    for (name, n_tasks) in [("verdicts", 1), ("branches", 1), ("fusions", 1), ("tasks", 5)] {
+        let study = parse(&read(&format!("studies/{name}.toml")), &["images.path=D/dicom", "records.path=D/fhir"]).unwrap();
+        assert_eq!((study.name.as_str(), study.tasks.len()), (name, n_tasks));
+    }
     let table = "ID,M/F,Hand,Age,Educ,SES,MMSE,CDR,eTIV,nWBV,ASF\n";
     std::fs::write(data().join("oasis.csv"), table).unwrap();
     let oasis = parse(&read("oasis.toml"), &["images.path=D/pictures", "records.path=D/oasis.csv"]).unwrap();
