@@ -26,6 +26,8 @@ def reference(path):
         out["syntax"] = str(ds.file_meta.get("TransferSyntaxUID", ""))
         out["photometric"] = str(ds.get("PhotometricInterpretation", ""))
         out["bits"] = [int(ds.get("BitsAllocated") or 0), int(ds.get("BitsStored") or 0)]
+        # Else another plugin that happens to be installed, which rounds otherwise.
+        ds.pixel_array_options(decoding_plugin="pylibjpeg")
         a = ds.pixel_array
         out["shape"] = [int(x) for x in a.shape]
         colour = out["photometric"].startswith("YBR")

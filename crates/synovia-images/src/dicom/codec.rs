@@ -205,11 +205,17 @@ fn stream_size(codec: &'static str, got: (usize, usize, usize), module: &PixelMo
 fn jpeg<'a>(bytes: &[u8], module: &PixelModule) -> Result<(Stored<'a>, Photometric), Fault> {
     const DAMAGED: Fault = Fault::Codec { codec: "JPEG" };
     let frame = jpeg::frame_header(bytes).ok_or(DAMAGED)?;
-    let own = frame.process == 0xC3 || frame.process == 0xC1 && frame.precision == 12;
+    let ybr = matches!(module.photometric, Photometric::YbrFull | Photometric::YbrFull422);
+    let own = match frame.process {
+        0xC3 => true,
+        0xC0 | 0xC1 if ybr && frame.precision == 8 => frame.is_subsampled(),
+        0xC1 => frame.precision == 12,
+        _ => false,
+    };
     if own {
         stream_size("JPEG", (frame.columns, frame.rows, frame.samples()), module)?;
         let words = jpeg::decode(bytes)?;
-        // Lossless coding has no colour transform of its own.
+        // No colour transform is undone here: lossless coding has none of its own, and the header names that of the others.
         return Ok((Stored::Words(Words::new(words, module)), module.photometric));
     }
     let mut decoder = jpeg_decoder::Decoder::new(bytes);

@@ -1,4 +1,5 @@
-//! Sequential DCT frames of 12 bits (T.81 §F.2), which the usual decoder refuses.
+//! Sequential DCT frames (T.81 §F.2): of 12 bits, which the usual decoder refuses, and of 8 bits with subsampled colour
+//! differences, which it rounds to other values than libjpeg between the samples.
 
 use super::entropy::{Bits, Table};
 use super::{DAMAGED, Frame, Scan, Tables};
@@ -13,7 +14,8 @@ const ZIGZAG: [usize; 64] = [
 /// One component, padded to whole blocks of whole units (MCUs).
 struct Plane {
     width: usize,
-    values: Vec<u16>,
+    /// In sixteenths, which are rounded after the samples in between were computed.
+    values: Vec<i32>,
     done: bool,
 }
 
@@ -29,7 +31,7 @@ pub(super) struct Image {
 
 impl Image {
     pub(super) fn new(frame: Frame) -> Result<Self, Fault> {
-        if frame.precision != 12 || frame.rows == 0 || frame.columns == 0 {
+        if !matches!(frame.precision, 8 | 12) || frame.rows == 0 || frame.columns == 0 {
             return Err(DAMAGED);
         }
         let h_max = frame.components.iter().map(|c| c.h).max().ok_or(DAMAGED)?;
@@ -40,10 +42,10 @@ impl Image {
             Plane { width, values: vec![0; width * height], done: false }
         };
         let planes = frame.components.iter().map(|c| plane(c.h, c.v)).collect();
-        // §A.3.3, with C(u) / 2 in the table.
+        // §A.3.3, with C(u) √2 in the table: an eighth is left, so that a block of one level is exact.
         let cosines = std::array::from_fn(|x| {
             std::array::from_fn(|u| {
-                let scale = if u == 0 { std::f64::consts::FRAC_1_SQRT_2 } else { 1.0 } / 2.0;
+                let scale = if u == 0 { 1.0 } else { std::f64::consts::SQRT_2 };
                 (scale * ((2 * x + 1) as f64 * u as f64 * std::f64::consts::PI / 16.0).cos()) as f32
             })
         });
@@ -86,7 +88,7 @@ impl Image {
                     let coefficients = block_of(&mut bits, dc, ac, quantisation, last)?;
                     let (x, y) = (8 * (unit_x * h + block % h), 8 * (unit_y * v + block / h));
                     let plane = &mut self.planes[k];
-                    inverse(&self.cosines, &coefficients, |row, column, value| {
+                    inverse(&self.cosines, &coefficients, self.frame.precision, |row, column, value| {
                         plane.values[(y + row) * plane.width + x + column] = value;
                     });
                 }
@@ -97,20 +99,34 @@ impl Image {
         Ok(bits.marker())
     }
 
-    /// Pixel after pixel; a subsampled component's sample is repeated.
+    /// Pixel after pixel. Of a component with half of the samples, a pixel is three parts of the sample that it lies in and one
+    /// of the sample next to it, rounded up and down in turn, as by libjpeg; of one with fewer, samples are repeated.
     pub(super) fn finish(self) -> Vec<u16> {
         let n = self.planes.len();
-        let mut values = vec![0; self.frame.rows * self.frame.columns * n];
+        let Frame { rows, columns, .. } = self.frame;
+        let mut values = vec![0; rows * columns * n];
+        let largest = (1 << self.frame.precision) - 1;
         for (k, (plane, component)) in self.planes.iter().zip(&self.frame.components).enumerate() {
-            for y in 0..self.frame.rows {
-                let line = &plane.values[y * component.v / self.v_max * plane.width..];
-                for x in 0..self.frame.columns {
-                    values[(y * self.frame.columns + x) * n + k] = line[x * component.h / self.h_max];
+            let (half_across, half_down) = (2 * component.h == self.h_max, 2 * component.v == self.v_max);
+            let across: Vec<_> = (0..columns).map(|x| own_and_next(x, columns, component.h, self.h_max)).collect();
+            for (y, line) in values.chunks_exact_mut(columns * n).enumerate() {
+                let [near, far] = own_and_next(y, rows, component.v, self.v_max).map(|y| &plane.values[y * plane.width..]);
+                let at = |x: usize| if half_down { (3 * near[x] + far[x] + 1 + (x + y) as i32 % 2) >> 2 } else { near[x] };
+                for (x, (&[own, next], value)) in across.iter().zip(line[k..].iter_mut().step_by(n)).enumerate() {
+                    let sixteenths = if half_across { (3 * at(own) + at(next) + 2 - x as i32 % 2) >> 2 } else { at(own) };
+                    *value = ((sixteenths + 8) >> 4).clamp(0, largest) as u16;
                 }
             }
         }
         values
     }
+}
+
+/// Of `n` pixels of a line with `share` samples for each `whole` pixels: the sample that pixel `at` lies in, and the nearer one
+/// next to it where there are half as many; at the edge the same again.
+fn own_and_next(at: usize, n: usize, share: usize, whole: usize) -> [usize; 2] {
+    let (own, last) = (at * share / whole, (n * share).div_ceil(whole) - 1);
+    [own, if at.is_multiple_of(2) { own.saturating_sub(1) } else { last.min(own + 1) }]
 }
 
 /// §F.2.2: the dequantised coefficients of a block.
@@ -145,10 +161,15 @@ fn block_of(bits: &mut Bits<'_>, dc: &Table, ac: &Table, quantisation: &[f32; 64
     Ok(block)
 }
 
-/// §A.3.3: rows, then columns; the level shift and the range of 12 bits.
-fn inverse(cosines: &[[f32; 8]; 8], block: &[f32; 64], mut put: impl FnMut(usize, usize, u16)) {
+/// §A.3.3: rows, then columns; the level shift and the range of so many bits.
+fn inverse(cosines: &[[f32; 8]; 8], block: &[f32; 64], precision: u32, mut put: impl FnMut(usize, usize, i32)) {
+    let half = (1u32 << (precision - 1)) as f32;
     let mut rows = [[0.0f32; 8]; 8];
     for (row, source) in rows.iter_mut().zip(block.as_chunks::<8>().0) {
+        // As most are.
+        if source == &[0.0; 8] {
+            continue;
+        }
         for (value, cosines) in row.iter_mut().zip(cosines) {
             *value = cosines.iter().zip(source).map(|(c, s)| c * s).sum();
         }
@@ -156,7 +177,7 @@ fn inverse(cosines: &[[f32; 8]; 8], block: &[f32; 64], mut put: impl FnMut(usize
     for (y, cosines) in cosines.iter().enumerate() {
         for x in 0..8 {
             let value: f32 = cosines.iter().zip(&rows).map(|(c, row)| c * row[x]).sum();
-            put(y, x, (value.round() + 2048.0).clamp(0.0, 4095.0) as u16);
+            put(y, x, (2.0 * value + 16.0 * half).round().clamp(-1e6, 1e6) as i32);
         }
     }
 }

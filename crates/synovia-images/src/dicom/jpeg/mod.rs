@@ -1,8 +1,9 @@
 //! The two JPEG processes (ITU-T T.81) that archives hold and general decoders do not: lossless Huffman coding (SOF3), at
-//! the speed that ingest needs, and sequential DCT of 12 bits (SOF1).
+//! the speed that ingest needs, and sequential DCT of 12 bits (SOF1); and sequential DCT of 8 bits with subsampled components
+//! (SOF0, SOF1), whose samples in between are to be those of libjpeg.
 //!
 //! Not read: arithmetic coding, hierarchical and progressive frames of 12 bits, DNL, restarts within a row of a lossless
-//! frame, subsampled lossless components. What is read elsewhere: eight bits of DCT (`jpeg-decoder`).
+//! frame, subsampled lossless components. What is read elsewhere: all other DCT of 8 bits (`jpeg-decoder`).
 
 mod dct;
 mod entropy;
@@ -31,6 +32,11 @@ pub(super) struct Frame {
 impl Frame {
     pub(super) fn samples(&self) -> usize {
         self.components.len()
+    }
+
+    /// Whether components have different numbers of samples.
+    pub(super) fn is_subsampled(&self) -> bool {
+        self.components.iter().any(|c| (c.h, c.v) != (self.components[0].h, self.components[0].v))
     }
 }
 
@@ -164,7 +170,7 @@ fn scan<'a>(frame: &Frame, content: &[u8], entropy: &'a [u8]) -> Option<Scan<'a>
     Some(Scan { components, selection, shift: (approximation & 15).into(), entropy })
 }
 
-/// Decodes a frame whose header was found good by the caller: `SOF3`, or `SOF1` of 12 bits.
+/// Decodes a frame whose header was found good by the caller: `SOF3`, or `SOF0` or `SOF1` of 8 or 12 bits.
 ///
 /// # Shapes
 /// - result: `[rows, columns, samples]`
@@ -180,7 +186,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<u16>, Fault> {
                 let interval = content.first_chunk().ok_or(DAMAGED)?;
                 tables.restart_interval = u16::from_be_bytes(*interval).into();
             }
-            0xC1 | 0xC3 if decoder.is_none() => decoder = Some(Decoder::new(frame(marker, content).ok_or(DAMAGED)?)?),
+            0xC0 | 0xC1 | 0xC3 if decoder.is_none() => decoder = Some(Decoder::new(frame(marker, content).ok_or(DAMAGED)?)?),
             0xC0..=0xCF => return Err(DAMAGED),
             0xDA => {
                 let decoder = decoder.as_mut().ok_or(DAMAGED)?;
