@@ -26,7 +26,8 @@ pub(super) struct Image {
     h_max: usize,
     v_max: usize,
     planes: Vec<Plane>,
-    cosines: [[f32; 8]; 8],
+    /// For each frequency its value at each place.
+    basis: [[f32; 8]; 8],
 }
 
 impl Image {
@@ -43,13 +44,13 @@ impl Image {
         };
         let planes = frame.components.iter().map(|c| plane(c.h, c.v)).collect();
         // §A.3.3, with C(u) √2 in the table: an eighth is left, so that a block of one level is exact.
-        let cosines = std::array::from_fn(|x| {
-            std::array::from_fn(|u| {
+        let basis = std::array::from_fn(|u| {
+            std::array::from_fn(|x| {
                 let scale = if u == 0 { 1.0 } else { std::f64::consts::SQRT_2 };
                 (scale * ((2 * x + 1) as f64 * u as f64 * std::f64::consts::PI / 16.0).cos()) as f32
             })
         });
-        Ok(Self { frame, h_max, v_max, planes, cosines })
+        Ok(Self { frame, h_max, v_max, planes, basis })
     }
 
     pub(super) const fn frame(&self) -> &Frame {
@@ -88,7 +89,7 @@ impl Image {
                     let coefficients = block_of(&mut bits, dc, ac, quantisation, last)?;
                     let (x, y) = (8 * (unit_x * h + block % h), 8 * (unit_y * v + block / h));
                     let plane = &mut self.planes[k];
-                    inverse(&self.cosines, &coefficients, self.frame.precision, |row, column, value| {
+                    inverse(&self.basis, &coefficients, self.frame.precision, |row, column, value| {
                         plane.values[(y + row) * plane.width + x + column] = value;
                     });
                 }
@@ -161,22 +162,24 @@ fn block_of(bits: &mut Bits<'_>, dc: &Table, ac: &Table, quantisation: &[f32; 64
     Ok(block)
 }
 
-/// §A.3.3: rows, then columns; the level shift and the range of so many bits.
-fn inverse(cosines: &[[f32; 8]; 8], block: &[f32; 64], precision: u32, mut put: impl FnMut(usize, usize, i32)) {
+/// §A.3.3: rows, then columns; the level shift and the range of so many bits. Most coefficients are 0 and cost nothing.
+fn inverse(basis: &[[f32; 8]; 8], block: &[f32; 64], precision: u32, mut put: impl FnMut(usize, usize, i32)) {
     let half = (1u32 << (precision - 1)) as f32;
-    let mut rows = [[0.0f32; 8]; 8];
-    for (row, source) in rows.iter_mut().zip(block.as_chunks::<8>().0) {
-        // As most are.
+    let mut values = [[0.0f32; 8]; 8];
+    for (source, of_column) in block.as_chunks::<8>().0.iter().zip(basis) {
         if source == &[0.0; 8] {
             continue;
         }
-        for (value, cosines) in row.iter_mut().zip(cosines) {
-            *value = cosines.iter().zip(source).map(|(c, s)| c * s).sum();
+        let mut row = [0.0f32; 8];
+        for (coefficient, of_row) in source.iter().zip(basis).filter(|(coefficient, _)| **coefficient != 0.0) {
+            row.iter_mut().zip(of_row).for_each(|(value, share)| *value += share * coefficient);
+        }
+        for (line, share) in values.iter_mut().zip(of_column) {
+            line.iter_mut().zip(&row).for_each(|(value, row)| *value += share * row);
         }
     }
-    for (y, cosines) in cosines.iter().enumerate() {
-        for x in 0..8 {
-            let value: f32 = cosines.iter().zip(&rows).map(|(c, row)| c * row[x]).sum();
+    for (y, line) in values.iter().enumerate() {
+        for (x, value) in line.iter().enumerate() {
             put(y, x, (2.0 * value + 16.0 * half).round().clamp(-1e6, 1e6) as i32);
         }
     }
