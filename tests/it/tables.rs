@@ -125,6 +125,47 @@ fn a_changed_setting_makes_run_again_what_it_changes() {
     }
 }
 
+#[test]
+fn settings_are_searched_by_the_validation_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = cohort(dir.path(), |_| "");
+    let to = dir.path().join("run");
+    let line = format!(
+        "tune {} --run {} --set training.epochs=3 --vary training.learning_rate=log:1e-4..1e-2 --vary model.dropout=0.0,0.3 --trials 4 --rounds 2",
+        pipeline.display(),
+        to.display()
+    );
+    let tuned = |line: &str| {
+        let output = run(line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), said.matches("best epoch").count())
+    };
+    // Four trials of one epoch, and of three the best two and, where it is not among them, the pipeline as it is.
+    let (first, trainings) = tuned(&line);
+    assert!((6..=7).contains(&trainings), "{trainings}: {first}");
+    let rows: Vec<&str> = first.lines().collect();
+    assert_eq!(rows.len(), 6, "{first}");
+    assert!(rows[0].contains("1 epochs") && rows[0].contains("3 epochs") && first.contains("the pipeline as it is"), "{first}");
+    let losses: Vec<f64> = json_lines(&std::fs::read_to_string(to.join("tune.jsonl")).unwrap())
+        .iter()
+        .filter(|line| line["epochs"] == 3)
+        .map(|line| line["validation_loss"].as_f64().unwrap())
+        .collect();
+    let best: f64 = rows[1].split_whitespace().nth(2).unwrap().parse().unwrap();
+    assert!(losses.iter().all(|loss| *loss > best - 1e-4), "{best} of {losses:?}");
+    assert!(!to.join("model").exists() && !to.join("metrics.json").exists(), "nothing is measured on the test split");
+    // What is known is not trained again, and what was cut off is.
+    assert_eq!(tuned(&line), (first.clone(), 0));
+    let log = std::fs::read_to_string(to.join("tune.jsonl")).unwrap();
+    std::fs::write(to.join("tune.jsonl"), &log[..log.len() - 20]).unwrap();
+    assert_eq!(tuned(&line), (first, 1));
+    for wrong in ["--vary images.size=16,32", "--vary model.dropout=2.0..3.0", "--vary training.epochs=1,2"] {
+        let output = run(&format!("tune {} --run {} {wrong}", pipeline.display(), to.display()));
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// Models of one modality were trained twice where the joint model begins with their towers, and the best of all their epochs is kept.
 fn same_budget_behind_each_tower(run: &Path) {
     let model: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("model/settings.json")).unwrap()).unwrap();

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::tune::Vary;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::stages::cohort::shard::Shard;
 
@@ -62,6 +63,11 @@ pub enum Command {
     /// Train the joint model and those of one modality
     #[command(after_help = "Example: synovia train pipelines/lung.toml --set training.epochs=3 --threads 2")]
     Train(PipelineArgs),
+    /// Search settings of the joint model by its validation loss; the test split is not looked at
+    #[command(
+        after_help = "Example: synovia tune pipelines/lung.toml --vary training.learning_rate=log:1e-4..1e-2 --vary model.dropout=0.3,0.5"
+    )]
+    Tune(TuneArgs),
     /// Say what drives the joint model's answers on test examples, and check that it holds
     #[command(after_help = "Example: synovia explain pipelines/lung.toml")]
     Explain(PipelineArgs),
@@ -173,6 +179,23 @@ pub struct CohortArgs {
     /// Make one part of the rows only, from 0, in RUN/shards/I-of-N; `synovia merge` puts all together
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+}
+
+/// `synovia tune`
+#[derive(Args, Clone, Debug)]
+pub struct TuneArgs {
+    /// The pipeline; with its own epochs the last trials are trained.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// A setting of [model] or [training] and what it may be: KEY=VALUE,VALUE or KEY=LOW..HIGH or KEY=log:LOW..HIGH; may be repeated
+    #[arg(long, value_name = "KEY=VALUES", required = true)]
+    pub vary: Vec<Vary>,
+    /// Settings that are tried, the pipeline's own among them
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(2..=10_000))]
+    pub trials: usize,
+    /// Rounds: each has a third of the trials before and three times the epochs
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=8))]
+    pub rounds: usize,
 }
 
 /// `synovia audit`

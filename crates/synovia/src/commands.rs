@@ -11,6 +11,7 @@ pub mod serve;
 pub mod simulate;
 pub mod stages;
 pub mod triton;
+pub mod tune;
 pub mod verify_log;
 
 use anyhow::Context as _;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use synovia::cli::{Cli, Command};
 use synovia::commands::stages::Until;
-use synovia::commands::{Context, audit, bench, compare, deidentify, federate, predict, receive, serve, simulate, stages, verify_log};
+use synovia::commands::{
+    Context, audit, bench, compare, deidentify, federate, predict, receive, serve, simulate, stages, tune, verify_log,
+};
 use synovia::failure::{Failure, print};
 
 /// The system's allocator keeps an arena a thread and gives little of it back: ingest grew from 26 MB at 1,000 patients
@@ -38,6 +40,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             Some(shard) => stages::run_shard(&args.pipeline, &context, shard)?,
         },
         Command::Merge(args) => stages::merge(args, &context)?,
+        Command::Tune(args) => tune::tune(args, &context)?,
         Command::Train(args) => stages::run(args, &context, Until::Train)?,
         Command::Explain(args) => stages::run(args, &context, Until::Explain)?,
         Command::Evaluate(args) => stages::run(args, &context, Until::Evaluate)?,

@@ -109,13 +109,13 @@ pub fn merge(args: &PipelineArgs, context: &Context) -> anyhow::Result<()> {
 }
 
 /// Fingerprints of what was read.
-fn hashes(ingested: &Stage) -> Vec<(&str, String)> {
+pub(super) fn hashes(ingested: &Stage) -> Vec<(&str, String)> {
     ingested.inputs().iter().map(|(name, hash)| (name.as_str(), hash.clone())).collect()
 }
 
 /// Writes `RUN/rejected.jsonl`: the lines of the cohort, which begin with those of ingest, else those of ingest. No stage
 /// writes it, so that it is right whichever of them were skipped. All folds read the same files.
-fn write_rejected(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<()> {
+pub(super) fn write_rejected(work: &Work, ingested: &Stage, place: &Place) -> anyhow::Result<()> {
     let is_fresh = cohort::stage(work, ingested, place)?.freshness(&work.run)? == Freshness::Fresh;
     let from = if is_fresh { place.path(&work.run, "cohort") } else { work.run.join(ingest::FOLDER) }.join("rejected.jsonl");
     let to = work.run.join("rejected.jsonl");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task, Train, Validation};
-use synovia_encoders::{FeatureStatistics, NormKind};
+use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, EvaluationError, Variant, fit_calibration};
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
@@ -22,7 +22,7 @@ use super::ingest::{read_json, write_json};
 use super::place::Place;
 use super::{StageError, run_stage};
 use crate::commands::Work;
-use crate::pipeline;
+use crate::pipeline::{self, Pipeline};
 
 /// Raised when the stage gives other outputs for the same inputs.
 const VERSION: u32 = 7;
@@ -115,17 +115,13 @@ pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> 
     let outputs = [place.relative("model"), place.relative("history.jsonl")];
     run_stage(&stage, &work.run, &work.progress, &[&outputs[0], &outputs[1]], || train(work, &stage, place))?;
     // The checkpoints have served: the stage is done. Until it was, a kill would have cost the training.
-    let checkpoints = work.run.join(format!(".training/{}", place.relative("")));
-    match std::fs::remove_dir_all(&checkpoints) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| checkpoints.display().to_string())?,
-        _ => {}
-    }
+    remove_checkpoints(work, place, "")?;
     Ok(stage)
 }
 
 /// The models that the pipeline has towers for, the joint one first.
-pub fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelConfig)> {
-    let model = &work.pipeline.model;
+pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> Vec<(Variant, JointModelConfig)> {
+    let model = &pipeline.model;
     let manifest = reader.manifest();
     let image = manifest.geometry.zip(model.image.kind()).map(|(g, kind)| ImageTower { kind, channels: g.channels, width: model.width });
     let n_features = manifest.features.len();
@@ -154,8 +150,8 @@ pub fn variants(work: &Work, reader: &CohortReader) -> Vec<(Variant, JointModelC
 }
 
 /// How the pipeline's models are trained.
-pub fn training_settings(work: &Work) -> TrainingSettings {
-    let t = &work.pipeline.training;
+pub fn training_settings(pipeline: &Pipeline) -> TrainingSettings {
+    let t = &pipeline.training;
     let a = &t.augmentation;
     TrainingSettings {
         epochs: t.epochs,
@@ -171,7 +167,7 @@ pub fn training_settings(work: &Work) -> TrainingSettings {
             pipeline::Sampling::Plain => Sampling::Plain,
             pipeline::Sampling::Balanced => Sampling::Balanced,
         },
-        modality_dropout: work.pipeline.model.modality_dropout,
+        modality_dropout: pipeline.model.modality_dropout,
         augmentation: Augmentation {
             shift: a.shift as f32,
             rotate: a.rotate as f32,
@@ -184,16 +180,16 @@ pub fn training_settings(work: &Work) -> TrainingSettings {
         branches: t.branches,
         kernels: t.kernels,
         privacy: t.privacy,
-        seed: work.pipeline.seed,
+        seed: pipeline.seed,
     }
 }
 
 fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
-    check_labels(&reader, &read_json(&place.path(&work.run, "cohort").join("report.json"))?)?;
+    check_cohort(work, place, &reader)?;
     let statistics = fit_statistics(&reader.view::<Train>())?;
-    let training = training_settings(work);
-    let mut variants = variants(work, &reader);
+    let training = training_settings(&work.pipeline);
+    let mut variants = variants(&work.pipeline, &reader);
     let asked = work.pipeline.training.start == pipeline::Start::Alone;
     let begins_with_others = asked && variants.len() > 1;
     if asked && !begins_with_others {
@@ -202,8 +198,8 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     if begins_with_others {
         variants.sort_by_key(|(variant, _)| *variant == Variant::Joint);
     }
-    let of_file = match variants.iter().find_map(|(_, model)| Some((model.image?, model.norm))) {
-        Some((tower, norm)) => pretrained(work, tower, norm)?,
+    let of_file = match variants.iter().find(|(_, model)| model.image.is_some()) {
+        Some((_, model)) => image_weights(work, &work.pipeline, model)?,
         None => None,
     };
     // The stage's key has the cohort's in it, and the version of this code.
@@ -260,18 +256,27 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
 }
 
 /// What the trainings of a stage have in common.
-struct Course<'a> {
-    work: &'a Work,
-    place: &'a Place,
-    data_key: &'a str,
-    settings: &'a TrainingSettings,
-    statistics: &'a FeatureStatistics,
-    reader: &'a CohortReader,
+pub struct Course<'a> {
+    /// Where checkpoints are kept.
+    pub work: &'a Work,
+    /// The fold.
+    pub place: &'a Place,
+    /// Digest of the cohort.
+    pub data_key: &'a str,
+    /// How is trained.
+    pub settings: &'a TrainingSettings,
+    /// Statistics of the features.
+    pub statistics: &'a FeatureStatistics,
+    /// The cohort.
+    pub reader: &'a CohortReader,
 }
 
 impl Course<'_> {
     /// Trains a model that begins with `start`, as `name` in what is told and among the checkpoints.
-    fn fit(&self, name: &str, model: &JointModelConfig, start: Option<&Weights>) -> anyhow::Result<Trained> {
+    ///
+    /// # Errors
+    /// [`synovia_training::TrainingError`]
+    pub fn fit(&self, name: &str, model: &JointModelConfig, start: Option<&Weights>) -> anyhow::Result<Trained> {
         let Self { work, place, data_key, settings, statistics, reader } = *self;
         let checkpoints = work.run.join(format!(".training/{}", place.relative(name)));
         // It is gone with the checkpoints when the stage is done: nobody can take the noise off afterwards.
@@ -301,8 +306,20 @@ impl Course<'_> {
     }
 }
 
+/// Removes the checkpoints of a training that [`Course::fit`] knows by this name.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_checkpoints(work: &Work, place: &Place, name: &str) -> anyhow::Result<()> {
+    let checkpoints = work.run.join(format!(".training/{}", place.relative(name)));
+    match std::fs::remove_dir_all(&checkpoints) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| checkpoints.display().to_string()),
+        _ => Ok(()),
+    }
+}
+
 /// Validation loss of the epoch that was kept.
-fn lowest_loss(trained: &Trained) -> f64 {
+pub fn lowest_loss(trained: &Trained) -> f64 {
     trained.history.get(trained.best_epoch.wrapping_sub(1)).map_or(f64::NAN, |best| best.validation_loss)
 }
 
@@ -318,10 +335,13 @@ fn best_of(first: Trained, second: Trained) -> Trained {
     Trained { weights, best_epoch, history: first.history.into_iter().chain(later).collect() }
 }
 
-/// The weights of the pipeline's checkpoint, where it has one; says what does not match.
-fn pretrained(work: &Work, tower: ImageTower, norm: NormKind) -> anyhow::Result<Option<(Weights, Checkpoint)>> {
-    let Some(path) = &work.pipeline.model.image_weights else { return Ok(None) };
-    let Pretrained { weights, absent, unused, adapted, prefix } = read_pretrained(path, tower, norm)?;
+/// The weights of the pipeline's checkpoint for the image tower of `model`, where there are both; says what does not match.
+///
+/// # Errors
+/// A file that can't be read, or holds another tower.
+pub fn image_weights(work: &Work, pipeline: &Pipeline, model: &JointModelConfig) -> anyhow::Result<Option<(Weights, Checkpoint)>> {
+    let (Some(path), Some(tower)) = (&pipeline.model.image_weights, model.image) else { return Ok(None) };
+    let Pretrained { weights, absent, unused, adapted, prefix } = read_pretrained(path, tower, model.norm)?;
     let some = |names: &[String]| match names {
         [] => "none".to_owned(),
         [first, _, _, _, .., last] => format!("{} ({first} … {last})", names.len()),
@@ -352,6 +372,14 @@ fn tower(variant: Variant, weights: &Weights) -> Weights {
     let [tower, projection] = [format!("{variant}."), format!("{variant}_projection.")];
     let is_tower = |name: &str| name.starts_with(&tower) || name.starts_with(&projection);
     weights.iter().filter(|(name, _)| is_tower(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
+}
+
+/// That there is something to learn in the cohort of a fold.
+///
+/// # Errors
+/// Says of which task there is not.
+pub fn check_cohort(work: &Work, place: &Place, reader: &CohortReader) -> anyhow::Result<()> {
+    check_labels(reader, &read_json(&place.path(&work.run, "cohort").join("report.json"))?)
 }
 
 /// That there is something to learn. A site of a federation may have labels of one class alone; a training may not.

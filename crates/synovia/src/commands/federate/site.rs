@@ -145,8 +145,8 @@ impl Site {
 
 /// What the pipeline of a run would train on its cohort.
 pub fn statement(work: &Work, site: &Site) -> anyhow::Result<Statement> {
-    let (_, model) = train::variants(work, &site.reader).swap_remove(0);
-    Ok(Statement::of(&site.name, &model, &train::training_settings(work), &site.reader)?)
+    let (_, model) = train::variants(&work.pipeline, &site.reader).swap_remove(0);
+    Ok(Statement::of(&site.name, &model, &train::training_settings(&work.pipeline), &site.reader)?)
 }
 
 /// Runs the pipeline up to its cohort.
