@@ -127,6 +127,9 @@ pub struct Study {
     pub study_instance_uid: String,
     /// Patient identifier as the image has it; empty when absent.
     pub patient: String,
+    /// Accession number as the image has it; empty when absent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub accession: String,
     /// Acquisition of the chosen image: before it the image did not exist.
     pub time: Option<Time>,
     /// Modality (`CT`, `DX`, …); empty when absent.

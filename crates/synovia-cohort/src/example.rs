@@ -135,6 +135,7 @@ mod tests {
         Study {
             study_instance_uid: "1.2".into(),
             patient: "p".into(),
+            accession: String::new(),
             time: time.map(Time::from_seconds),
             modality: "CT".into(),
             file: "a.dcm".into(),

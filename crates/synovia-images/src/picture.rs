@@ -49,6 +49,7 @@ pub(crate) fn study_of(path: &Path, file: &str) -> Study {
     Study {
         study_instance_uid: path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
         patient: String::new(),
+        accession: String::new(),
         time: None,
         modality: String::new(),
         file: file.to_owned(),

@@ -252,6 +252,7 @@ struct Record {
     ordinal: u64,
     file: String,
     patient: String,
+    accession: String,
     series: String,
     modality: String,
     time: Option<Time>,
@@ -270,7 +271,13 @@ impl Record {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Identified>() + self.study.len() + self.file.len() + self.patient.len() + self.series.len() + 5 * 16
+        size_of::<Identified>()
+            + self.study.len()
+            + self.file.len()
+            + self.patient.len()
+            + self.accession.len()
+            + self.series.len()
+            + 6 * 16
     }
 }
 
@@ -344,6 +351,7 @@ impl<'a> Gathered<'a> {
             ordinal,
             file,
             patient: study.patient,
+            accession: study.accession,
             series: series_instance_uid,
             modality: study.modality,
             time: study.time,
@@ -403,6 +411,7 @@ impl<'a> Gathered<'a> {
 #[derive(Default)]
 struct Group {
     patients: Vec<String>,
+    accessions: Vec<String>,
     series: Vec<Series>,
     candidates: Vec<Candidate>,
 }
@@ -420,6 +429,7 @@ struct Candidate {
     plane: Option<Plane>,
     series: u32,
     patient: u32,
+    accession: u32,
     number: i32,
     frame: u32,
     role: Role,
@@ -428,19 +438,20 @@ struct Candidate {
 
 impl Group {
     fn add(&mut self, record: Record) {
-        let Record { file, patient, series, modality, time, plane, series_number, number, frame, role, view, .. } = record;
+        let Record { file, patient, accession, series, modality, time, plane, series_number, number, frame, role, view, .. } = record;
         let patient = position(&mut self.patients, |known| *known == patient, || patient.clone());
         let series = position(
             &mut self.series,
             |known| known.uid == series && known.modality == modality,
             || Series { uid: series.clone(), number: series_number, modality: modality.clone() },
         );
+        let accession = position(&mut self.accessions, |known| *known == accession, || accession.clone());
         let file = file.into_boxed_str();
         let plane = plane.map(|bits| {
             let [x, y, z, a, b, c, d, e, f] = bits.map(f64::from_bits);
             Plane { position_mm: [x, y, z], orientation: [a, b, c, d, e, f] }
         });
-        self.candidates.push(Candidate { file, time, plane, series, patient, number, frame, role, view });
+        self.candidates.push(Candidate { file, time, plane, series, patient, accession, number, frame, role, view });
     }
 
     fn into_study(
@@ -474,7 +485,10 @@ impl Group {
             Some(spacing) => nearest(&along_mm, n_slices, spacing),
         };
         let slices = slices.into_iter().map(|k| (stacked[k].file.to_string(), stacked[k].frame)).collect();
-        Some(Study { study_instance_uid, patient, time, modality, file, frame, n_images, slices })
+        // Of the first instance that has one.
+        let mut accessions = self.candidates.iter().map(|candidate| &self.accessions[candidate.accession as usize]);
+        let accession = accessions.find(|accession| !accession.is_empty()).cloned().unwrap_or_default();
+        Some(Study { study_instance_uid, patient, accession, time, modality, file, frame, n_images, slices })
     }
 
     /// Leaves the instances of one patient: the one with most of them, of equals the first. An instance without Patient ID

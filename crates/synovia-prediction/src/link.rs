@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use synovia_cohort::{ExampleId, Index, PatientId, PatientRecord, Study, Time};
+use synovia_cohort::{ExampleId, Index, PatientId, PatientRecord, Study, StudyLink, Time};
 use synovia_records::{RecordStore, RecordsError};
 
 /// How a study was linked, the surest first.
 const BY_UID: &str = "by study UID";
+const BY_ACCESSION: &str = "by accession number";
 const BY_TIME: &str = "by patient identifier and time";
 const BY_PATIENT: &str = "by patient identifier alone";
 const CLAIMED: &str = "two patients claim the study";
@@ -115,14 +116,19 @@ impl Links {
         if timeless {
             return vec![(ExampleId::of_patient(&record.id, AT_ONCE), AT_ONCE, of_patient.first().copied())];
         }
-        let charted = |uid: &str| record.studies.iter().find(|link| link.study_instance_uid == uid).and_then(|link| link.started);
+        let is_of = |link: &StudyLink, study: &Study| {
+            link.study_instance_uid == study.study_instance_uid || is_numbered(link) && link.accession == study.accession
+        };
+        let charted = |study: &Study| record.studies.iter().filter(|link| is_of(link, study)).find_map(|link| link.started);
         let seen = of_patient.iter().filter_map(|&k| {
-            let uid = &studies[k].study_instance_uid;
-            Some((ExampleId::of_study(uid), studies[k].time.or_else(|| charted(uid))?, Some(k)))
+            let study = &studies[k];
+            Some((ExampleId::of_study(&study.study_instance_uid), study.time.or_else(|| charted(study))?, Some(k)))
         });
         let mut moments: Vec<Moment> = seen.collect();
         let times: Vec<Time> = moments.iter().map(|(_, time, _)| *time).collect();
-        let unseen = record.studies.iter().filter_map(|link| {
+        // What an image was linked by is no study without one.
+        let is_seen = |link: &&StudyLink| of_patient.iter().any(|&k| is_of(link, &studies[k]));
+        let unseen = record.studies.iter().filter(|link| !is_seen(link)).filter_map(|link| {
             let started = link.started?;
             let id = if link.study_instance_uid.is_empty() {
                 let near = times.iter().any(|taken| is_same_study(started, *taken));
@@ -143,24 +149,33 @@ impl Links {
     }
 }
 
+fn is_numbered(link: &StudyLink) -> bool {
+    !link.accession.is_empty()
+}
+
 /// Whether a study that was charted without a UID is the one whose image was taken then.
 fn is_same_study(charted: Time, taken: Time) -> bool {
     charted.days_since(taken).abs() <= SAME_STUDY_DAYS
 }
 
-/// Links by the chart's own word (study UID), else by the identifier in the image. A study that two patients claim, or
-/// whose chart and image disagree, is nobody's.
+/// Links by the chart's own word (study UID, else accession number), else by the identifier in the image. A study that two patients
+/// claim, or whose chart and image disagree, is nobody's. An accession number may be of several studies.
 ///
 /// # Errors
 /// That of reading the store.
 pub fn link(studies: &[Study], store: &RecordStore) -> Result<Links, RecordsError> {
     let by_uid: HashMap<&str, usize> = studies.iter().enumerate().map(|(k, s)| (s.study_instance_uid.as_str(), k)).collect();
     let mut by_patient: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (k, study) in studies.iter().enumerate().filter(|(_, study)| !study.patient.is_empty()) {
-        by_patient.entry(&study.patient).or_default().push(k);
+    let mut by_accession: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (k, study) in studies.iter().enumerate() {
+        for (map, name) in [(&mut by_patient, &study.patient), (&mut by_accession, &study.accession)] {
+            if !name.is_empty() {
+                map.entry(name).or_default().push(k);
+            }
+        }
     }
     let n = studies.len();
-    let (mut by_chart, mut by_image) = (vec![None::<PatientId>; n], vec![None::<PatientId>; n]);
+    let [mut by_chart, mut by_number, mut by_image] = [(); 3].map(|()| vec![None::<PatientId>; n]);
     let (mut ambiguous, mut near) = (vec![false; n], vec![false; n]);
     let mut claim = |owners: &mut Vec<Option<PatientId>>, k: usize, patient: &PatientId| match &owners[k] {
         Some(owner) if owner != patient => ambiguous[k] = true,
@@ -171,9 +186,17 @@ pub fn link(studies: &[Study], store: &RecordStore) -> Result<Links, RecordsErro
     let mut links = Links { owners: vec![None; n], kinds: vec![None; n], ..Links::default() };
     for partition in 0..store.n_partitions() {
         for record in store.load(partition)? {
-            for link in record.studies.iter().filter(|link| !link.study_instance_uid.is_empty()) {
-                if let Some(&k) = by_uid.get(link.study_instance_uid.as_str()) {
+            for link in &record.studies {
+                // The UID of a table's picture without a name is empty, as is that of a study that was charted without.
+                if let Some(&k) = by_uid.get(link.study_instance_uid.as_str()).filter(|_| !link.study_instance_uid.is_empty()) {
                     claim(&mut by_chart, k, &record.id);
+                    continue;
+                }
+                if let Some(numbered) = by_accession.get(link.accession.as_str()) {
+                    numbered.iter().for_each(|&k| claim(&mut by_number, k, &record.id));
+                    continue;
+                }
+                if link.study_instance_uid.is_empty() {
                     continue;
                 }
                 let id = ExampleId::of_study(&link.study_instance_uid);
@@ -196,8 +219,12 @@ pub fn link(studies: &[Study], store: &RecordStore) -> Result<Links, RecordsErro
     }
     links.taken.extend(studies.iter().map(|study| ExampleId::of_study(&study.study_instance_uid)));
     for k in 0..n {
+        let number = by_number[k].take();
+        let is_numbered = by_chart[k].is_none() && number.is_some();
+        let is_claimed = ambiguous[k] || by_chart[k].is_some() && number.is_some() && by_chart[k] != number;
+        by_chart[k] = by_chart[k].take().or(number);
         let failed = match (&by_chart[k], &by_image[k]) {
-            _ if ambiguous[k] => Some(CLAIMED),
+            _ if is_claimed => Some(CLAIMED),
             (Some(chart), Some(image)) if chart != image => Some("the chart and the image name different patients"),
             (None, None) => Some("no patient of the records has this study"),
             _ => None,
@@ -206,6 +233,7 @@ pub fn link(studies: &[Study], store: &RecordStore) -> Result<Links, RecordsErro
             *links.failed.entry(reason.to_owned()).or_default() += 1;
         } else {
             links.kinds[k] = Some(match (&by_chart[k], near[k]) {
+                (Some(_), _) if is_numbered => BY_ACCESSION,
                 (Some(_), _) => BY_UID,
                 (None, true) => BY_TIME,
                 (None, false) => BY_PATIENT,
@@ -218,7 +246,7 @@ pub fn link(studies: &[Study], store: &RecordStore) -> Result<Links, RecordsErro
 
 #[cfg(test)]
 mod tests {
-    use synovia_cohort::{ANY_CODE, Event, EventKind, EventPattern, EventValue, Patient, StudyLink, Which};
+    use synovia_cohort::{ANY_CODE, Event, EventKind, EventPattern, EventValue, Patient, Which};
 
     use super::*;
 
@@ -228,6 +256,7 @@ mod tests {
         Study {
             study_instance_uid: uid.to_owned(),
             patient: String::new(),
+            accession: String::new(),
             time: day.map(|day| Time::from_seconds(day * DAY)),
             modality: "DX".to_owned(),
             file: format!("{uid}.dcm"),
@@ -312,6 +341,53 @@ mod tests {
         at_events(Which::Every, 0.0, Some(15.0), &[(40, None), (60, Some(2)), (120, None)]);
         at_events(Which::Last, -30.0, None, &[(90, Some(2))]);
         at_events(Which::First, 70.0, None, &[(110, Some(0))]);
+    }
+
+    #[test]
+    fn accession_numbers_link_what_uids_do_not() {
+        let numbered = |uid: &str, day: Option<i64>, accession: &str, patient: &str| Study {
+            accession: accession.to_owned(),
+            patient: patient.to_owned(),
+            ..study(uid, day)
+        };
+        let charted = |patient: &str, uid: &str, accession: &str| {
+            let uid = if uid.is_empty() { String::new() } else { format!(r#"{{"system":"urn:dicom:uid","value":"urn:oid:{uid}"}},"#) };
+            format!(
+                r#"{{"resourceType":"Patient","id":"{patient}"}}
+{{"resourceType":"ImagingStudy","id":"{patient}-{accession}","status":"available","subject":{{"reference":"Patient/{patient}"}},"started":"1970-01-31T10:00:00Z","identifier":[{uid}{{"type":{{"coding":[{{"code":"ACSN"}}]}},"value":"{accession}"}}]}}
+"#
+            )
+        };
+        let check = |studies: &[Study], chart: &str, expected: &[(Option<&str>, Option<&str>)]| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("chart.ndjson");
+            std::fs::write(&path, chart).unwrap();
+            let rejected = synovia_cohort::RejectedLog::counting();
+            let format = synovia_records::FormatConfig::fhir();
+            let store = synovia_records::ingest(&path, &format, &dir.path().join("spill"), &rejected, &|_| ()).unwrap();
+            let links = link(studies, &store).unwrap();
+            let found: Vec<_> =
+                links.owners.iter().map(|owner| owner.as_ref().map(PatientId::reveal)).zip(links.kinds.iter().copied()).collect();
+            assert_eq!(found, expected, "{chart}");
+            let records: Vec<PatientRecord> = (0..store.n_partitions()).flat_map(|k| store.load(k).unwrap()).collect();
+            let of = |record: &PatientRecord| links.by_patient().remove(&record.id).unwrap_or_default();
+            records.iter().map(|record| links.moments(record, &of(record), studies, false, Unit::Study).len()).sum::<usize>()
+        };
+        let accession = Some(BY_ACCESSION);
+        // One example, at the chart's time, of a study whose image has another UID than the chart, or none is charted.
+        for uid in ["", "1.7"] {
+            assert_eq!(check(&[numbered("1.1", None, "A1", "")], &charted("a", uid, "A1"), &[(Some("a"), accession)]), 1);
+        }
+        // The UID is surer; where the two name different patients, or two charts have the number, nobody is named.
+        assert_eq!(check(&[numbered("1.1", Some(30), "A1", "")], &charted("a", "1.1", "A1"), &[(Some("a"), Some(BY_UID))]), 1);
+        let two = charted("a", "1.1", "A0") + &charted("b", "", "A1");
+        check(&[numbered("1.1", Some(30), "A1", "")], &two, &[(None, None)]);
+        let twice = charted("a", "", "A1") + &charted("b", "", "A1");
+        check(&[numbered("1.1", Some(30), "A1", "")], &twice, &[(None, None)]);
+        check(&[numbered("1.1", Some(30), "A1", "b")], &(charted("a", "", "A1") + &charted("b", "", "A2")), &[(None, None)]);
+        // Two studies of one number, and one without a number, which nothing links.
+        let three = [numbered("1.1", Some(30), "A1", ""), numbered("1.2", Some(30), "A1", ""), numbered("1.3", Some(30), "", "")];
+        assert_eq!(check(&three, &charted("a", "", "A1"), &[(Some("a"), accession), (Some("a"), accession), (None, None)]), 2);
     }
 
     #[test]

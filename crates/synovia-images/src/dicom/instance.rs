@@ -20,6 +20,7 @@ pub(super) const INDEX_TAGS: &[Tag] = &[
     tags::BURNED_IN_ANNOTATION,
     tags::DATE_OF_SECONDARY_CAPTURE,
     tags::PATIENT_ID,
+    tags::ACCESSION_NUMBER,
     tags::STUDY_INSTANCE_UID,
     tags::SERIES_INSTANCE_UID,
     tags::SERIES_NUMBER,
@@ -139,6 +140,7 @@ pub(super) fn study_of(data: &Dataset, n_frames: u32) -> Study {
     Study {
         study_instance_uid: data.text(tags::STUDY_INSTANCE_UID).unwrap_or_default(),
         patient: data.text(tags::PATIENT_ID).unwrap_or_default(),
+        accession: data.text(tags::ACCESSION_NUMBER).unwrap_or_default(),
         time: time(data),
         modality: data.text(tags::MODALITY).unwrap_or_default(),
         file: String::new(),

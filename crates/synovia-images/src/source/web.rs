@@ -26,7 +26,7 @@ use crate::error::{Fault, ImagesError};
 use crate::scan::{Gathered, ImageKind, ScanCounts, Selection};
 
 /// Raised when the same server gives other copies.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Entries that are asked for at once.
 const PAGE: usize = 100;
 /// Bytes of one answer in JSON: the metadata of a series of ten thousand instances take a fifth of it.

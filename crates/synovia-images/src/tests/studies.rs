@@ -256,6 +256,18 @@ fn duplicates_and_two_patients() {
 }
 
 #[test]
+fn an_accession_number_of_the_patient_who_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("images");
+    for (k, (patient, accession)) in [("SECRET-A", "A0"), ("SECRET-B", ""), ("SECRET-B", "A1")].into_iter().enumerate() {
+        let object = Object::new().text(tags::PATIENT_ID, VR::LO, patient).text(tags::ACCESSION_NUMBER, VR::SH, accession);
+        object.text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.3{k}")).write(&root.join(k.to_string()));
+    }
+    let (index, _) = described(&root, ImageKind::Dicom);
+    assert_eq!((index.studies[0].accession.as_str(), index.n_images), ("A1", 2));
+}
+
+#[test]
 fn times_frames_and_results() {
     let timed = Object::new().text(tags::ACQUISITION_DATE, VR::DA, "20200229").text(tags::ACQUISITION_TIME, VR::TM, "101500.5");
     let frames = timed.text(tags::NUMBER_OF_FRAMES, VR::IS, "5").bytes(tags::PIXEL_DATA, VR::OB, &[0; 20]);

@@ -98,9 +98,8 @@ fn is_accession(identifier: &Identifier<'_>) -> bool {
     identifier.kind.as_ref().is_some_and(|kind| kind.has(&["ACSN"]))
 }
 
-/// A link to the images by their Study Instance UID (R4 ImagingStudy.identifier: system `urn:dicom:uid`, value `urn:oid:…`) or
-/// their time, and an event of its modality. The accession number (identifier of type `ACSN`) is kept beside them; alone it
-/// links nothing, since the images are not asked for theirs.
+/// A link to the images by their Study Instance UID (R4 ImagingStudy.identifier: system `urn:dicom:uid`, value `urn:oid:…`), their
+/// accession number (identifier of type `ACSN`) or their time, and an event of its modality.
 pub(crate) fn imaging_study(study: &ImagingStudy<'_>, at: &mut At<'_>) {
     if !at.status(study.status.as_ref(), "status", &["registered", "cancelled", "entered-in-error", "unknown"]) {
         return;
@@ -119,8 +118,8 @@ pub(crate) fn imaging_study(study: &ImagingStudy<'_>, at: &mut At<'_>) {
         is_uid(uid).then_some(uid)
     });
     let accession = study.identifier.iter().find(|identifier| is_accession(identifier)).map_or("", |i| text(i.value.as_ref()));
-    if uid.is_none() && exact.is_none() {
-        at.trouble("identifier", "no Study Instance UID (urn:oid:…), no exact time: no image can be linked");
+    if uid.is_none() && accession.is_empty() && exact.is_none() {
+        at.trouble("identifier", "no Study Instance UID (urn:oid:…), no accession number (ACSN), no exact time: no image can be linked");
     } else {
         let study_instance_uid = uid.unwrap_or_default().to_owned();
         let link = StudyLink { study_instance_uid, accession: accession.to_owned(), started: exact };

@@ -331,7 +331,7 @@ fn a_study_is_linked_by_its_uid() {
     let links = &outcome.records[0].studies;
     assert_eq!(links.len(), 1);
     assert_eq!((links[0].study_instance_uid.as_str(), links[0].started.unwrap().to_string().as_str()), ("1.2.3", "2020-05-04T08:00:00Z"));
-    // By its time alone; its accession number is kept beside that, and by itself links nothing.
+    // By its accession number, with an exact time or without.
     let by_accession =
         study.replace(r#""system":"urn:dicom:uid","value":"urn:oid:1.2.3""#, r#""type":{"coding":[{"code":"ACSN"}]},"value":"A7""#);
     let outcome = read_text("a.ndjson", format!("{PATIENT}\n{by_accession}\n").as_bytes());
@@ -340,13 +340,15 @@ fn a_study_is_linked_by_its_uid() {
     check(
         &study.replace("urn:oid:1.2.3", "something 7").replace("2020-05-04T08:00:00Z", "2020-05-04"),
         &["2020-05-04T23:59:59Z Imaging DCM|DX"],
-        &["line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…), no exact time: no image can be linked"],
+        &[
+            "line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…), no accession number (ACSN), no exact time: no image can be linked",
+        ],
     );
-    check(
-        &by_accession.replace("2020-05-04T08:00:00Z", "2020-05-04"),
-        &["2020-05-04T23:59:59Z Imaging DCM|DX"],
-        &["line 2 ImagingStudy.identifier: no Study Instance UID (urn:oid:…), no exact time: no image can be linked"],
-    );
+    let on_a_day = by_accession.replace("2020-05-04T08:00:00Z", "2020-05-04");
+    check(&on_a_day, &["2020-05-04T23:59:59Z Imaging DCM|DX"], &[]);
+    let outcome = read_text("a.ndjson", format!("{PATIENT}\n{on_a_day}\n").as_bytes());
+    let link = &outcome.records[0].studies[0];
+    assert_eq!((link.study_instance_uid.as_str(), link.accession.as_str(), link.started), ("", "A7", None));
 }
 
 #[test]

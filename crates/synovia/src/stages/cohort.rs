@@ -31,7 +31,7 @@ use crate::commands::Work;
 use crate::pipeline::{Named, RecordFormat, TaskSettings, Unit};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// What `cohort/report.json` holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

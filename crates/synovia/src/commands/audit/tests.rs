@@ -156,6 +156,7 @@ fn write(run: &Path, people: &[Person]) {
         index.studies.push(Study {
             study_instance_uid: format!("study-{k}"),
             patient: id(k),
+            accession: String::new(),
             time: Some(AT),
             modality: "DX".into(),
             file,
