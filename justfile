@@ -178,7 +178,7 @@ tasks SEEDS="8401-8405": build
 oasis SEEDS="1-5" *ARGS: build
     python3 pipelines/studies/oasis.py --seeds {{SEEDS}} {{ARGS}}
 
-# The tables of docs/results.md about joint learning, on cohorts that no setting was chosen on; hours
+# Tables about joint learning: on simulated cohorts that no setting was chosen on, and on OASIS-1; hours
 results: fusions tasks branches oasis
 
 # Image encoders with torchvision's own architectures and random weights against torchvision; downloads torch

@@ -11,14 +11,12 @@ own posterior) and the better one of the models of one modality, to which the sa
 import json
 import shutil
 import subprocess
-from pathlib import Path
 from statistics import mean
 
 from study import ONE_THREAD, Study, spread
 
 FUSIONS = ["gated", "concat", "late", "late-weighted", "film", "low-rank", "attention", "experts"]
-study = Study("fusions", __doc__, "8301-8305", 4000)
-missingness = Path(study.arguments.synovia).parent / "examples/missingness"
+study = Study("fusions", __doc__, "8301-8305", 4000, examples=["missingness"])
 
 
 def measure(keys):
@@ -26,7 +24,7 @@ def measure(keys):
     at = study.cohort(seed, "")
     for key in keys:
         study.evaluate(at, seed, f"model.fusion={key['fusion']}")
-        told = subprocess.run([missingness, at / "run", at / "data", "malignant"], check=True, capture_output=True, text=True, env=ONE_THREAD)
+        told = subprocess.run([study.example("missingness"), at / "run", at / "data", "malignant"], check=True, capture_output=True, text=True, env=ONE_THREAD)
         yield key, json.loads(told.stdout)
     shutil.rmtree(at)
 

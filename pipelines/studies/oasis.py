@@ -29,10 +29,9 @@ for seed in range(first, last + 1):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     task = json.loads((run / "metrics.json").read_text())["tasks"]["dementia"]
     for variant, measured in task["variants"].items():
-        auroc.setdefault(variant, []).append(measured["auroc"]["value"])
-    gain = task["gain"]
-    verdicts.append(f"seed {seed}: over {gain['over']} {gain['difference']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}), p {gain['p']:.3f}: {gain['verdict']}")
+        auroc.setdefault(variant, {})[seed] = measured["auroc"]["value"]
+    verdicts.append(f"seed {seed}: {task['gain']['sentence']}")
 for variant, values in auroc.items():
-    difference = "" if variant == "joint" else f", joint − it {spread([a - b for a, b in zip(auroc['joint'], values)])}"
-    print(f"{variant:16} AUROC {spread(values)}{difference}")
+    difference = "" if variant == "joint" else f", joint − it {spread([auroc['joint'][seed] - value for seed, value in values.items()])}"
+    print(f"{variant:16} AUROC {spread(list(values.values()))}{difference}")
 print("\n".join(verdicts))

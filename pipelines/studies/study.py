@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -18,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 class Study:
     """Of the module whose documentation is `doc`, by the pipeline `NAME.toml` beside it."""
 
-    def __init__(self, name, doc, seeds, patients):
+    def __init__(self, name, doc, seeds, patients, examples=()):
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--synovia", default="target/release/synovia")
         parser.add_argument("--seeds", default=seeds)
@@ -31,10 +32,15 @@ class Study:
         first, last = map(int, self.arguments.seeds.split("-"))
         self.seeds = range(first, last + 1)
         self.log = self.arguments.out / f"{name}.jsonl"
-        # Lines of other settings or another program say nothing of these.
-        program = hashlib.sha256(Path(self.arguments.synovia).read_bytes()).hexdigest()[:12]
-        settings = self.arguments.toml.read_bytes() + json.dumps(self.arguments.set).encode()
-        self.of = f"program {program}, {self.arguments.patients} patients, {hashlib.sha256(settings).hexdigest()[:12]}"
+        # Lines of other settings or other programs say nothing of these.
+        settings = self.arguments.toml.read_bytes() + json.dumps(self.arguments.set).encode() + Path(sys.argv[0]).read_bytes()
+        programs = b"".join(Path(path).read_bytes() for path in [self.arguments.synovia, *(self.example(name) for name in examples)])
+        program, settings = (hashlib.sha256(part).hexdigest()[:12] for part in (programs, settings))
+        self.of = f"program {program}, {self.arguments.patients} patients, {settings}"
+
+    def example(self, name):
+        """A program that is built beside `synovia`."""
+        return Path(self.arguments.synovia).parent / "examples" / name
 
     def synovia(self, *command):
         command = [self.arguments.synovia, "--quiet", *map(str, command)]
@@ -72,9 +78,10 @@ class Study:
                 done.append(line)
 
         with ThreadPoolExecutor(self.arguments.jobs) as pool:
-            for worked in as_completed([pool.submit(work, job) for job in missing if job]):
-                if worked.exception():
-                    print(worked.exception())
+            failed = [str(worked.exception()) for worked in as_completed([pool.submit(work, job) for job in missing if job]) if worked.exception()]
+        if failed:
+            # A table of the others would be of unequal seeds.
+            sys.exit("\n".join([*failed, f"{len(failed)} jobs failed; what was measured is in {self.log}, and is not made again"]))
         return done
 
 

@@ -4,7 +4,8 @@
 
 Each seed is a cohort; of one task, malignancy, a tenth of the training patients' labels are known. A line of JSON a cohort and set of
 tasks goes to runs/tasks/tasks.jsonl; those that are there already are not made again. Prints, for each task, the AUROC of the joint model
-that was trained on it alone and on all, mean and standard deviation over the seeds, and the summed time of training.
+that was trained on it alone and on all, mean and standard deviation over the seeds, and the time of training (of one thread: have a core
+for each of --jobs).
 """
 
 import json
@@ -23,7 +24,7 @@ def measure(keys):
     seed = keys[0]["seed"]
     at = study.cohort(seed, "")
     for key in keys:
-        # A list in one line, as TOML has it: the first task decides which strata are split.
+        # A list in one line, as TOML has it.
         chosen = [table for table in TABLES if key["trained"] in (table["name"], "all")]
         inline = lambda value: "{ " + ", ".join(f"{k} = {inline(v)}" for k, v in value.items()) + " }" if isinstance(value, dict) else json.dumps(value)
         measured = study.evaluate(at, seed, f"task=[{', '.join(map(inline, chosen))}]")

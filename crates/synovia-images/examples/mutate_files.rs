@@ -89,7 +89,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("mutant");
-    let (preparation, secret) = (Preparation::grey(16), Secret::new([7; 16])?);
+    let (plain, secret) = (Preparation::grey(16), Secret::new([7; 16])?);
+    let spaced = Preparation { spacing_mm: Some(2.0), ..plain.clone() };
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let (mut images, mut clean, mut slowest) = (0u64, 0u64, Duration::ZERO);
     let start = Instant::now();
@@ -97,8 +98,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let bytes = mutate(&seeds[random.below(seeds.len())], &mut random);
         std::fs::write(&path, &bytes)?;
         let began = Instant::now();
+        let preparation = if k % 2 == 0 { &plain } else { &spaced };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let read = |kind| load_file(&path, kind, &preparation).is_ok();
+            let read = |kind| load_file(&path, kind, preparation).is_ok();
             let image = read(ImageKind::Dicom) || read(ImageKind::Picture);
             (image, deidentify(&path, Profile::default(), &secret).is_ok())
         }));

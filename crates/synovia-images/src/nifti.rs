@@ -13,7 +13,7 @@ use synovia_cohort::Study;
 use crate::dicom::shades;
 use crate::error::Fault;
 use crate::picture;
-use crate::preparation::{Picture, Preparation};
+use crate::preparation::{MAX_MM, MIN_MM, Picture, Preparation};
 use crate::scan::evenly;
 use crate::stack::nearest;
 
@@ -31,7 +31,10 @@ struct Header {
     big_endian: bool,
     dim: [usize; 3],
     datatype: i16,
+    /// 1 where the file has none that a voxel has.
     spacing_mm: [f64; 3],
+    /// The same, nothing there.
+    measured_mm: [Option<f64>; 3],
     offset: u64,
     slope: f64,
     intercept: f64,
@@ -94,14 +97,15 @@ impl Header {
         if !(2..=7).contains(&short(40)) || dim.contains(&0) {
             return Err(malformed("its dimensions are not those of an image"));
         }
-        let spacing = |k: usize| Some(float(76 + 4 * k).abs()).filter(|x| x.is_finite() && *x > 0.0).unwrap_or(1.0);
         // What the unit of space is (xyzt_units): metres, millimetres or micrometres; unknown counts as millimetres.
         let unit_mm = match bytes[123] & 7 {
             1 => 1e3,
             3 => 1e-3,
             _ => 1.0,
         };
-        let spacing_mm = [1, 2, 3].map(|k| spacing(k) * unit_mm);
+        let is_length = |mm: &f64| (MIN_MM..=MAX_MM).contains(mm);
+        let measured_mm = [1, 2, 3].map(|k| Some(float(76 + 4 * k).abs() * unit_mm).filter(is_length));
+        let spacing_mm = measured_mm.map(|mm| mm.unwrap_or(1.0));
         let slope = float(112);
         let (slope, intercept) = if slope == 0.0 || !slope.is_finite() { (1.0, 0.0) } else { (slope, float(116)) };
         let (high, low) = (float(124), float(128));
@@ -117,7 +121,7 @@ impl Header {
             return Err(malformed("its offset or intercept is no number that an image has"));
         }
         let shown = (low.is_finite() && high.is_finite() && high > low).then_some((low, high));
-        Ok(Self { big_endian, dim, datatype: short(70), spacing_mm, offset: offset as u64, slope, intercept, shown, matrix })
+        Ok(Self { big_endian, dim, datatype: short(70), spacing_mm, measured_mm, offset: offset as u64, slope, intercept, shown, matrix })
     }
 
     fn voxel_bytes(&self) -> Result<usize, Fault> {
@@ -222,11 +226,15 @@ pub(crate) fn decode_slices(path: &Path, preparation: &Preparation, n_slices: us
     let (width, height) = (header.dim[x], header.dim[y]);
     // Right is on the left, front above: both run against the world's axes.
     let along = |axis: usize, row: usize, k: usize| if header.matrix[row][axis] > 0.0 { header.dim[axis] - 1 - k } else { k };
-    let pixel_width = Some(header.spacing_mm[x] / header.spacing_mm[y]).filter(|ratio| (0.1..=10.0).contains(ratio)).unwrap_or(1.0);
-    let along_mm: Vec<f64> = (0..header.dim[z]).map(|k| k as f64 * header.spacing_mm[z]).collect();
+    let ratio = Some(header.spacing_mm[x] / header.spacing_mm[y]).filter(|ratio| (0.1..=10.0).contains(ratio));
+    let pixel_width = ratio.unwrap_or(1.0);
+    let pixel_height_mm = ratio.and(header.measured_mm[x]).and(header.measured_mm[y]);
     let chosen = match preparation.slice_spacing_mm {
-        Some(spacing) => nearest(&along_mm, n_slices, spacing),
-        None => (0..n_slices).map(|k| evenly(k, n_slices, header.dim[z])).collect(),
+        Some(spacing) if header.dim[z] > 1 => {
+            let step = header.measured_mm[z].ok_or(Fault::NoPlaces)?;
+            nearest(&(0..header.dim[z]).map(|k| k as f64 * step).collect::<Vec<f64>>(), n_slices, spacing)
+        }
+        _ => (0..n_slices).map(|k| evenly(k, n_slices, header.dim[z])).collect(),
     };
     let slice = |k: usize| {
         let k = chosen[k];
@@ -240,7 +248,7 @@ pub(crate) fn decode_slices(path: &Path, preparation: &Preparation, n_slices: us
             }
         }
         let plane = shades(&values, preparation.window, header.shown);
-        Picture { width, height, pixel_width, pixel_height_mm: Some(header.spacing_mm[y]), planes: vec![plane] }
+        Picture { width, height, pixel_width, pixel_height_mm, planes: vec![plane] }
     };
     Ok((0..n_slices).map(slice).collect())
 }
@@ -313,12 +321,14 @@ mod tests {
 
     #[test]
     fn spacings_in_any_unit() {
-        // Ten voxels of 1 in a row from left to right and five slices, 1 unit apart.
+        // Ten voxels in a row from left to right and five slices, all `size` units apart: at 2 mm ten of 1 mm are five pixels, of which
+        // four are about the middle of a square of eight.
         let ras = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
         let voxels: Vec<i16> = (0..5).flat_map(|slice| [slice; 100]).collect();
-        let check = |unit: u8, spacing_mm: f64, slice_spacing_mm: Option<f64>, slices: usize, expected: &[usize]| {
+        let prepared = |unit: u8, size: f32, spacing_mm: f64, slice_spacing_mm: Option<f64>, slices: usize| {
             let mut bytes = volume([10, 10, 5], ras, &voxels);
             bytes[123] = unit;
+            (1..4).for_each(|k| bytes[76 + 4 * k..80 + 4 * k].copy_from_slice(&size.to_le_bytes()));
             // Shown from −1 to 4, so that what is of the image is not black.
             bytes[124..128].copy_from_slice(&4f32.to_le_bytes());
             bytes[128..132].copy_from_slice(&(-1f32).to_le_bytes());
@@ -327,18 +337,24 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let preparation =
                 Preparation { spacing_mm: Some(spacing_mm), slice_spacing_mm, slices, channels: slices, ..Preparation::grey(8) };
-            let pixels = load_file(&path, ImageKind::Nifti, &preparation).unwrap().pixels;
+            load_file(&path, ImageKind::Nifti, &preparation).map(|loaded| loaded.pixels)
+        };
+        let check = |unit: u8, size: f32, spacing_mm: f64, slice_spacing_mm: Option<f64>, slices: usize| {
+            let pixels = prepared(unit, size, spacing_mm, slice_spacing_mm, slices).unwrap();
             let channels: Vec<usize> = pixels.chunks(64).map(|channel| channel.iter().filter(|x| **x > 0.0).count()).collect();
-            assert_eq!(channels, expected, "unit {unit}");
+            assert_eq!(channels, vec![16; slices], "unit {unit}");
             pixels.chunks(64).map(|channel| (channel[4 * 8 + 4] * 5.0).round() as i16 - 1).collect::<Vec<i16>>()
         };
-        check(2, 2.0, None, 1, &[25]);
-        check(3, 2e-3, None, 1, &[25]);
-        check(0, 2.0, None, 1, &[25]);
-        // Two metres of pixels of 100 mm would be 20; the square is 8.
-        check(1, 100.0, None, 1, &[64]);
-        assert_eq!(check(2, 2.0, Some(2.0), 3, &[25; 3]), [0, 2, 4]);
-        assert_eq!(check(2, 2.0, Some(1.0), 3, &[25; 3]), [1, 2, 3]);
+        check(2, 1.0, 2.0, None, 1);
+        check(0, 1.0, 2.0, None, 1);
+        check(3, 1000.0, 2.0, None, 1);
+        check(1, 0.001, 2.0, None, 1);
+        assert_eq!(check(2, 1.0, 2.0, Some(2.0), 3), [0, 2, 4]);
+        assert_eq!(check(2, 1.0, 2.0, Some(1.0), 3), [1, 2, 3]);
+        // Sizes that no voxel has.
+        for size in [0.0, f32::NAN, f32::INFINITY, 1e30] {
+            assert!(prepared(2, size, 2.0, None, 1).unwrap_err().reason.contains("no spacing of its pixels"), "{size}");
+        }
     }
 
     #[test]

@@ -123,11 +123,16 @@ impl Preparation {
         // In heights of a pixel.
         let (w, h) = (picture.width as f64 * picture.pixel_width, picture.height as f64);
         let side = |x: f64| (x.round() as usize).clamp(1, size);
+        // Whole pixels of a given size, and as many to either side of the square's middle.
+        let whole_side = |x: f64| {
+            let n = ((x + 1e-9) as usize).clamp(1, size);
+            if n > 1 && (size - n) % 2 == 1 { n - 1 } else { n }
+        };
         let mut options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         let (width, height) = match (self.spacing_mm, self.fit) {
             (Some(spacing), _) => {
                 let scale = picture.pixel_height_mm.ok_or(ImagesError::NoSpacing)? / spacing;
-                let (width, height) = (side(w * scale), side(h * scale));
+                let (width, height) = (whole_side(w * scale), whole_side(h * scale));
                 // First pixel and number of those in the middle that fill so many of the result.
                 let middle = |pixels: usize, filled: usize, of: f64| {
                     let n = pixels as f64 * (filled as f64 / of).min(1.0);
@@ -263,9 +268,13 @@ mod tests {
             let expected = (12.0 + 2.0 * column as f32 + 0.5) / 40.0;
             assert!((cut[3 * 8 + column] - expected).abs() < 1e-3, "column {column}: {}, not {expected}", cut[3 * 8 + column]);
         }
-        // Pixels that are twice as wide as high: 40 by 10 mm.
+        // Pixels that are twice as wide as high, 40 by 10 mm: of five rows of 2 mm four are about the middle.
         let wide = Picture { pixel_width: 2.0, ..ramp.clone() };
-        assert_eq!(of(&wide, 2.0, 40).iter().filter(|x| **x > 0.0).count(), 100);
+        assert_eq!(of(&wide, 2.0, 40).iter().filter(|x| **x > 0.0).count(), 80);
+        // 10.5 pixels: ten of the size that was asked for.
+        let odd = Picture { pixel_height_mm: Some(0.525), ..ramp.clone() };
+        assert_eq!(of(&odd, 1.0, 32)[16 * 32..17 * 32].iter().filter(|x| **x > 0.0).count(), 20);
+        assert_eq!((0..32).filter(|row| of(&odd, 1.0, 32)[row * 32 + 16] > 0.0).count(), 10);
         let preparation = Preparation { spacing_mm: Some(1.0), ..Preparation::grey(8) };
         let unknown = preparation.apply(grey(4, 4, |_, _| 1.0)).unwrap_err().to_string();
         assert!(unknown.contains("no spacing"), "{unknown}");

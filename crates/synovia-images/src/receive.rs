@@ -7,8 +7,8 @@
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use dicom_ul::Pdu;
@@ -40,7 +40,7 @@ pub struct Receiver {
     pub folder: PathBuf,
     /// Application entity title that peers have to call; any when empty.
     pub title: String,
-    /// Associations at a time; peers that come then are told to try again.
+    /// Associations at a time; peers that come then are told to try again, or over TLS are not answered.
     pub max_associations: usize,
     /// Associations are over TLS (PS3.15 §B.12), by this; in the clear without it.
     pub tls: Option<Arc<ServerConfig>>,
@@ -118,15 +118,19 @@ impl Receiver {
         for syntax in dicom::syntax_uids() {
             options = options.with_transfer_syntax(syntax);
         }
-        // Errors of the library may hold what the peer sent.
         // Requests and answers are small and wait for each other.
         let _ = socket.set_nodelay(true);
+        // Errors of the library may hold what the peer sent.
         let not_agreed = |_| "an association that was not agreed on".to_owned();
         begins(&socket, self.tls.is_some(), GREETING_PATIENCE).map_err(|_| "a connection that begins with no association".to_owned())?;
         match &self.tls {
-            None => self.converse(options.establish(socket).map_err(not_agreed)?, partial, report),
+            None => {
+                let association = in_time(socket, |socket| options.establish(socket)).map_err(not_agreed)?;
+                self.converse(association, partial, report)
+            }
             Some(tls) => {
-                let association = options.tls_config(Arc::clone(tls)).establish_tls(socket).map_err(not_agreed)?;
+                let options = options.tls_config(Arc::clone(tls));
+                let association = in_time(socket, |socket| options.establish_tls(socket)).map_err(not_agreed)?;
                 self.converse(association, partial, report)
             }
         }
@@ -195,8 +199,26 @@ impl Receiver {
     }
 }
 
-/// Waits for as much as tells that an association, or TLS, begins, and takes none of it. The library looks for a TLS greeting in
-/// what it could not read, and for the rest of one without end where a peer leaves within it.
+/// What `establish` makes of a connection, which is closed when that takes too long: a peer that sends a byte now and then, and need
+/// not be known for it, would keep an association from others.
+fn in_time<T>(socket: TcpStream, establish: impl FnOnce(TcpStream) -> T) -> T {
+    std::thread::scope(|scope| {
+        let (done, waiting) = mpsc::channel::<()>();
+        if let Ok(watched) = socket.try_clone() {
+            scope.spawn(move || {
+                if waiting.recv_timeout(GREETING_PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let _ = watched.shutdown(std::net::Shutdown::Both);
+                }
+            });
+        }
+        let established = establish(socket);
+        drop(done);
+        established
+    })
+}
+
+/// Waits for as much as tells that an association, or TLS, begins, and takes none of it. dicom-ul 0.10 looks for a TLS greeting in
+/// what it could not read, and for the rest of one without end where a peer leaves within it: it is only asked to read what is there.
 ///
 /// # Errors
 /// The peer leaves, is silent for too long, or begins with something else.

@@ -56,13 +56,13 @@ pub struct Selection {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slices: usize,
     /// Millimetres between them: the slices nearest to places so far apart about the volume's middle, instead of evenly.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slice_spacing: Option<f64>,
+    #[serde(default, rename = "slice_spacing", skip_serializing_if = "Option::is_none")]
+    pub slice_spacing_mm: Option<f64>,
 }
 
 impl Default for Selection {
     fn default() -> Self {
-        Self { views: Vec::new(), laterality: None, burned_in: BurnedIn::default(), slices: 1, slice_spacing: None }
+        Self { views: Vec::new(), laterality: None, burned_in: BurnedIn::default(), slices: 1, slice_spacing_mm: None }
     }
 }
 
@@ -313,8 +313,7 @@ struct Identified {
 /// What is gathered of a source's files until all are known.
 pub(crate) struct Gathered<'a> {
     kind: ImageKind,
-    slices: usize,
-    slice_spacing: Option<f64>,
+    selection: &'a Selection,
     scratch: PathBuf,
     rejected: &'a RejectedLog,
     n_files: u64,
@@ -323,10 +322,8 @@ pub(crate) struct Gathered<'a> {
 
 impl<'a> Gathered<'a> {
     /// `selection` says how many slices stand for a volume.
-    pub(crate) fn new(kind: ImageKind, selection: &Selection, scratch: &Path, rejected: &'a RejectedLog) -> Self {
-        let &Selection { slices, slice_spacing, .. } = selection;
-        let by_instance = Sorter::new(scratch, HELD_BYTES);
-        Self { kind, slices, slice_spacing, scratch: scratch.to_owned(), rejected, n_files: 0, by_instance }
+    pub(crate) fn new(kind: ImageKind, selection: &'a Selection, scratch: &Path, rejected: &'a RejectedLog) -> Self {
+        Self { kind, selection, scratch: scratch.to_owned(), rejected, n_files: 0, by_instance: Sorter::new(scratch, HELD_BYTES) }
     }
 
     /// Files that were looked at so far.
@@ -397,7 +394,7 @@ impl<'a> Gathered<'a> {
                     self.rejected.push(&Fault::DuplicateName.into_rejected(&record.file));
                 }
             }
-            if let Some(study) = group.into_study(uid, self.slices, self.slice_spacing, self.rejected) {
+            if let Some(study) = group.into_study(uid, self.selection, self.rejected) {
                 counts.n_images += u64::from(study.n_images);
                 counts.n_studies += 1;
                 take(study)?;
@@ -454,13 +451,8 @@ impl Group {
         self.candidates.push(Candidate { file, time, plane, series, patient, accession, number, frame, role, view });
     }
 
-    fn into_study(
-        mut self,
-        study_instance_uid: String,
-        n_slices: usize,
-        slice_spacing: Option<f64>,
-        rejected: &RejectedLog,
-    ) -> Option<Study> {
+    fn into_study(mut self, study_instance_uid: String, selection: &Selection, rejected: &RejectedLog) -> Option<Study> {
+        let &Selection { slices: n_slices, slice_spacing_mm, .. } = selection;
         let patient = self.one_patient(rejected);
         let n_images = self.candidates.len() as u32;
         let best = self.candidates.iter().map(|candidate| candidate.role).min()?;
@@ -475,7 +467,7 @@ impl Group {
         let modality = self.series[chosen.series as usize].modality.clone();
         let (time, file, frame) = (chosen.time, chosen.file.to_string(), chosen.frame);
         // Of one object with several frames they are chosen when it is read.
-        let slices = match slice_spacing {
+        let slices = match slice_spacing_mm {
             _ if n_slices == 1 || stacked.len() < 2 => Vec::new(),
             None => (0..n_slices).map(|k| evenly(k, n_slices, stacked.len())).collect(),
             Some(_) if along_mm.is_empty() => {

@@ -86,15 +86,6 @@ impl LabelSpec {
             },
         }
     }
-
-    /// Codes and facts that the label is read from: they are no features.
-    pub fn code(&self) -> &str {
-        match self {
-            Self::Condition { code, .. } | Self::Observation { code, .. } => code,
-            Self::Conclusion { report, .. } => report,
-            Self::Column { name, .. } | Self::Category { name, .. } => name,
-        }
-    }
 }
 
 /// When a condition began, at the earliest: when it was known less the days that it may have been there before.

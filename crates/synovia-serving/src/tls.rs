@@ -66,6 +66,12 @@ pub(crate) struct Tls {
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
+impl Current {
+    fn open(files: &TlsFiles) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self(RwLock::new(Arc::new(certified(files)?)))))
+    }
+}
+
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
@@ -98,7 +104,7 @@ fn written(files: &TlsFiles) -> Written {
 /// # Errors
 /// A file that can't be read, or a key that is not the certificate's.
 pub fn tls_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
-    config(files, Arc::new(Current(RwLock::new(Arc::new(certified(files)?)))))
+    config(files, Current::open(files)?)
 }
 
 fn config(files: &TlsFiles, resolver: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, TlsError> {
@@ -124,7 +130,7 @@ impl Tls {
     /// - protocols: of HTTP, by their names in TLS
     pub(crate) fn open(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Self, TlsError> {
         let written = RwLock::new(written(files));
-        let current = Arc::new(Current(RwLock::new(Arc::new(certified(files)?))));
+        let current = Current::open(files)?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&current);
         let mut config = config(files, resolver)?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();

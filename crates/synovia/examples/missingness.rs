@@ -55,7 +55,12 @@ fn main() -> anyhow::Result<()> {
     let labels: Vec<bool> = complete.iter().map(|(_, label, _)| *label).collect();
     let of = |value: &dyn Fn(usize) -> f64| auroc(&(0..complete.len()).map(value).collect::<Vec<f64>>(), &labels);
     // Ids are digests, so that their first digits are a number drawn evenly; who lacks something at one rate does at higher ones.
-    let drawn = |i: usize| i64::from_str_radix(&complete[i].0[..8], 16).map_or(0.0, |digits| digits as f64 / f64::from(u32::MAX));
+    let of_id = |example: &&str| {
+        let digits = example.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        Ok(f64::from(digits.with_context(|| format!("{example} is no digest"))?) / f64::from(u32::MAX))
+    };
+    let draws = complete.iter().map(|(example, ..)| of_id(example)).collect::<anyhow::Result<Vec<f64>>>()?;
+    let drawn = |i: usize| draws[i];
     let mean = |k: usize| complete.iter().map(|(_, _, p)| p[k]).sum::<f64>() / complete.len() as f64;
     let means = [3, 4].map(mean);
     let curve = |hidden_image: bool| -> Vec<serde_json::Value> {
@@ -69,10 +74,12 @@ fn main() -> anyhow::Result<()> {
         };
         RATES.into_iter().map(at).collect()
     };
+    let ceiling_of = |example: &&str| ceilings.get(example).copied().with_context(|| format!("{example} is not in truth.parquet"));
+    let posteriors = complete.iter().map(|(example, ..)| ceiling_of(example)).collect::<anyhow::Result<Vec<f64>>>()?;
     let [joint, image, record] = [0, 3, 4].map(|k| of(&|i| complete[i].2[k]));
     let line = serde_json::json!({
         "task": task, "n": complete.len(), "positive": labels.iter().filter(|label| **label).count(),
-        "ceiling": of(&|i| ceilings.get(complete[i].0).copied().unwrap_or(0.5)),
+        "ceiling": of(&|i| posteriors[i]),
         "complete": { "joint": joint, "image": image, "record": record },
         "missing_image": curve(true), "missing_record": curve(false),
     });

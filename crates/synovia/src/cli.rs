@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use synovia_serving::TlsFiles;
 
 use crate::commands::tune::Vary;
+use crate::failure::UsageError;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::stages::cohort::shard::Shard;
 
@@ -187,7 +189,7 @@ pub struct TuneArgs {
     /// The pipeline; with its own epochs the last trials are trained.
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// A setting of [model] or [training] and what it may be: KEY=VALUE,VALUE or KEY=LOW..HIGH or KEY=log:LOW..HIGH; may be repeated
+    /// A setting of [model] or [training] and what it may be: KEY=VALUE,VALUE or KEY=LOW..HIGH (4..8 whole numbers, 0.0..0.5 others) or KEY=log:LOW..HIGH; may be repeated
     #[arg(long, value_name = "KEY=VALUES", required = true)]
     pub vary: Vec<Vary>,
     /// Settings that are tried, the pipeline's own among them
@@ -269,7 +271,7 @@ pub struct ServeArgs {
     /// Where gRPC listens [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub grpc_address: Option<String>,
-    /// HTTPS for REST and gRPC
+    /// HTTPS.
     #[command(flatten)]
     pub tls: TlsArgs,
     /// Requests a second, and at once, that a client may have run [default: any number]
@@ -352,10 +354,11 @@ pub struct DeidentifyArgs {
     pub rejected: Option<PathBuf>,
 }
 
-/// TLS of `synovia serve`, where files are read again when they change, and of `synovia receive`.
+/// TLS of `synovia serve` and of `synovia receive`.
 #[derive(Args, Clone, Debug)]
 pub struct TlsArgs {
-    /// The server's certificate in PEM, with those that it is signed by: TLS, and nothing without it
+    /// TLS (of `serve` for REST and gRPC) with this certificate in PEM and those that it is signed by; `serve` reads it again when it
+    /// changes [default: in the clear]
     #[arg(long, value_name = "FILE.pem")]
     pub tls_certificate: Option<PathBuf>,
     /// Its private key in PEM
@@ -364,6 +367,27 @@ pub struct TlsArgs {
     /// Certificates in PEM by which those of clients have to be signed; who shows none is not answered
     #[arg(long, value_name = "FILE.pem")]
     pub client_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// The files that TLS is to be made from; `None` where it is not asked for.
+    ///
+    /// # Errors
+    /// One of them without another that it needs.
+    pub fn files(&self) -> Result<Option<TlsFiles>, UsageError> {
+        let Self { tls_certificate, tls_key, client_ca } = self;
+        for (is_given, option, needs, is_there) in [
+            (tls_certificate.is_some(), "--tls-certificate", "--tls-key", tls_key.is_some()),
+            (tls_key.is_some(), "--tls-key", "--tls-certificate", tls_certificate.is_some()),
+            (client_ca.is_some(), "--client-ca", "--tls-certificate", tls_certificate.is_some()),
+        ] {
+            if is_given && !is_there {
+                return Err(UsageError(format!("{option} needs {needs}")));
+            }
+        }
+        let files = tls_certificate.clone().zip(tls_key.clone());
+        Ok(files.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: client_ca.clone() }))
+    }
 }
 
 /// `synovia receive`
@@ -381,7 +405,7 @@ pub struct ReceiveArgs {
     /// Associations at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub associations: usize,
-    /// TLS for all associations
+    /// TLS.
     #[command(flatten)]
     pub tls: TlsArgs,
 }

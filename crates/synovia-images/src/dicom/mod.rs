@@ -105,7 +105,7 @@ pub(crate) fn decode_file(input: impl Input, frame: Option<u32>, preparation: &P
     };
     drop(stored);
     recycle::keep_bytes(encoded.bytes);
-    let (pixel_width, pixel_height_mm) = pixel_size(data);
+    let (pixel_width, pixel_height_mm) = pixel_size(data, frame as usize);
     let picture = Picture { width: module.columns, height: module.rows, pixel_width, pixel_height_mm, planes };
     Ok((picture, Study { frame, ..study }))
 }
@@ -113,9 +113,10 @@ pub(crate) fn decode_file(input: impl Input, frame: Option<u32>, preparation: &P
 /// Width of a pixel over its height, from Pixel Spacing or Pixel Aspect Ratio (both: rows first), 1 where there is none, or
 /// one that no detector has; and its height in millimetres, where there is a spacing that a detector has. That of a projection's
 /// detector is taken for the patient's where there is no other.
-fn pixel_size(data: &Dataset) -> (f64, Option<f64>) {
+fn pixel_size(data: &Dataset, frame: usize) -> (f64, Option<f64>) {
     let shared = data.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
-    let measures = shared.and_then(|item| item.items(tags::PIXEL_MEASURES_SEQUENCE).first()).unwrap_or(data);
+    let own = data.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).get(frame);
+    let measures = grey::group_of(own, shared, tags::PIXEL_MEASURES_SEQUENCE).unwrap_or(data);
     let pair = |values: Option<Vec<f64>>| values.and_then(|values| <[f64; 2]>::try_from(values).ok());
     let is_ratio = |ratio: &f64| (0.1..=10.0).contains(ratio);
     let spacing = pair(measures.decimals(tags::PIXEL_SPACING)).or_else(|| pair(data.decimals(tags::IMAGER_PIXEL_SPACING)));

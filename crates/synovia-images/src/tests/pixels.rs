@@ -369,7 +369,7 @@ fn pixels_that_are_not_square() {
 fn millimetres_of_a_pixel() {
     // Four columns of 2 mm: at 4 mm two pixels, each the mean of two, in the middle of a square of four.
     let of = |object: Object| {
-        let object = object.size(4, 2).bytes(tags::PIXEL_DATA, VR::OB, &[0, 255, 255, 255, 0, 255, 255, 255]).window("127.5", "255");
+        let object = object.size(2, 4).bytes(tags::PIXEL_DATA, VR::OB, &[0, 255, 255, 255, 0, 255, 255, 255]).window("127.5", "255");
         let bytes = object.text(tags::VOILUT_FUNCTION, VR::CS, "LINEAR_EXACT").encoded(uids::EXPLICIT_VR_LITTLE_ENDIAN);
         let preparation = Preparation { spacing_mm: Some(4.0), ..Preparation::grey(4) };
         with_file(&bytes, |path| load_file(path, ImageKind::Dicom, &preparation)).map(|loaded| loaded.pixels[4..8].to_vec())
@@ -380,6 +380,15 @@ fn millimetres_of_a_pixel() {
     assert_eq!(of(Object::new().text(tags::IMAGER_PIXEL_SPACING, VR::DS, "2\\2")).unwrap(), known);
     let both = Object::new().text(tags::IMAGER_PIXEL_SPACING, VR::DS, "7\\7").text(tags::PIXEL_SPACING, VR::DS, "2\\2");
     assert_eq!(of(both).unwrap(), known);
+    // Of an Enhanced object that of the frame, else that of all.
+    let group = |spacing: &str| {
+        let measures = Object::item().text(tags::PIXEL_SPACING, VR::DS, spacing);
+        vec![Object::item().sequence(tags::PIXEL_MEASURES_SEQUENCE, vec![measures])]
+    };
+    let shared = || Object::new().sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, group("2\\2"));
+    assert_eq!(of(shared()).unwrap(), known);
+    let of_frame = Object::new().sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, group("7\\7"));
+    assert_eq!(of(of_frame.sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, group("2\\2"))).unwrap(), known);
     for unknown in [
         Object::new(),
         Object::new().text(tags::PIXEL_SPACING, VR::DS, "0\\0"),

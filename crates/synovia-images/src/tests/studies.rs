@@ -343,7 +343,7 @@ fn channels(root: &Path, n: usize) -> Vec<u8> {
 
 /// First value of each channel, in 255ths; an error where a study is rejected.
 fn spaced_channels(root: &Path, n: usize, slice_spacing: Option<f64>) -> Result<Vec<u8>, String> {
-    let selection = Selection { slices: n, slice_spacing, ..Selection::default() };
+    let selection = Selection { slices: n, slice_spacing_mm: slice_spacing, ..Selection::default() };
     let log = RejectedLog::counting();
     let mut studies = Vec::new();
     let take = &mut |study| {

@@ -9,7 +9,6 @@ use synovia_images::{Receiver, Reception};
 use synovia_serving::tls_config;
 
 use super::Context;
-use super::serve::tls_files;
 use crate::cli::ReceiveArgs;
 use crate::failure::print;
 
@@ -18,7 +17,7 @@ use crate::failure::print;
 /// # Errors
 /// When it can't listen or write.
 pub fn receive(args: &ReceiveArgs, context: &Context) -> anyhow::Result<()> {
-    let tls = tls_files(&args.tls)?.map(|files| tls_config(&files)).transpose()?.map(Arc::new);
+    let tls = args.tls.files()?.map(|files| tls_config(&files)).transpose()?.map(Arc::new);
     let listener = TcpListener::bind(&args.address).with_context(|| format!("{}: cannot listen there", args.address))?;
     let address = listener.local_addr().context("the address that it listens on")?;
     print(serde_json::json!({ "listening": address.to_string(), "title": args.title, "out": args.out }))?;

@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use synovia_images::Login;
 use synovia_pacs::Archive;
-use synovia_serving::{Client, Pacs, Role, Settings, TlsFiles};
+use synovia_serving::{Client, Pacs, Role, Settings};
 
 use super::Context;
-use crate::cli::{Cli, Command, Global, ServeArgs, TlsArgs};
+use crate::cli::{Cli, Command, Global, ServeArgs};
 use crate::failure::{UsageError, print};
 
 /// Environment variable with the token.
@@ -21,25 +21,6 @@ const TOKEN: &str = "SYNOVIA_TOKEN";
 const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 /// Environment variables with the login of the image archive.
 const PACS: [&str; 3] = ["SYNOVIA_PACS_USER", "SYNOVIA_PACS_PASSWORD", "SYNOVIA_PACS_TOKEN"];
-
-/// The files that TLS is to be made from; `None` where it is not asked for.
-///
-/// # Errors
-/// One of them without another that it needs.
-pub fn tls_files(args: &TlsArgs) -> Result<Option<TlsFiles>, UsageError> {
-    let TlsArgs { tls_certificate, tls_key, client_ca } = args;
-    for (is_given, option, needs, is_there) in [
-        (tls_certificate.is_some(), "--tls-certificate", "--tls-key", tls_key.is_some()),
-        (tls_key.is_some(), "--tls-key", "--tls-certificate", tls_certificate.is_some()),
-        (client_ca.is_some(), "--client-ca", "--tls-certificate", tls_certificate.is_some()),
-    ] {
-        if is_given && !is_there {
-            return Err(UsageError(format!("{option} needs {needs}")));
-        }
-    }
-    let files = tls_certificate.clone().zip(tls_key.clone());
-    Ok(files.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: client_ca.clone() }))
-}
 
 /// Serves until it is told to end (SIGTERM, SIGINT). Prints where it listens.
 ///
@@ -55,7 +36,7 @@ pub fn serve(args: &ServeArgs, context: &Context) -> anyhow::Result<()> {
     if args.pacs_store && args.pacs.is_none() {
         return Err(UsageError("--pacs-store needs --pacs".to_owned()).into());
     }
-    let tls = tls_files(&args.tls)?;
+    let tls = args.tls.files()?;
     let Some(models) = &args.models else {
         return Err(UsageError("there are no models: say --models, or `models` in the file".to_owned()).into());
     };

@@ -31,7 +31,8 @@ const FACTOR: usize = 3;
 /// What was measured, a line a training, in the run folder.
 const LOG: &str = "tune.jsonl";
 
-/// A setting and what it may be: `KEY=VALUE,VALUE…`, `KEY=LOW..HIGH` or `KEY=log:LOW..HIGH`.
+/// A setting and what it may be: `KEY=VALUE,VALUE…`, `KEY=LOW..HIGH` (of whole numbers where both ends are written so) or
+/// `KEY=log:LOW..HIGH`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vary {
     key: String,
@@ -128,7 +129,12 @@ struct Measured {
 /// # Errors
 /// A setting that can't be, or what training fails by.
 pub fn tune(args: &TuneArgs, context: &Context) -> anyhow::Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(args.pipeline.read()?.seed);
+    let own = args.pipeline.read()?;
+    if own.cohort.folds.is_some() {
+        let what = "whom one fold validates on another tests: settings chosen so would be measured on patients that chose them. Tune with `split` in place of `folds`, on patients that are not in the folds";
+        return Err(UsageError(what.to_owned()).into());
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(own.seed);
     let mut trials: Vec<(Vec<String>, Pipeline)> = Vec::new();
     for k in 0..args.trials {
         // Drawn for the first one too, which is the pipeline as it is.
@@ -151,7 +157,7 @@ pub fn tune(args: &TuneArgs, context: &Context) -> anyhow::Result<()> {
     }
     let ingested = ingest::run(&work)?;
     work.write_pipeline(&stages::hashes(&ingested))?;
-    let place = &Place::all(work.pipeline.cohort.folds)[0];
+    let place = &Place::all(None)[0];
     let aligned = cohort::run(&work, &ingested, place)?;
     stages::write_rejected(&work, &ingested, place)?;
     let reader = CohortReader::open(&place.path(&work.run, "cohort"))?;
@@ -221,7 +227,7 @@ impl<'a> Search<'a> {
         let (_, model) = train::variants(&pipeline, reader).swap_remove(0);
         let start = train::image_weights(work, &pipeline, &model)?;
         let told = serde_json::to_string(&(&model, &training, start.as_ref().map(|(_, checkpoint)| checkpoint)))?;
-        let key = hex::encode(Sha256::digest(format!("{data_key} {told} {}", env!("CARGO_PKG_VERSION"))));
+        let key = hex::encode(Sha256::digest(format!("{data_key} {told} {}", env!("SYNOVIA_COMMIT"))));
         if let Some(measured) = self.known.get(&key) {
             return Ok(measured.validation_loss);
         }

@@ -163,21 +163,27 @@ fn read_images(section: &Section<'_>) -> Option<Images> {
     }
     let sides = [("L", "L"), ("R", "R"), ("B", "B"), ("U", "U")];
     let laterality = section.choice("laterality", &sides, &[]).map(str::to_owned);
-    let slices = section.count("slices", 1..=64).unwrap_or(1);
+    let slices = section.count("slices", 1..=64);
     let burned_in = section.choice("burned_in", &[("refuse", BurnedIn::Refuse), ("accept", BurnedIn::Accept)], &[]).unwrap_or_default();
     for key in
         ["views", "laterality", "burned_in"].into_iter().filter(|key| kind.is_some_and(|kind| kind != ImageKind::Dicom) && section.has(key))
     {
         section.wrong(key, format!("{}: only DICOM files tell it; remove the line, or give kind = \"dicom\"", section.name(key)));
     }
-    let [spacing, slice_spacing] = ["spacing", "slice_spacing"].map(|key| section.number(key, 1e-3..=100.0));
+    let [spacing, slice_spacing_mm] = ["spacing", "slice_spacing"].map(|key| section.number(key, 1e-3..=100.0));
     for key in ["spacing", "slice_spacing"].into_iter().filter(|key| kind == Some(ImageKind::Picture) && section.has(key)) {
         section.wrong(key, format!("{}: pictures have no millimetres; remove the line", section.name(key)));
     }
-    if slice_spacing.is_some() && slices == 1 {
+    if slice_spacing_mm.is_some() && (slices == Some(1) || !section.has("slices")) {
         section.wrong("slice_spacing", format!("{} is the distance of several: write slices = 8 too", section.name("slice_spacing")));
     }
-    let selection = Selection { views: section.texts("views").unwrap_or_default(), laterality, burned_in, slices, slice_spacing };
+    let selection = Selection {
+        views: section.texts("views").unwrap_or_default(),
+        laterality,
+        burned_in,
+        slices: slices.unwrap_or(1),
+        slice_spacing_mm,
+    };
     Some(Images { path: path?, access, kind: kind?, size, spacing, window: window.ok()?, selection })
 }
 

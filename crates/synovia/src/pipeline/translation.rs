@@ -22,7 +22,7 @@ impl From<ImageKind> for synovia_images::ImageKind {
 impl Images {
     /// How every image is prepared.
     pub fn preparation(&self) -> Preparation {
-        let synovia_images::Selection { slices, slice_spacing: slice_spacing_mm, .. } = self.selection;
+        let synovia_images::Selection { slices, slice_spacing_mm, .. } = self.selection;
         let (size, window, spacing_mm) = (self.size, self.window, self.spacing);
         Preparation { size, window, channels: slices, slices, spacing_mm, slice_spacing_mm, ..Preparation::default() }
     }

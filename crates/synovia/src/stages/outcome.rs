@@ -71,12 +71,14 @@ impl Outcomes {
         let Some(within) = window_days(spec) else { return known(spec.label(record, start)) };
         let end = start.plus_days(within);
         let is_condition = matches!(spec, LabelSpec::Condition { .. });
+        // What was not found yet could still have come.
+        let is_open = is_condition || matches!(spec, LabelSpec::Conclusion { .. });
         let first = self.competing.iter().filter_map(|event| Some((event.first(record, at, end)?, event))).min_by_key(|(time, _)| *time);
         if let Some((time, event)) = first {
             return match spec.label(&heard_of_until(record, time, end), start) {
-                LabelOutcome::Known(label) if label > 0.0 || !is_condition => Ok(label),
+                LabelOutcome::Known(label) if label > 0.0 || !is_open => Ok(label),
                 LabelOutcome::Unknown(reason) if is_condition => Err(reason.to_owned()),
-                _ if is_condition && event.counts_as == Unheard::Negative => Ok(0.0),
+                _ if is_open && event.counts_as == Unheard::Negative => Ok(0.0),
                 _ => Err(event.reason.clone()),
             };
         }
@@ -145,6 +147,30 @@ mod tests {
             Err(reason) => reason.split([':', ' ']).next().unwrap_or_default().to_owned(),
         };
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_report_after_a_competing_event_does_not_count() {
+        let report = |day: i64, value| Event {
+            time: Time::from_seconds(day * DAY),
+            kind: EventKind::Report,
+            code: "s|xray".into(),
+            display: "".into(),
+            value,
+        };
+        let spec = LabelSpec::Conclusion { report: "s|xray".to_owned(), conclusion: "s|c".to_owned(), within_days: 100.0 };
+        let check = |counts_as: Unheard, death: Option<i64>, events: Vec<Event>, expected: Result<f32, &str>| {
+            let patient = Patient { death: death.map(|day| Time::from_seconds(day * DAY)), ..Patient::default() };
+            let record = PatientRecord { id: PatientId::new("p"), patient, events, studies: vec![] };
+            let label = outcomes(0.0, Unheard::Unknown, &[(EventKind::Death, counts_as)]).label(&spec, &record, Time::from_seconds(0));
+            assert_eq!(label, expected.map_err(str::to_owned));
+        };
+        let (without, with) = (|day| report(day, EventValue::Text("".into())), |day| report(day, EventValue::Code("s|c".into())));
+        check(Unheard::Unknown, None, vec![without(10)], Ok(0.0));
+        check(Unheard::Unknown, Some(20), vec![with(10)], Ok(1.0));
+        check(Unheard::Unknown, Some(20), vec![without(10)], Err("competing"));
+        check(Unheard::Negative, Some(20), vec![without(10)], Ok(0.0));
+        check(Unheard::Unknown, Some(20), vec![without(10), with(30)], Err("competing"));
     }
 
     #[test]
