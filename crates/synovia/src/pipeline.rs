@@ -6,6 +6,7 @@
 mod problem;
 mod reader;
 mod reader_cohort;
+mod reader_images;
 mod reader_task;
 mod section;
 mod settings;

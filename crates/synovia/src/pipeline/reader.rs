@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use synovia_encoders::NormKind;
 use synovia_evaluation::Calibrator;
 use synovia_fusion::FusionKind;
-use synovia_images::{BurnedIn, Login, Selection, Server, Window};
 use synovia_records::{Format, LongLayout, Statistic};
 use synovia_training::{Balance, Branches, Privacy};
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
 use super::reader_cohort;
+use super::reader_images;
 use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
-    Access, Augmentation, Device, Features, History, ImageEncoder, ImageKind, ImageLink, Images, Model, Pipeline, RecordEncoder,
-    RecordFormat, Records, ReportSettings, Sampling, Start, Training,
+    Augmentation, Device, Features, History, ImageEncoder, ImageLink, Model, Pipeline, RecordEncoder, RecordFormat, Records,
+    ReportSettings, Sampling, Start, Training,
 };
 use super::span::{TimeSpan, TimeUnit};
 use super::translation::address;
@@ -51,7 +51,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
     }
     let seed = top.integer("seed", 0..=i64::MAX).unwrap_or(0).cast_unsigned();
 
-    let images = top.has("images").then(|| read_images(&open(&top, "images", &IMAGES_KEYS)));
+    let images = top.has("images").then(|| reader_images::read(&open(&top, "images", &reader_images::KEYS)));
     let records = if top.has("records") {
         let known = ["path", "format", "history", "features", "categories", "id", "image", "time", "columns"];
         Some(read_records(&open(&top, "records", &known)))
@@ -132,88 +132,8 @@ fn is_file_name(name: &str) -> bool {
     !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-const IMAGES_KEYS: [&str; 14] = [
-    "path",
-    "kind",
-    "size",
-    "window",
-    "views",
-    "laterality",
-    "burned_in",
-    "slices",
-    "spacing",
-    "slice_spacing",
-    "query",
-    "user_variable",
-    "password_variable",
-    "token_variable",
-];
-
-fn read_images(section: &Section<'_>) -> Option<Images> {
-    let path = read_path(section, true);
-    let access = read_access(section, path.as_deref());
-    let kind = section.choice("kind", &[("dicom", ImageKind::Dicom), ("nifti", ImageKind::Nifti), ("picture", ImageKind::Picture)], &[]);
-    if !section.has("kind") {
-        section.missing("kind", "write kind = \"dicom\", kind = \"nifti\" or kind = \"picture\"");
-    }
-    let size = section.count("size", 16..=1024).unwrap_or(224);
-    let window = section.text("window").map_or(Ok(Window::File), |text| text.parse());
-    if let Err(error) = &window {
-        section.wrong("window", format!("{}: {error}", section.name("window")));
-    }
-    let sides = [("L", "L"), ("R", "R"), ("B", "B"), ("U", "U")];
-    let laterality = section.choice("laterality", &sides, &[]).map(str::to_owned);
-    let slices = section.count("slices", 1..=64);
-    let burned_in = section.choice("burned_in", &[("refuse", BurnedIn::Refuse), ("accept", BurnedIn::Accept)], &[]).unwrap_or_default();
-    for key in
-        ["views", "laterality", "burned_in"].into_iter().filter(|key| kind.is_some_and(|kind| kind != ImageKind::Dicom) && section.has(key))
-    {
-        section.wrong(key, format!("{}: only DICOM files tell it; remove the line, or give kind = \"dicom\"", section.name(key)));
-    }
-    let [spacing, slice_spacing_mm] = ["spacing", "slice_spacing"].map(|key| section.number(key, 1e-3..=100.0));
-    for key in ["spacing", "slice_spacing"].into_iter().filter(|key| kind == Some(ImageKind::Picture) && section.has(key)) {
-        section.wrong(key, format!("{}: pictures have no millimetres; remove the line", section.name(key)));
-    }
-    if slice_spacing_mm.is_some() && (slices == Some(1) || !section.has("slices")) {
-        section.wrong("slice_spacing", format!("{} is the distance of several: write slices = 8 too", section.name("slice_spacing")));
-    }
-    let selection = Selection {
-        views: section.texts("views").unwrap_or_default(),
-        laterality,
-        burned_in,
-        slices: slices.unwrap_or(1),
-        slice_spacing_mm,
-    };
-    Some(Images { path: path?, access, kind: kind?, size, spacing, window: window.ok()?, selection })
-}
-
-/// How a server is asked; of files there is nothing to say.
-fn read_access(section: &Section<'_>, path: Option<&Path>) -> Access {
-    let of_server = path.is_none_or(|path| address(path).is_some());
-    for key in ["query", "user_variable", "password_variable", "token_variable"] {
-        if !of_server && section.has(key) {
-            section.wrong(key, format!("{} is for a DICOMweb address; remove the line, or give one as `path`", section.name(key)));
-        }
-    }
-    let [user_variable, password_variable, token_variable] =
-        ["user_variable", "password_variable", "token_variable"].map(|key| section.word(key));
-    if user_variable.is_some() != password_variable.is_some() {
-        let key = if user_variable.is_some() { "user_variable" } else { "password_variable" };
-        section.wrong(key, "a login is `user_variable` and `password_variable`, or `token_variable`; give both, or neither");
-    } else if user_variable.is_some() && token_variable.is_some() {
-        section.wrong("token_variable", "a login is `user_variable` and `password_variable`, or `token_variable`; remove one");
-    }
-    let query = section.texts("query").unwrap_or_default();
-    if let Some(url) = path.and_then(address)
-        && let Err(error) = Server::new(url, Login::None, query.clone())
-    {
-        section.wrong("path", format!("{}: {error}", section.name("path")));
-    }
-    Access { query, user_variable, password_variable, token_variable }
-}
-
 /// A path that can be read: a folder that is not empty or, unless `images`, a file; of images also a source of another kind.
-fn read_path(section: &Section<'_>, images: bool) -> Option<PathBuf> {
+pub(super) fn read_path(section: &Section<'_>, images: bool) -> Option<PathBuf> {
     if !section.has("path") {
         section.missing("path", "write path = \"…\", relative to the current directory");
         return None;
