@@ -46,10 +46,10 @@ fn peak(patients: usize) -> u64 {
 
 #[test]
 fn memory_does_not_grow_with_the_patients() {
-    let few = peak(1000);
-    // 45 MB more of input. What is free stays with the process for a while, the longer the busier the machine: a peak varies, and
-    // the least of three tells what is needed.
+    // 45 MB more of input. What is free stays with the process for a while, the longer the busier the machine: a peak varies by some
+    // 20 MB, and the least of three tells what is needed.
+    let few = [(); 2].map(|()| peak(1000));
     let many = [(); 3].map(|()| peak(4000));
-    let least = many.iter().min().unwrap();
-    assert!(few > 1024 && *least < few + 20 * 1024, "{few} KiB for 1000 patients, {many:?} KiB for 4000");
+    let (most, least) = (few.iter().max().unwrap(), many.iter().min().unwrap());
+    assert!(*most > 1024 && *least < most + 24 * 1024, "{few:?} KiB for 1000 patients, {many:?} KiB for 4000");
 }
