@@ -116,9 +116,11 @@ impl Links {
         if timeless {
             return vec![(ExampleId::of_patient(&record.id, AT_ONCE), AT_ONCE, of_patient.first().copied())];
         }
-        let is_of = |link: &StudyLink, study: &Study| {
-            link.study_instance_uid == study.study_instance_uid || is_numbered(link) && link.accession == study.accession
-        };
+        // An accession number may be of several studies: it says which one is meant where no UID does.
+        let has_uid = |link: &StudyLink, study: &Study| link.study_instance_uid == study.study_instance_uid;
+        let is_charted = |study: &Study| record.studies.iter().any(|link| has_uid(link, study));
+        let has_number = |link: &StudyLink, study: &Study| !link.accession.is_empty() && link.accession == study.accession;
+        let is_of = |link: &StudyLink, study: &Study| has_uid(link, study) || has_number(link, study) && !is_charted(study);
         let charted = |study: &Study| record.studies.iter().filter(|link| is_of(link, study)).find_map(|link| link.started);
         let seen = of_patient.iter().filter_map(|&k| {
             let study = &studies[k];
@@ -147,10 +149,6 @@ impl Links {
             Unit::Patient | Unit::Encounter => moments.pop().into_iter().collect(),
         }
     }
-}
-
-fn is_numbered(link: &StudyLink) -> bool {
-    !link.accession.is_empty()
 }
 
 /// Whether a study that was charted without a UID is the one whose image was taken then.
@@ -194,7 +192,6 @@ pub fn link(studies: &[Study], store: &RecordStore) -> Result<Links, RecordsErro
                 }
                 if let Some(numbered) = by_accession.get(link.accession.as_str()) {
                     numbered.iter().for_each(|&k| claim(&mut by_number, k, &record.id));
-                    continue;
                 }
                 if link.study_instance_uid.is_empty() {
                     continue;
@@ -351,10 +348,11 @@ mod tests {
             ..study(uid, day)
         };
         let charted = |patient: &str, uid: &str, accession: &str| {
+            let id = format!("{patient}-{accession}-{uid}");
             let uid = if uid.is_empty() { String::new() } else { format!(r#"{{"system":"urn:dicom:uid","value":"urn:oid:{uid}"}},"#) };
             format!(
                 r#"{{"resourceType":"Patient","id":"{patient}"}}
-{{"resourceType":"ImagingStudy","id":"{patient}-{accession}","status":"available","subject":{{"reference":"Patient/{patient}"}},"started":"1970-01-31T10:00:00Z","identifier":[{uid}{{"type":{{"coding":[{{"code":"ACSN"}}]}},"value":"{accession}"}}]}}
+{{"resourceType":"ImagingStudy","id":"{id}","status":"available","subject":{{"reference":"Patient/{patient}"}},"started":"1970-01-31T10:00:00Z","identifier":[{uid}{{"type":{{"coding":[{{"code":"ACSN"}}]}},"value":"{accession}"}}]}}
 "#
             )
         };
@@ -385,6 +383,9 @@ mod tests {
         let twice = charted("a", "", "A1") + &charted("b", "", "A1");
         check(&[numbered("1.1", Some(30), "A1", "")], &twice, &[(None, None)]);
         check(&[numbered("1.1", Some(30), "A1", "b")], &(charted("a", "", "A1") + &charted("b", "", "A2")), &[(None, None)]);
+        // Another study of the same number, which has no image.
+        let both = charted("a", "1.1", "A1") + &charted("a", "1.2", "A1");
+        assert_eq!(check(&[numbered("1.1", Some(30), "A1", "")], &both, &[(Some("a"), Some(BY_UID))]), 2);
         // Two studies of one number, and one without a number, which nothing links.
         let three = [numbered("1.1", Some(30), "A1", ""), numbered("1.2", Some(30), "A1", ""), numbered("1.3", Some(30), "", "")];
         assert_eq!(check(&three, &charted("a", "", "A1"), &[(Some("a"), accession), (Some("a"), accession), (None, None)]), 2);
