@@ -6,6 +6,7 @@
 
 mod criteria;
 mod division;
+mod endpoint;
 mod event;
 mod example;
 mod flow;
@@ -18,6 +19,7 @@ mod time;
 
 pub use criteria::{ANY_CODE, Asked, Bounds, Criterion, EventPattern, Index, Modality, Which};
 pub use division::{Candidate, Division, Validating};
+pub use endpoint::{Endpoint, EndpointKind, EndpointValue};
 pub use event::{Event, EventKind, EventValue, Patient, PatientRecord, Sex, Study, StudyLink};
 pub use example::{Example, ExampleError, Refused};
 pub use flow::{FlowCounts, LeftOut};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! manifest.json       geometry, features, tasks, number of rows
-//! examples.parquet    a row an example: ids, split, time, presence, one column a label
+//! examples.parquet    a row an example: ids, split, time, presence, one column a label, one or two an endpoint
 //! pixels-0000.u16     rows of channels × height × width, little endian, 0 = 0.0 and 65535 = 1.0
 //! features-0000.f32   rows of n_features, little endian, NaN where missing
 //! ```
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::{Column, DataFrame, ParquetReader, ParquetWriter, PolarsError, SerReader};
 use serde::{Deserialize, Serialize};
 
-use crate::{ExampleId, Split, Task, Time};
+use crate::{Endpoint, EndpointValue, ExampleId, Split, Task, Time};
 
 /// Shape of every image of a cohort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct Manifest {
     pub features: Vec<FeatureSpec>,
     /// Tasks, in the order of [`ExampleRow::labels`].
     pub tasks: Vec<Task>,
+    /// Endpoints, in the order of [`ExampleRow::endpoints`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
     /// Rows in the pixel shards.
     pub n_images: usize,
     /// Rows in the feature shards.
@@ -109,6 +112,15 @@ pub struct ExampleRow {
     pub record_row: Option<u32>,
     /// A label a task: 0/1 or the class's index; `None` where unknown.
     pub labels: Vec<Option<f32>>,
+    /// What is known of each endpoint; `None` where nothing is.
+    pub endpoints: Vec<Option<EndpointValue>>,
+}
+
+impl ExampleRow {
+    /// Whether anything is known that could be learnt.
+    pub fn is_labelled(&self) -> bool {
+        self.labels.iter().any(Option::is_some) || self.endpoints.iter().any(Option::is_some)
+    }
 }
 
 /// Why a cohort can't be written or read.
@@ -280,6 +292,9 @@ impl CohortWriter {
         for (k, task) in self.manifest.tasks.iter().enumerate() {
             columns.push(Column::new(task.name.as_str().into(), rows.iter().map(|r| r.labels[k]).collect::<Vec<_>>()));
         }
+        for (k, endpoint) in self.manifest.endpoints.iter().enumerate() {
+            columns.extend(endpoint.to_columns(&rows.iter().map(|r| r.endpoints[k]).collect::<Vec<_>>()));
+        }
         columns.push(Column::new("prediction_seconds".into(), rows.iter().map(|r| r.prediction_time.seconds()).collect::<Vec<_>>()));
         columns.push(Column::new("image_row".into(), rows.iter().map(|r| r.image_row).collect::<Vec<_>>()));
         columns.push(Column::new("record_row".into(), rows.iter().map(|r| r.record_row).collect::<Vec<_>>()));
@@ -324,11 +339,12 @@ impl CohortReader {
         let features = Shards::open(dir, "features", "f32", manifest.n_records, manifest.features.len() * 4, false)?;
         let path = dir.join("examples.parquet");
         let frame = ParquetReader::new(File::open(&path).map_err(io(&path))?).finish().map_err(table(&path))?;
-        let rows = Self::rows_of(&frame, &manifest.tasks).map_err(table(&path))?;
+        let rows = Self::rows_of(&frame, &manifest).map_err(table(&path))?;
         let is_class = |label: &f32, task: &Task| label.fract() == 0.0 && (0.0..task.n_logits().max(2) as f32).contains(label);
         let sound = rows.len() == manifest.n_examples
             && rows.iter().all(|r| {
                 r.labels.iter().zip(&manifest.tasks).all(|(label, task)| label.is_none_or(|label| is_class(&label, task)))
+                    && r.endpoints.iter().zip(&manifest.endpoints).all(|(value, of)| value.is_none_or(|value| of.kind.holds(value)))
                     && r.image_row.is_none_or(|k| (k as usize) < manifest.n_images)
                     && r.record_row.is_none_or(|k| (k as usize) < manifest.n_records)
             });
@@ -338,12 +354,13 @@ impl CohortReader {
         Ok(Self { manifest, rows, pixels, features })
     }
 
-    fn rows_of(frame: &DataFrame, tasks: &[Task]) -> Result<Vec<ExampleRow>, PolarsError> {
+    fn rows_of(frame: &DataFrame, manifest: &Manifest) -> Result<Vec<ExampleRow>, PolarsError> {
         let text = |name: &str| frame.column(name).and_then(Column::str);
         let (ids, patients, splits) = (text("example_id")?, text("patient_id")?, text("split")?);
         let times = frame.column("prediction_seconds")?.i64()?;
         let (images, records) = (frame.column("image_row")?.u32()?, frame.column("record_row")?.u32()?);
-        let labels = tasks.iter().map(|t| frame.column(&t.name).and_then(Column::f32)).collect::<Result<Vec<_>, _>>()?;
+        let labels = manifest.tasks.iter().map(|t| frame.column(&t.name).and_then(Column::f32)).collect::<Result<Vec<_>, _>>()?;
+        let endpoints = manifest.endpoints.iter().map(|endpoint| endpoint.read(frame)).collect::<Result<Vec<_>, _>>()?;
         let missing = || PolarsError::ComputeError("a null where none may be".into());
         (0..frame.height())
             .map(|k| {
@@ -355,6 +372,7 @@ impl CohortReader {
                     image_row: images.get(k),
                     record_row: records.get(k),
                     labels: labels.iter().map(|column| column.get(k)).collect(),
+                    endpoints: endpoints.iter().map(|values| values[k]).collect(),
                 })
             })
             .collect()
@@ -483,7 +501,7 @@ impl<'a, S: SplitKind> View<'a, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PatientId, TaskKind};
+    use crate::{EndpointKind, PatientId, TaskKind};
 
     fn manifest() -> Manifest {
         Manifest {
@@ -494,6 +512,7 @@ mod tests {
                 FeatureSpec { name: "smoker".into(), kind: FeatureKind::Flag, code: String::new(), unit: String::new() },
             ],
             tasks: vec![Task { name: "malignant".into(), kind: TaskKind::Binary, classes: vec!["yes".into()] }],
+            endpoints: vec![Endpoint { name: "days".into(), kind: EndpointKind::Survival }],
             n_images: 1,
             n_records: 2,
             n_examples: 0,
@@ -509,6 +528,7 @@ mod tests {
             image_row: image,
             record_row: record,
             labels: vec![label],
+            endpoints: vec![label.map(|label| [label * 2.5, label])],
         }
     }
 

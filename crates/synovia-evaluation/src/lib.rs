@@ -22,6 +22,7 @@ mod confusion;
 mod decision;
 mod delong;
 mod embeddings;
+mod endpoint;
 mod error;
 mod folds;
 mod forest;
@@ -59,6 +60,9 @@ pub use conformal::{COVERAGE, ClassCoverage, Conformal, ConformalSets, PatternQu
 pub use confusion::{Average, ClassConfusion, Confusion};
 pub use decision::{DecisionCurve, DecisionPoint};
 pub use embeddings::{EmbeddingMap, EmbeddingPoint, PrincipalAxes, nearest, tsne};
+pub use endpoint::{
+    EndpointEstimate, EndpointFold, EndpointGain, EndpointMeasure, EndpointMetrics, OVERLAP, evaluate_endpoints,
+};
 pub use error::EvaluationError;
 pub use folds::{FoldMetrics, pool_folds};
 pub use forest::{ForestBaseline, ForestOptions};

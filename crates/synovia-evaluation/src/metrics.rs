@@ -17,7 +17,7 @@ use crate::panel::{Panel, Scores, check_patients, panels};
 use crate::proportion::wilson_interval;
 use crate::subgroup::Subgroup;
 use crate::threshold::{ThresholdRule, thresholds};
-use crate::{Average, ClassConfusion, Confusion, EvaluationError, Membership, Prediction, Variant, averages, delong, membership};
+use crate::{Average, ClassConfusion, Confusion, EndpointMetrics, EvaluationError, Membership, Prediction, Variant, averages, delong, membership};
 
 /// Under this many patients of a class, the note says that intervals are rough.
 const FEW_PATIENTS: usize = 10;
@@ -196,6 +196,9 @@ pub struct TaskMetrics {
 pub struct Metrics {
     /// By the task's name.
     pub tasks: BTreeMap<String, TaskMetrics>,
+    /// By the endpoint's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<String, EndpointMetrics>,
     /// What each model gives away about who it was trained on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub membership: Vec<Membership>,
@@ -221,14 +224,15 @@ pub(crate) fn measure_folds(folds: &[&[Prediction]], tasks: &[Task], options: &E
     check_patients(folds)?;
     let test = panels::<Test>(folds, tasks)?;
     let validation = panels::<Validation>(folds, tasks)?;
-    if test.iter().all(|panel| panel.examples.is_empty() && panel.n_unlabelled == 0) {
+    if !tasks.is_empty() && test.iter().all(|panel| panel.examples.is_empty() && panel.n_unlabelled == 0) {
         return Err(EvaluationError::NoTestPredictions);
     }
     let of_task =
         |(panel, validation): (&Panel<Test>, &Panel<Validation>)| (panel.task.name.clone(), measure_task(panel, validation, options));
     // Of several folds each example is a member of some models and not of others: each fold has its own.
     let membership = if let [predictions] = folds { membership(predictions, tasks, options.level) } else { Vec::new() };
-    Ok(Metrics { tasks: test.iter().zip(&validation).map(of_task).collect(), membership, options: options.clone() })
+    let tasks = test.iter().zip(&validation).map(of_task).collect();
+    Ok(Metrics { tasks, endpoints: BTreeMap::new(), membership, options: options.clone() })
 }
 
 fn measure_task(panel: &Panel<Test>, validation: &Panel<Validation>, options: &EvaluationOptions) -> TaskMetrics {

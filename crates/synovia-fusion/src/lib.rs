@@ -3,12 +3,14 @@
 //! This crate knows no files. An absent modality is a mask, from the input to the loss: never a zero that means something.
 
 mod calibrated;
+mod endpoint;
 mod fuse;
 mod loss;
 mod model;
 mod state;
 
 pub use calibrated::Calibrated;
+pub use endpoint::{EndpointHead, EndpointLayers, Estimator, Scale};
 pub use fuse::{Fusion, FusionKind};
 pub use loss::{binary_loss, contrast, divergence, multiclass_loss};
 pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordEncoder, RecordTower};

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation};
 
 /// Mean over the examples whose label is known; 0 when none is. `[1]`
-fn masked_mean(losses: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+pub(crate) fn masked_mean(losses: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
     let total = weight.clone().sum().clamp_min(1e-6);
     (losses * weight).sum() / total
 }
@@ -16,8 +16,13 @@ fn masked_mean(losses: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
 /// - weight: `[batch, 1]`, 0 where the label is unknown
 /// - returns `[1]`, the mean over the known labels
 pub fn binary_loss(logits: Tensor<2>, labels: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    masked_mean(binary_losses(logits, labels), weight)
+}
+
+/// The same of each logit.
+pub(crate) fn binary_losses(logits: Tensor<2>, labels: Tensor<2>) -> Tensor<2> {
     let softplus = (logits.clone().abs().neg().exp() + 1.0).log();
-    masked_mean(logits.clone().clamp_min(0.0) - logits * labels + softplus, weight)
+    logits.clone().clamp_min(0.0) - logits * labels + softplus
 }
 
 /// Cross-entropy with logits.

@@ -9,7 +9,7 @@ use synovia_encoders::{
     NormKind, TableEncoder, TableEncoderConfig, TokenEncoder, TokenEncoderConfig,
 };
 
-use crate::{Calibrated, Fusion, FusionKind};
+use crate::{Calibrated, EndpointHead, EndpointLayers, Fusion, FusionKind};
 
 /// An encoder of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +140,9 @@ pub struct JointModelConfig {
     pub norm: NormKind,
     /// Heads, in the order of the tasks.
     pub heads: Vec<Head>,
+    /// Heads of endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointHead>,
 }
 
 /// Why there is no model.
@@ -180,7 +183,7 @@ pub struct Inputs {
 /// What a model says of a batch.
 #[derive(Clone, Debug)]
 pub struct Outputs {
-    /// A tensor a task: `[batch, n_logits]`.
+    /// A tensor a task: `[batch, n_logits]`; then one an endpoint: `[batch, n_raw]`.
     pub logits: Vec<Tensor<2>>,
     /// `[batch, embedding]`.
     pub embedding: Tensor<2>,
@@ -201,6 +204,7 @@ pub struct JointModel {
     fusion: Fusion,
     dropout: Dropout,
     heads: Vec<Linear>,
+    endpoints: Vec<EndpointLayers>,
 }
 
 impl JointModelConfig {
@@ -212,7 +216,8 @@ impl JointModelConfig {
         if self.embedding == 0 {
             return Err(ModelError::Zero("the width of the embedding"));
         }
-        if self.heads.is_empty() || self.heads.iter().any(|head| head.n_logits == 0) {
+        let nothing = self.heads.is_empty() && self.endpoints.is_empty();
+        if nothing || self.heads.iter().any(|head| head.n_logits == 0) || self.endpoints.iter().any(|head| head.n_raw() == 0) {
             return Err(ModelError::Zero("the number of tasks, or of a task's classes,"));
         }
         let project = |width| LinearConfig::new(width, self.embedding).init(device);
@@ -242,6 +247,7 @@ impl JointModelConfig {
             fusion: Fusion::new(self.fusion, n_modalities, self.embedding, device),
             dropout: DropoutConfig::new(self.dropout).init(),
             heads: self.heads.iter().map(|head| LinearConfig::new(self.embedding, head.n_logits).init(device)).collect(),
+            endpoints: self.endpoints.iter().map(|head| head.init(self.embedding, device)).collect(),
         })
     }
 }
@@ -300,7 +306,12 @@ impl JointModel {
     fn fused(&self, modalities: Vec<(Tensor<2>, Tensor<2>)>) -> Outputs {
         let embedding = self.fusion.forward(modalities.clone());
         let dropped = self.dropout.forward(embedding.clone());
-        Outputs { logits: self.heads.iter().map(|head| head.forward(dropped.clone())).collect(), embedding, dropped, modalities }
+        Outputs { logits: self.answers(&dropped), embedding, dropped, modalities }
+    }
+
+    fn answers(&self, dropped: &Tensor<2>) -> Vec<Tensor<2>> {
+        let of_tasks = self.heads.iter().map(|head| head.forward(dropped.clone()));
+        of_tasks.chain(self.endpoints.iter().map(|layers| layers.forward(dropped.clone()))).collect()
     }
 
     /// What the model says of a batch, a tensor a task, when some of its [`Outputs::modalities`] are hidden: those where
@@ -308,23 +319,25 @@ impl JointModel {
     ///
     /// # Shapes
     /// - shown: a modality each
-    /// - returns `[batch, n_logits]` a task
+    /// - returns as [`Outputs::logits`]
     pub fn shown(&self, modalities: &[(Tensor<2>, Tensor<2>)], shown: &[bool]) -> Vec<Tensor<2>> {
         let seen = modalities.iter().zip(shown).map(|((embedding, present), &shown)| {
             let present = if shown { present.clone() } else { present.zeros_like() };
             (embedding.clone(), present)
         });
-        let dropped = self.dropout.forward(self.fusion.forward(seen.collect()));
-        self.heads.iter().map(|head| head.forward(dropped.clone())).collect()
+        self.answers(&self.dropout.forward(self.fusion.forward(seen.collect())))
     }
 
-    /// What one task's head says of a joint embedding, such as [`Outputs::dropped`].
+    /// What one head says of a joint embedding, such as [`Outputs::dropped`]; endpoints come after tasks.
     ///
     /// # Shapes
     /// - embedding: `[batch, embedding]`
-    /// - returns `[batch, n_logits]`; `None` where there is no such task
-    pub fn head(&self, task: usize, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.heads.get(task).map(|head| head.forward(embedding))
+    /// - returns `[batch, n_logits]` or `[batch, n_raw]`; `None` where there is no such head
+    pub fn head(&self, k: usize, embedding: Tensor<2>) -> Option<Tensor<2>> {
+        match self.heads.get(k) {
+            Some(head) => Some(head.forward(embedding)),
+            None => self.endpoints.get(k - self.heads.len()).map(|layers| layers.forward(embedding)),
+        }
     }
 
     /// Calibrated probabilities: of one logit as `calibrations` say, of several `softmax(z / T)`.
@@ -357,6 +370,7 @@ mod tests {
             dropout: 0.0,
             norm: NormKind::Batch,
             heads: vec![Head { task: "a".into(), n_logits: 1 }, Head { task: "b".into(), n_logits: 4 }],
+            endpoints: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use synovia_evaluation::{ConformalSets, ModalityPattern, Novelty, label_names};
 use synovia_onnx::{OutputArray, presence_input};
 use utoipa::ToSchema;
 
-use crate::{Exported, Prepared};
+use crate::{Exported, ExportedEndpoint, Prepared};
 
 /// An input by name, with its shape and values row by row.
 pub type InputValues = (String, Vec<usize>, Vec<f32>);
@@ -22,6 +22,9 @@ pub struct Answer {
     pub present: Present,
     /// For each task the calibrated probability of each class.
     pub probabilities: BTreeMap<String, BTreeMap<String, f32>>,
+    /// For each endpoint its estimates: a number, survival by days, or outcomes under two treatments.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub estimates: BTreeMap<String, BTreeMap<String, f32>>,
     /// For each task the classes that are not excluded, where the model has them.
     pub prediction_sets: BTreeMap<String, PredictionSet>,
     /// How unlike the training's examples it is, where the model knows them.
@@ -111,7 +114,8 @@ impl Exported {
     /// # Shapes
     /// - outputs: each `[1, …]`
     pub fn answer(&self, example: &Prepared, outputs: &[OutputArray]) -> Answer {
-        let of = |task: &Task| outputs.iter().find(|(name, ..)| *name == task.name).map(|(_, _, values)| values.as_slice());
+        let output = |wanted: &str| outputs.iter().find(|(name, ..)| *name == wanted).map(|(_, _, values)| values.as_slice());
+        let of = |task: &Task| output(&task.name);
         let present = Present { image: example.image.is_some(), record: example.record.is_some() };
         let pattern = ModalityPattern::of(present.image, present.record);
         let probabilities = |task: &Task| {
@@ -121,12 +125,16 @@ impl Exported {
         let sets = |(task, sets): (&Task, &Option<ConformalSets>)| {
             Some((task.name.clone(), prediction_set(task, sets.as_ref()?, of(task)?, pattern?)))
         };
-        let embedding = outputs.iter().find(|(name, ..)| name == "embedding").map(|(_, _, values)| values.as_slice());
-        let novelty = || Some(self.novelty.as_ref()?.of(embedding?, pattern?)?.into());
+        let novelty = || Some(self.novelty.as_ref()?.of(output("embedding")?, pattern?)?.into());
+        let estimates = |endpoint: &ExportedEndpoint| {
+            let by_quantity = endpoint.quantities.iter().cloned().zip(output(&endpoint.name)?.iter().copied()).collect();
+            Some((endpoint.name.clone(), by_quantity))
+        };
         Answer {
             example: example.id.as_str().to_owned(),
             present,
             probabilities: self.tasks.iter().filter_map(probabilities).collect(),
+            estimates: self.endpoints.iter().filter_map(estimates).collect(),
             prediction_sets: self.tasks.iter().zip(&self.conformal).filter_map(sets).collect(),
             novelty: novelty(),
         }

@@ -1,7 +1,7 @@
 //! What an exported file says of itself.
 
 use serde::{Deserialize, Serialize};
-use synovia_cohort::Task;
+use synovia_cohort::{EndpointKind, Task};
 use synovia_evaluation::{CalibrationMap, ConformalSets, NoveltyScore};
 use synovia_images::{ImageKind, Preparation, Selection};
 use synovia_onnx::Session;
@@ -29,6 +29,9 @@ pub struct Exported {
     pub cohort: String,
     /// The tasks, in the order of the outputs.
     pub tasks: Vec<Task>,
+    /// The endpoints, in the order of the outputs, after the tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<ExportedEndpoint>,
     /// How an image is prepared; `None` for a model without images.
     pub preparation: Option<Preparation>,
     /// What the images are.
@@ -65,6 +68,18 @@ pub struct Exported {
     pub metrics: serde_json::Value,
     /// What it is for.
     pub intended_use: String,
+}
+
+/// An output whose values are numbers and not probabilities of classes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedEndpoint {
+    /// The output's name.
+    pub name: String,
+    /// What kind.
+    pub kind: EndpointKind,
+    /// What each of its values is: `value` of regression; `survival_…d` of survival, the chance that the event has not come by then; of a
+    /// treatment `outcome_0`, `outcome_1`, `effect` (the second less the first) and `propensity`, the chance that the second is given.
+    pub quantities: Vec<String>,
 }
 
 impl Exported {

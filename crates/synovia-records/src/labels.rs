@@ -73,6 +73,16 @@ const NO_FACT: &str = "the column is empty";
 const NOT_COMPARABLE: &str = "the column's value can't be compared";
 
 impl LabelSpec {
+    /// Length of its window, days; `None` where it has none.
+    pub fn within_days(&self) -> Option<f64> {
+        match self {
+            Self::Condition { within_days, .. } | Self::Observation { within_days, .. } | Self::Conclusion { within_days, .. } => {
+                Some(*within_days)
+            }
+            Self::Column { .. } | Self::Category { .. } => None,
+        }
+    }
+
     /// The label of a prediction at `at`.
     pub fn label(&self, record: &PatientRecord, at: Time) -> LabelOutcome {
         match self {
@@ -112,7 +122,7 @@ fn condition(record: &PatientRecord, code: &str, at: Time, end: Time) -> LabelOu
 }
 
 /// What is in (at, end].
-fn window(record: &PatientRecord, at: Time, end: Time) -> impl Iterator<Item = &Event> {
+pub(crate) fn window(record: &PatientRecord, at: Time, end: Time) -> impl Iterator<Item = &Event> {
     let start = record.events.partition_point(|e| e.time <= at);
     record.events[start..].iter().take_while(move |e| e.time <= end)
 }
@@ -140,7 +150,7 @@ fn class_of(answer: &str, classes: &[String]) -> LabelOutcome {
     classes.iter().position(|class| class == answer).map_or(LabelOutcome::Unknown(NO_CLASS), |k| LabelOutcome::Known(k as f32))
 }
 
-fn fact<'r>(record: &'r PatientRecord, name: &str) -> Option<&'r EventValue> {
+pub(crate) fn fact<'r>(record: &'r PatientRecord, name: &str) -> Option<&'r EventValue> {
     record.patient.facts.iter().find(|(n, _)| **n == *name).map(|(_, value)| value)
 }
 

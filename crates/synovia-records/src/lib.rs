@@ -12,6 +12,7 @@
 
 mod config;
 mod csv;
+mod endpoints;
 mod error;
 mod features;
 mod fhir;
@@ -28,6 +29,7 @@ mod time;
 mod units;
 
 pub use config::{CsvLayout, Format, FormatConfig, LongLayout};
+pub use endpoints::{EndpointSpec, Outcome, Rules};
 pub use error::RecordsError;
 pub use features::{Feature, FeatureConfig, FeaturePlan, FeatureSource, PlanBuilder, Statistic};
 pub use ingest::{ingest, input_bytes};

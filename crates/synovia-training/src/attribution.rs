@@ -377,6 +377,7 @@ mod tests {
             embedding: 16,
             dropout: 0.5,
             norm: NormKind::Batch,
+            endpoints: Vec::new(),
             heads: vec![Head { task: "a".into(), n_logits: 1 }, Head { task: "b".into(), n_logits: 3 }],
         }
     }

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use synovia_cohort::{CohortReader, ExampleRow, Task, TaskKind};
-use synovia_fusion::{Inputs, JointModelConfig, Modality};
+use synovia_cohort::{CohortReader, EndpointValue, ExampleRow, Task, TaskKind};
+use synovia_fusion::{EndpointHead, Inputs, JointModelConfig, Modality};
 
 use crate::{Augmentation, Sampling, TrainingError};
 
@@ -74,6 +74,7 @@ pub(crate) struct HostBatch {
     image: Option<HostModality>,
     record: Option<HostModality>,
     labels: Vec<Vec<Option<f32>>>,
+    endpoints: Vec<Vec<Option<EndpointValue>>>,
 }
 
 struct HostModality {
@@ -165,7 +166,8 @@ impl HostBatch {
                 reader.read_record(row, values)?;
             }
         }
-        Ok(Self { n: rows.len(), image, record, labels: rows.iter().map(|r| r.labels.clone()).collect() })
+        let labels = rows.iter().map(|r| r.labels.clone()).collect();
+        Ok(Self { n: rows.len(), image, record, labels, endpoints: rows.iter().map(|r| r.endpoints.clone()).collect() })
     }
 
     /// Examples whose image the model may see.
@@ -179,8 +181,20 @@ impl HostBatch {
     }
 
     /// The batch as tensors on `device`.
-    pub(crate) fn into_tensors(self, tasks: &[Task], device: &Device) -> Batch {
+    pub(crate) fn into_tensors(self, tasks: &[Task], endpoints: &[EndpointHead], device: &Device) -> Batch {
         let n = self.n;
+        let tensor = |data: Vec<f32>, width| Tensor::<2>::from_data(TensorData::new(data, [n, width]), device);
+        let of_endpoint = |(k, head): (usize, &EndpointHead)| {
+            let width = head.n_targets();
+            let (mut values, mut weight) = (vec![0.0f32; n * width], vec![0.0f32; n]);
+            for (i, known) in self.endpoints.iter().enumerate() {
+                if let Some(numbers) = known[k] {
+                    weight[i] = 1.0;
+                    head.write_target(numbers, &mut values[i * width..(i + 1) * width]);
+                }
+            }
+            (tensor(values, width), tensor(weight, 1))
+        };
         let targets = tasks
             .iter()
             .enumerate()
@@ -196,13 +210,15 @@ impl HostBatch {
                         }
                     }
                 }
-                let tensor = |data: Vec<f32>, width| Tensor::<2>::from_data(TensorData::new(data, [n, width]), device);
                 (tensor(values, width), tensor(weight, 1))
             })
+            .chain(endpoints.iter().enumerate().map(of_endpoint))
             .collect();
         let inputs =
             Inputs { image: self.image.and_then(|m| m.tensors::<4>(device)), record: self.record.and_then(|m| m.tensors::<2>(device)) };
-        let known = (0..tasks.len()).map(|k| self.labels.iter().filter(|labels| labels[k].is_some()).count() as f64).collect();
+        let known = (0..tasks.len()).map(|k| self.labels.iter().filter(|labels| labels[k].is_some()).count() as f64);
+        let of_endpoints = (0..endpoints.len()).map(|k| self.endpoints.iter().filter(|known| known[k].is_some()).count() as f64);
+        let known = known.chain(of_endpoints).collect();
         Batch { n, inputs, targets, known }
     }
 }
@@ -213,9 +229,10 @@ pub(crate) struct Batch {
     pub n: usize,
     /// What the model sees.
     pub inputs: Inputs,
-    /// For each task the target `[n, n_logits]` and the weight `[n, 1]`, 0 where the label is unknown.
+    /// For each task the target `[n, n_logits]`, then for each endpoint its own `[n, n_targets]`; and the weight `[n, 1]`, 0 where
+    /// the label is unknown.
     pub targets: Vec<(Tensor<2>, Tensor<2>)>,
-    /// For each task the number of examples whose label is known.
+    /// For each task, then each endpoint, the number of examples whose label is known.
     pub known: Vec<f64>,
 }
 

@@ -103,6 +103,7 @@ pub fn bench(settings: BenchSettings) -> Result<BenchTimes, TrainingError> {
         embedding: EMBEDDING,
         dropout: 0.0,
         norm: NormKind::Batch,
+        endpoints: Vec::new(),
         heads: vec![Head { task: "binary".into(), n_logits: 1 }, Head { task: "multi".into(), n_logits: CLASSES }],
     };
     let mut model = config.init(None, &device)?;

@@ -5,9 +5,9 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use synovia_fusion::{JointModel, contrast, divergence};
+use synovia_fusion::{JointModel, contrast};
 
-use crate::losses::{Forwarded, TaskLoss};
+use crate::losses::Forwarded;
 
 /// What each part counts for beside the joint loss, which counts 1; 0 leaves it out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl Branches {
     }
 
     /// What is added to the joint loss, in the same units; `None` where nothing is.
-    pub(crate) fn loss(&self, model: &JointModel, seen: &Forwarded, uninformed: &[f64]) -> Option<Tensor<1>> {
+    pub(crate) fn loss(&self, model: &JointModel, seen: &Forwarded<'_>, uninformed: &[f64]) -> Option<Tensor<1>> {
         let modalities = &seen.modalities;
         if self.is_none() || modalities.len() < 2 {
             return None;
@@ -51,11 +51,11 @@ impl Branches {
                     let (loss, share) = (&seen.losses[k], share / uninformed[k]);
                     if self.own > 0.0 {
                         let weight = loss.weight.clone() * present.clone();
-                        parts.push(TaskLoss::of(loss.kind, logits.clone(), &loss.target, &weight).mul_scalar(self.own * share));
+                        parts.push(loss.kind.loss(logits.clone(), &loss.target, &weight).mul_scalar(self.own * share));
                     }
                     if self.joint > 0.0 {
                         let more = seen_with_others(modalities, m);
-                        parts.push(divergence(seen.logits[k].clone(), logits, more).mul_scalar(self.joint * share));
+                        parts.push(loss.kind.distance(seen.logits[k].clone(), logits, more).mul_scalar(self.joint * share));
                     }
                 }
             }

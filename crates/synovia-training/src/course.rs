@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleRow, SplitKind, Task, Train, Validation, View};
-use synovia_fusion::{JointModel, JointModelConfig, Modality};
+use synovia_fusion::{EndpointHead, JointModel, JointModelConfig, Modality};
 
 use crate::batch::{HostBatch, TrainingChanges};
 use crate::checkpoint::CheckpointProgress;
@@ -52,11 +52,12 @@ pub(crate) struct Course<'a, 'v> {
     train: &'a View<'v, Train>,
     pub settings: &'a TrainingSettings,
     pub tasks: &'v [Task],
+    pub endpoints: &'a [EndpointHead],
     pub presence: Presence,
     pub rows: Vec<&'v ExampleRow>,
     /// Labels of the first task.
     pub labels: Vec<Option<f32>>,
-    /// For each task what an uninformed guess costs.
+    /// For each task, then each endpoint, what an uninformed guess costs.
     pub uninformed: Vec<f64>,
     pub device: Device,
     /// Examples in a batch.
@@ -69,7 +70,7 @@ pub(crate) struct Course<'a, 'v> {
 
 impl<'a, 'v> Course<'a, 'v> {
     pub fn new(
-        model: &JointModelConfig,
+        model: &'a JointModelConfig,
         settings: &'a TrainingSettings,
         uninformed: Vec<f64>,
         train: &'a View<'v, Train>,
@@ -95,7 +96,8 @@ impl<'a, 'v> Course<'a, 'v> {
         let steps = (drawn + batch / 2) / batch;
         let labels = rows.iter().map(|row| row.labels.first().copied().flatten()).collect();
         let tasks = &train.manifest().tasks;
-        Ok(Self { train, settings, tasks, presence, rows, labels, uninformed, device: Device::flex().autodiff(), batch, steps, private })
+        let (endpoints, device) = (model.endpoints.as_slice(), Device::flex().autodiff());
+        Ok(Self { train, settings, tasks, endpoints, presence, rows, labels, uninformed, device, batch, steps, private })
     }
 
     /// An optimizer without any history.
@@ -128,7 +130,7 @@ impl<'a, 'v> Course<'a, 'v> {
         moving: &mut Moving,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(JointModel, EpochSums), TrainingError> {
-        let Self { settings, tasks, presence, batch, steps, device, uninformed, .. } = self;
+        let Self { settings, tasks, endpoints, presence, batch, steps, device, uninformed, .. } = self;
         // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
         device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
         if let Some(private) = &self.private {
@@ -149,7 +151,7 @@ impl<'a, 'v> Course<'a, 'v> {
             };
             HostBatch::read(self.train.reader(), &rows, *presence, Some(&changes))
         };
-        let mut sums = TaskSums::new(tasks.len());
+        let mut sums = TaskSums::new(uninformed.len());
         let mut seen = Seen { labels: vec![0; tasks.len()], ..Seen::default() };
         let (mut norms, mut rate) = (0.0, 0.0);
         // The model goes in and comes out again: with one owner, the optimizer writes in place.
@@ -161,7 +163,7 @@ impl<'a, 'v> Course<'a, 'v> {
                 let host = host?;
                 seen.images += host.n_images_shown();
                 seen.records += host.n_records_shown();
-                let mut batch = host.into_tensors(tasks, device);
+                let mut batch = host.into_tensors(tasks, endpoints, device);
                 if !settings.kernels {
                     // The kernels do not compute the image's own gradient, and leave it to burn where one is wanted.
                     batch.inputs.image = batch.inputs.image.map(|image| Modality { values: image.values.require_grad(), ..image });
@@ -169,7 +171,7 @@ impl<'a, 'v> Course<'a, 'v> {
                 seen.examples += batch.n as u64;
                 let known = batch.known.clone();
                 seen.labels.iter_mut().zip(&known).for_each(|(sum, n)| *sum += *n as u64);
-                let forwarded = forward(&model, batch, tasks, device);
+                let forwarded = forward(&model, batch, tasks, endpoints, device);
                 let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
                 let loss = relative(values.iter().map(|&value| f64::from(value)), uninformed) as f32;
                 if !loss.is_finite() {
@@ -207,13 +209,14 @@ impl<'a, 'v> Course<'a, 'v> {
 /// not all that it learns from.
 pub(crate) fn usable<'a, S: SplitKind>(view: &View<'a, S>, presence: Presence, unlabelled: bool) -> Vec<&'a ExampleRow> {
     let complete = |row: &ExampleRow| presence.image && row.image_row.is_some() && presence.record && row.record_row.is_some();
-    let teaches = |row: &ExampleRow| row.labels.iter().any(Option::is_some) || (unlabelled && complete(row));
+    let teaches = |row: &ExampleRow| row.is_labelled() || (unlabelled && complete(row));
     view.rows().filter(|row| presence.sees(row) && teaches(row)).collect()
 }
 
-/// Losses by task over the validation examples whose label is known.
+/// Losses by task, then by endpoint, over the validation examples whose label is known.
 pub(crate) fn validation_sums(
     model: &JointModel,
+    endpoints: &[EndpointHead],
     validation: &View<'_, Validation>,
     rows: &[&ExampleRow],
     presence: Presence,
@@ -221,11 +224,11 @@ pub(crate) fn validation_sums(
 ) -> Result<TaskSums, TrainingError> {
     let device = Device::flex();
     let tasks = &validation.manifest().tasks;
-    let mut sums = TaskSums::new(tasks.len());
+    let mut sums = TaskSums::new(tasks.len() + endpoints.len());
     for rows in rows.chunks(batch) {
-        let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, &device);
+        let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, endpoints, &device);
         let known = batch.known.clone();
-        let losses = forward(model, batch, tasks, &device).losses;
+        let losses = forward(model, batch, tasks, endpoints, &device).losses;
         sums.add(&losses.into_iter().map(|loss| loss.value.into_scalar::<f32>()).collect::<Vec<_>>(), &known);
     }
     Ok(sums)

@@ -20,6 +20,16 @@ pub enum TrainingError {
     /// A split that must not be empty is.
     #[error("the {0} split has no example that this model can use; give it a larger share in [cohort] split")]
     EmptySplit(&'static str),
+    /// An endpoint of which the train split tells nothing.
+    #[error("task `{endpoint}`: the train split has {why} ({known} examples have it); check its label in the pipeline")]
+    Endpoint {
+        /// Which.
+        endpoint: String,
+        /// What there is.
+        why: &'static str,
+        /// Training examples whose numbers are known.
+        known: usize,
+    },
     /// Settings under which patients are not private.
     #[error("[training] privacy: {0}")]
     Privacy(&'static str),

@@ -134,7 +134,8 @@ fn run(
     let settings = job.settings;
     // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
     let tasks = &train.manifest().tasks;
-    let uninformed = uninformed_losses(tasks, &label_counts(job.model, train));
+    let mut uninformed = uninformed_losses(tasks, &label_counts(job.model, train));
+    uninformed.extend(job.model.endpoints.iter().map(|head| head.base));
     let key = key(job);
     // A key that was left by a training with other settings or data gives other noise here.
     let noise = job.noise.map(|noise| noise.of(&key));
@@ -165,7 +166,7 @@ fn run(
     }
     progress(Progress::Start { done: moving.state.epochs, epochs: settings.epochs, steps: course.steps });
 
-    let prior = prior_logits(&course.labels, settings.sampling, &tasks[0]);
+    let prior = tasks.first().and_then(|first| prior_logits(&course.labels, settings.sampling, first));
     while moving.state.epochs < settings.epochs && !patience_is_over(&moving.state, settings.patience) {
         let epoch = moving.state.epochs;
         let started = Instant::now();
@@ -179,14 +180,15 @@ fn run(
             bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
         }
         let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();
-        let validated = validation_sums(&candidate, validation, &validation_rows, course.presence, course.batch)?.means();
+        let validated = validation_sums(&candidate, course.endpoints, validation, &validation_rows, course.presence, course.batch)?.means();
         let validation_loss = relative(validated.iter().copied(), &course.uninformed);
         if !validation_loss.is_finite() {
             return Err(diverged("the validation loss", validation_loss, epoch, course.steps - 1));
         }
         state.epochs += 1;
-        let task_lines = tasks.iter().zip(sums.losses.iter().zip(&validated)).map(|(task, (&train, &validation))| TaskLosses {
-            task: task.name.clone(),
+        let names = tasks.iter().map(|task| &task.name).chain(course.endpoints.iter().map(|head| &head.endpoint));
+        let task_lines = names.zip(sums.losses.iter().zip(&validated)).map(|(name, (&train, &validation))| TaskLosses {
+            task: name.clone(),
             train,
             validation,
         });

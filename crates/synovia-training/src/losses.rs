@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use synovia_cohort::{Task, TaskKind};
-use synovia_fusion::{JointModel, binary_loss, multiclass_loss};
+use synovia_fusion::{EndpointHead, JointModel, binary_loss, divergence, multiclass_loss};
 
 use crate::Balance;
 use crate::balance::gramian;
@@ -10,18 +10,26 @@ use crate::batch::Batch;
 use crate::checkpoint::CheckpointProgress;
 use crate::fit::EpochReport;
 
-/// A task's loss, and what it takes to make it again from other logits.
-pub(crate) struct TaskLoss {
+/// Whose loss it is.
+#[derive(Clone, Copy)]
+pub(crate) enum LossKind<'a> {
+    Task(TaskKind),
+    Endpoint(&'a EndpointHead),
+}
+
+/// The loss of a task or an endpoint, and what it takes to make it again from other logits.
+pub(crate) struct TaskLoss<'a> {
     pub(crate) value: Tensor<1>,
-    pub(crate) kind: TaskKind,
+    pub(crate) kind: LossKind<'a>,
     pub(crate) target: Tensor<2>,
     pub(crate) weight: Tensor<2>,
 }
 
 /// What a forward pass leaves for the step.
-pub(crate) struct Forwarded {
-    pub(crate) losses: Vec<TaskLoss>,
-    /// A tensor a task.
+pub(crate) struct Forwarded<'a> {
+    /// Of the tasks, then of the endpoints.
+    pub(crate) losses: Vec<TaskLoss<'a>>,
+    /// A tensor each.
     pub(crate) logits: Vec<Tensor<2>>,
     /// The embedding that the heads saw.
     pub(crate) shared: Tensor<2>,
@@ -29,21 +37,31 @@ pub(crate) struct Forwarded {
     pub(crate) modalities: Vec<(Tensor<2>, Tensor<2>)>,
 }
 
-impl TaskLoss {
-    pub(crate) fn of(kind: TaskKind, logits: Tensor<2>, target: &Tensor<2>, weight: &Tensor<2>) -> Tensor<1> {
-        match kind {
-            TaskKind::Binary => binary_loss(logits, target.clone(), weight.clone()),
-            TaskKind::Multiclass => multiclass_loss(logits, target.clone(), weight.clone()),
+impl LossKind<'_> {
+    pub(crate) fn loss(self, logits: Tensor<2>, target: &Tensor<2>, weight: &Tensor<2>) -> Tensor<1> {
+        match self {
+            Self::Task(TaskKind::Binary) => binary_loss(logits, target.clone(), weight.clone()),
+            Self::Task(TaskKind::Multiclass) => multiclass_loss(logits, target.clone(), weight.clone()),
+            Self::Endpoint(head) => head.loss(logits, target, weight),
+        }
+    }
+
+    /// How far a student's answer is from a teacher's, whom no gradient reaches.
+    pub(crate) fn distance(self, teacher: Tensor<2>, student: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+        match self {
+            Self::Task(_) => divergence(teacher, student, weight),
+            Self::Endpoint(head) => head.distance(teacher, student, weight),
         }
     }
 }
 
-/// The tasks' losses and what they came from.
-pub(crate) fn forward(model: &JointModel, batch: Batch, tasks: &[Task], device: &Device) -> Forwarded {
+/// The losses of tasks and endpoints, and what they came from.
+pub(crate) fn forward<'a>(model: &JointModel, batch: Batch, tasks: &[Task], endpoints: &'a [EndpointHead], device: &Device) -> Forwarded<'a> {
     let outputs = model.forward(batch.inputs, batch.n, device);
-    let losses = outputs.logits.iter().cloned().zip(batch.targets).zip(tasks).map(|((logits, (target, weight)), task)| {
-        let value = TaskLoss::of(task.kind, logits, &target, &weight);
-        TaskLoss { value, kind: task.kind, target, weight }
+    let kinds = tasks.iter().map(|task| LossKind::Task(task.kind)).chain(endpoints.iter().map(LossKind::Endpoint));
+    let losses = outputs.logits.iter().cloned().zip(batch.targets).zip(kinds).map(|((logits, (target, weight)), kind)| {
+        let value = kind.loss(logits, &target, &weight);
+        TaskLoss { value, kind, target, weight }
     });
     Forwarded { losses: losses.collect(), logits: outputs.logits, shared: outputs.dropped, modalities: outputs.modalities }
 }
@@ -55,7 +73,7 @@ pub(crate) fn forward(model: &JointModel, batch: Batch, tasks: &[Task], device: 
 /// towers: its gradient there is that task's alone. The towers are given the combination, the heads their own loss each.
 pub(crate) fn balanced(
     model: &JointModel,
-    losses: &[TaskLoss],
+    losses: &[TaskLoss<'_>],
     shared: &Tensor<2>,
     uninformed: &[f64],
     balance: Balance,
@@ -71,9 +89,9 @@ pub(crate) fn balanced(
         return parts.reduce(|a, b| a + b);
     }
     let cut = shared.clone().detach();
-    let again = |k: usize, loss: &TaskLoss, embedding: Tensor<2>| {
+    let again = |k: usize, loss: &TaskLoss<'_>, embedding: Tensor<2>| {
         let logits = model.head(k, embedding)?;
-        Some(TaskLoss::of(loss.kind, logits, &loss.target, &loss.weight).div_scalar(uninformed[k]))
+        Some(loss.kind.loss(logits, &loss.target, &loss.weight).div_scalar(uninformed[k]))
     };
     let mut gradients = Vec::with_capacity(losses.len());
     for (k, loss) in losses.iter().enumerate() {
@@ -119,8 +137,8 @@ pub fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
 pub(crate) struct TaskSums(Vec<(f64, f64)>);
 
 impl TaskSums {
-    pub(crate) fn new(n_tasks: usize) -> Self {
-        Self(vec![(0.0, 0.0); n_tasks])
+    pub(crate) fn new(n: usize) -> Self {
+        Self(vec![(0.0, 0.0); n])
     }
 
     /// Takes in a batch's losses, each the mean over its `known` labels.

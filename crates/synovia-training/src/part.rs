@@ -146,5 +146,5 @@ pub fn validate(
     // The batches of a whole training, for sums to the same bits.
     let batch = settings.batch.clamp(2, usable(&train, presence, settings.branches.need_no_labels()).len().max(2));
     let candidate = apply_state(model.init(None, &Device::flex())?, weights)?.valid();
-    Ok(validation_sums(&candidate, &validation, &usable(&validation, presence, false), presence, batch)?.sums().to_vec())
+    Ok(validation_sums(&candidate, &model.endpoints, &validation, &usable(&validation, presence, false), presence, batch)?.sums().to_vec())
 }

@@ -13,7 +13,7 @@ use crate::{Presence, TrainingError, Weights};
 pub struct Predicted {
     /// The example's place among the rows that were given.
     pub row: usize,
-    /// Logits by task.
+    /// Logits by task, then what the layers of each endpoint give.
     pub logits: Vec<Vec<f32>>,
     /// The fused embedding, where it was asked for and the model saw all of what any restriction leaves; else empty.
     pub embedding: Vec<f32>,
@@ -64,7 +64,7 @@ pub fn predict_each(
     let pixels = reader.manifest().geometry.filter(|_| presence.image).map_or(1, |geometry| geometry.height * geometry.width);
     for places in seen.chunks((BATCH_PIXELS / pixels.max(1)).clamp(1, BATCH)) {
         let batch: Vec<&ExampleRow> = places.iter().map(|&k| rows[k]).collect();
-        let batch = HostBatch::read(reader, &batch, presence, None)?.into_tensors(tasks, &device);
+        let batch = HostBatch::read(reader, &batch, presence, None)?.into_tensors(tasks, &config.endpoints, &device);
         let outputs = model.forward(batch.inputs, batch.n, &device);
         for (shown, out) in presences.iter().zip(&mut out) {
             let (logits, embedding) = if *shown == presence {

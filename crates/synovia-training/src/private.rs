@@ -192,7 +192,7 @@ impl Course<'_, '_> {
         let mut trained = Trained::default();
         model.visit(&mut trained);
         trained.sizes.retain(|name, _| !moving.optimizer.is_frozen(name));
-        let mut sums = TaskSums::new(self.tasks.len());
+        let mut sums = TaskSums::new(self.uninformed.len());
         let (mut n_seen, mut norms, mut rate) = (0usize, 0.0, 0.0);
         for step in 0..self.steps {
             let at = (epoch * self.steps + step) as u64;
@@ -289,9 +289,9 @@ impl Course<'_, '_> {
             epoch,
             first: patient.first().copied().unwrap_or_default(),
         };
-        let batch = HostBatch::read(self.reader(), &rows, self.presence, Some(&changes))?.into_tensors(self.tasks, &self.device);
+        let batch = HostBatch::read(self.reader(), &rows, self.presence, Some(&changes))?.into_tensors(self.tasks, self.endpoints, &self.device);
         let known = batch.known.clone();
-        let forwarded = forward(model, batch, self.tasks, &self.device);
+        let forwarded = forward(model, batch, self.tasks, self.endpoints, &self.device);
         let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
         let loss = relative(values.iter().map(|&value| f64::from(value)), &self.uninformed);
         if !loss.is_finite() {

@@ -44,6 +44,7 @@ fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str], ev
         geometry: Some(geometry),
         features: vec![spec("value"), spec("noise")],
         tasks: tasks.iter().map(task).collect(),
+        endpoints: Vec::new(),
         n_images: n,
         n_records: n,
         n_examples: n,
@@ -70,6 +71,7 @@ fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str], ev
             prediction_time: time,
             image_row: (k % 10 != 1).then_some(k as u32),
             record_row: (k % 10 != 2).then_some(k as u32),
+            endpoints: Vec::new(),
             labels: (0..tasks.len())
                 .map(|task| if task == 0 { (k % 10 != 5, label) } else { (k % every == 0, high) })
                 .map(|(known, label)| known.then_some(f32::from(u8::from(label))))
@@ -92,6 +94,7 @@ pub(crate) fn facts(dir: &Path, n: usize) -> CohortReader {
         geometry: None,
         features: (0..N_FACTS).map(spec).collect(),
         tasks: vec![Task { name: "match".into(), kind: TaskKind::Binary, classes: vec!["match".into()] }],
+        endpoints: Vec::new(),
         n_images: 0,
         n_records: n,
         n_examples: n,
@@ -111,6 +114,7 @@ pub(crate) fn facts(dir: &Path, n: usize) -> CohortReader {
             image_row: None,
             record_row: Some(k as u32),
             labels: vec![Some(f32::from(u8::from(rng.random::<bool>())))],
+            endpoints: Vec::new(),
         });
     }
     writer.finish(&rows).unwrap();
@@ -126,6 +130,7 @@ pub(crate) fn model(image: bool, record: bool) -> JointModelConfig {
         dropout: 0.1,
         norm: NormKind::Batch,
         heads: vec![Head { task: "match".into(), n_logits: 1 }],
+        endpoints: Vec::new(),
     }
 }
 

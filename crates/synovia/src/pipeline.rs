@@ -6,11 +6,13 @@
 mod problem;
 mod reader;
 mod reader_cohort;
+mod reader_endpoint;
 mod reader_images;
 mod reader_task;
 mod section;
 mod settings;
 mod settings_cohort;
+mod settings_task;
 mod span;
 #[cfg(test)]
 mod tests;
@@ -22,9 +24,9 @@ use std::path::Path;
 
 pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
-    Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, Events, Features, History, ImageEncoder, ImageKind,
-    ImageLink, Images, IndexEvent, Label, Model, Named, Offset, Pipeline, Question, RecordEncoder, RecordFormat, Records, ReportSettings,
-    Rule, Sampling, SplitSettings, Start, TaskSettings, Training, Unheard, Unit,
+    Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, EndpointLabel, EndpointSettings, Events, Features, History, ImageEncoder, ImageKind,
+    ImageLink, Images, IndexEvent, Label, Model, Named, Offset, OutcomeLabel, Pipeline, Question, RecordEncoder, RecordFormat, Records, ReportSettings,
+    Rule, Sampling, SplitSettings, Start, TaskSettings, Tasks, Training, Unheard, Unit,
 };
 pub use span::{TimeSpan, TimeSpanError, TimeUnit};
 pub use translation::address;

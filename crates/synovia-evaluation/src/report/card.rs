@@ -5,8 +5,9 @@ use std::fmt::Write;
 use synovia_cohort::TaskKind;
 
 use super::Report;
+use super::html::interval_text;
 use super::task::in_words;
-use crate::Measure;
+use crate::{EndpointMeasure, Measure};
 
 /// The run's model card: intended use, data, measures with intervals, limits, and how to get the model again.
 pub fn model_card(report: &Report) -> String {
@@ -59,6 +60,9 @@ fn tasks(report: &Report, out: &mut String) {
         let classes: Vec<String> = task.classes.iter().map(|class| text(class)).collect();
         let _ = writeln!(out, "- {} ({kind}): {}", text(&task.name), classes.join(", "));
     }
+    for (name, measured) in &report.metrics.endpoints {
+        let _ = writeln!(out, "- {} ({})", text(name), measured.kind.as_str());
+    }
 }
 
 fn data(report: &Report, out: &mut String) {
@@ -106,6 +110,19 @@ fn measures(report: &Report, out: &mut String) {
         }
         for note in &measured.notes {
             let _ = writeln!(out, "\n- {}", text(note));
+        }
+    }
+    for (name, measured) in &report.metrics.endpoints {
+        let _ = writeln!(out, "\n### {}\n\n{} examples of {} patients.\n", text(name), measured.n, measured.n_patients);
+        let all = EndpointMeasure::of(measured.kind);
+        let names: Vec<&str> = all.iter().map(|measure| measure.describe()).collect();
+        let _ = writeln!(out, "| model | {} |\n|---|{}", names.join(" | "), "---|".repeat(all.len()));
+        for (variant, of) in &measured.variants {
+            let cells: Vec<String> = all.iter().map(|measure| of.get(measure).map_or_else(|| "–".to_owned(), interval_text)).collect();
+            let _ = writeln!(out, "| {variant} ({}) | {} |", variant.describe(), cells.join(" | "));
+        }
+        for said in measured.gain.iter().map(|gain| &gain.sentence).chain(&measured.notes) {
+            let _ = writeln!(out, "\n{}", text(said));
         }
     }
 }

@@ -11,6 +11,7 @@ mod checklist;
 mod cohort;
 mod consort;
 mod embedding;
+mod endpoint;
 mod explanation;
 mod federation;
 mod html;
@@ -286,6 +287,11 @@ pub fn report_html(report: &Report) -> String {
             body: task::section(report, k, task, measured),
         })
         .collect();
+    sections.extend(report.metrics.endpoints.iter().enumerate().map(|(k, (name, measured))| Section {
+        id: format!("endpoint-{k}"),
+        name: name.clone(),
+        body: endpoint::section(report, measured),
+    }));
     let mut add = |id: &str, name: &str, body: String| sections.push(Section { id: id.to_owned(), name: name.to_owned(), body });
     add("explanation", "Explanation", explanation::section(report));
     add("robustness", "Robustness", robustness::section(report));
@@ -336,9 +342,10 @@ fn page(kind: &str, name: &str, lead: &str, summary: &str, mut sections: Vec<Sec
 }
 
 fn lead(report: &Report) -> String {
-    let n_tasks = report.measured().count();
-    let n_patients = report.measured().map(|(_, m)| m.n_patients).max().unwrap_or_default();
-    let n_examples = report.measured().map(|(_, m)| m.n).max().unwrap_or_default();
+    let endpoints = || report.metrics.endpoints.values();
+    let n_tasks = report.measured().count() + endpoints().count();
+    let n_patients = report.measured().map(|(_, m)| m.n_patients).chain(endpoints().map(|m| m.n_patients)).max().unwrap_or_default();
+    let n_examples = report.measured().map(|(_, m)| m.n).chain(endpoints().map(|m| m.n)).max().unwrap_or_default();
     let how = match report.folds.len() {
         0 => "held out for testing".to_owned(),
         k => format!("predicted out of fold in {k} folds"),

@@ -29,34 +29,48 @@ pub(super) fn class_of(variant: Variant) -> &'static str {
 /// A card a task: what a reader came for.
 pub(super) fn summary(report: &Report) -> String {
     let cards: String = report.measured().enumerate().map(|(k, (task, measured))| card(k, task, measured)).collect();
+    let cards = cards + &super::endpoint::cards(report);
     if cards.is_empty() { String::new() } else { format!("<div class=\"cards\">{cards}</div>") }
 }
 
 fn card(k: usize, task: &Task, measured: &TaskMetrics) -> String {
-    let (class, verdict, sentence) = match &measured.gain {
-        Some(gain) => {
-            let class = match gain.verdict {
-                Verdict::Better => "better",
-                Verdict::Worse => "worse",
-                Verdict::NoEvidence => "none",
-            };
-            (class, gain.verdict.to_string(), gain.sentence.clone())
-        }
-        None => ("none", "no comparison".to_owned(), "There is no joint model beside a single one to compare.".to_owned()),
+    let what = if task.kind == TaskKind::Multiclass { "AUROC, mean over classes" } else { "AUROC" };
+    let said: Vec<&str> = [&measured.gain, &measured.over_baselines].into_iter().flatten().map(|gain| gain.sentence.as_str()).collect();
+    let value = |variant: &Variant| measured.variants.get(variant)?.auroc.value;
+    card_of(&format!("task-{k}"), &task.name, measured.gain.as_ref().map(|gain| gain.verdict), &value, what, &said)
+}
+
+/// A card of the summary: what was found of a task or an endpoint.
+///
+/// - value: what a model reaches
+/// - said: the verdict's sentence first
+pub(super) fn card_of(
+    id: &str,
+    name: &str,
+    verdict: Option<Verdict>,
+    value: &dyn Fn(&Variant) -> Option<f64>,
+    what: &str,
+    said: &[&str],
+) -> String {
+    let class = match verdict {
+        Some(Verdict::Better) => "better",
+        Some(Verdict::Worse) => "worse",
+        Some(Verdict::NoEvidence) | None => "none",
     };
+    let nothing = ["There is no joint model beside a single one to compare."];
+    let said = if verdict.is_some() { said } else { &nothing };
     let figures: String = [Variant::Joint, Variant::Image, Variant::Record]
         .into_iter()
-        .filter_map(|variant| measured.variants.get(&variant).and_then(|m| m.auroc.value).map(|value| (variant, value)))
+        .filter_map(|variant| value(&variant).map(|value| (variant, value)))
         .map(|(variant, value)| format!("<div>{}<dt>{variant}</dt><dd>{value:.3}</dd></div>", sample(class_of(variant))))
         .collect();
     format!(
-        "<article class=\"card {class}\"><h2><a href=\"#task-{k}\">{}</a></h2><p class=\"verdict\">{}</p><dl>{figures}</dl>\
-         <p class=\"what\">AUROC{}</p><p>{}</p>{}</article>",
-        escape(&task.name),
-        escape(&verdict),
-        if task.kind == TaskKind::Multiclass { ", mean over classes" } else { "" },
-        escape(&sentence),
-        measured.over_baselines.as_ref().map(|gain| format!("<p>{}</p>", escape(&gain.sentence))).unwrap_or_default()
+        "<article class=\"card {class}\"><h2><a href=\"#{id}\">{}</a></h2><p class=\"verdict\">{}</p><dl>{figures}</dl>\
+         <p class=\"what\">{}</p>{}</article>",
+        escape(name),
+        escape(&verdict.map_or_else(|| "no comparison".to_owned(), |verdict| verdict.to_string())),
+        escape(what),
+        said.iter().map(|sentence| format!("<p>{}</p>", escape(sentence))).collect::<String>()
     )
 }
 

@@ -49,6 +49,7 @@ fn full<'a>(tasks: &'a [Task], predictions: &'a [Prediction], metrics: &'a Metri
         image_row: Some(0),
         record_row: None,
         labels: vec![Some(1.0), None],
+        endpoints: Vec::new(),
     };
     Report {
         folds,
@@ -319,6 +320,7 @@ fn a_split_summary_counts_what_is_there() {
         image_row: image,
         record_row: record,
         labels: labels.to_vec(),
+        endpoints: Vec::new(),
     };
     let rows = [
         row(0, Split::Train, Some(0), None, [Some(1.0), Some(2.0)]),

@@ -53,6 +53,7 @@ fn cohort(dir: &Path, has: Has) -> CohortReader {
         geometry: Some(geometry),
         features: vec![spec("value"), spec("noise")],
         tasks: vec![task("match"), task("high")],
+        endpoints: Vec::new(),
         n_images: n,
         n_records: n,
         n_examples: n,
@@ -78,6 +79,7 @@ fn cohort(dir: &Path, has: Has) -> CohortReader {
                 prediction_time: time,
                 image_row: has.image.then_some(k as u32),
                 record_row: has.record.then_some(k as u32),
+                endpoints: Vec::new(),
                 labels: vec![known(label).filter(|_| has.label), known(high)],
             }
         })
@@ -96,6 +98,7 @@ fn model() -> JointModelConfig {
         dropout: 0.1,
         norm: NormKind::Batch,
         heads: vec![head("match"), head("high")],
+        endpoints: Vec::new(),
     }
 }
 

@@ -73,6 +73,7 @@ fn config(kind: Kind) -> JointModelConfig {
         embedding: 8,
         dropout: 0.1,
         norm: kind.norm,
+        endpoints: Vec::new(),
         heads: vec![Head { task: "malignant".into(), n_logits: 1 }, Head { task: "stage".into(), n_logits: 4 }],
     }
 }

@@ -224,7 +224,7 @@ impl<'a> Search<'a> {
             pipeline.training.epochs = epochs;
         }
         let training = train::training_settings(&pipeline);
-        let (_, model) = train::variants(&pipeline, reader).swap_remove(0);
+        let (_, model) = train::variants(&pipeline, reader)?.swap_remove(0);
         let start = train::image_weights(work, &pipeline, &model)?;
         let told = serde_json::to_string(&(&model, &training, start.as_ref().map(|(_, checkpoint)| checkpoint)))?;
         let key = hex::encode(Sha256::digest(format!("{data_key} {told} {}", env!("SYNOVIA_COMMIT"))));

@@ -132,7 +132,7 @@ fn one_of<'k>(section: &Section<'_>, keys: &[&'k str]) -> Option<&'k str> {
     None
 }
 
-fn read_events(section: &Section<'_>, key: &str) -> Option<Events> {
+pub(super) fn read_events(section: &Section<'_>, key: &str) -> Option<Events> {
     let kind = EVENT_KEYS.iter().find(|(name, _)| *name == key).map(|(_, kind)| *kind)?;
     let code = section.word(key)?;
     if code != ANY_CODE && !is_token(&code) {

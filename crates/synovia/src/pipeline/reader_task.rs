@@ -5,8 +5,9 @@ use std::ops::Bound;
 use synovia_cohort::TaskKind;
 
 use super::reader::{check_column, is_token};
+use super::reader_endpoint::{self, Asked};
 use super::section::Section;
-use super::settings::{Classes, ColumnRule, Label, TaskSettings};
+use super::settings::{Classes, ColumnRule, EndpointSettings, Label, TaskSettings, Tasks};
 use super::tree::Value;
 
 /// What labels can come from.
@@ -41,7 +42,27 @@ const RESERVED: [&str; 15] = [
     "batch",
 ];
 
-pub(super) fn read_tasks(top: &Section<'_>, source: &Source<'_>) -> Option<Vec<TaskSettings>> {
+/// What a task is asked for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Classes(TaskKind),
+    Endpoint(Asked),
+}
+
+enum Read {
+    Classes(TaskSettings),
+    Endpoint(EndpointSettings),
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("binary", Kind::Classes(TaskKind::Binary)),
+    ("multiclass", Kind::Classes(TaskKind::Multiclass)),
+    ("regression", Kind::Endpoint(Asked::Regression)),
+    ("survival", Kind::Endpoint(Asked::Survival)),
+    ("treatment", Kind::Endpoint(Asked::Treatment)),
+];
+
+pub(super) fn read_tasks(top: &Section<'_>, source: &Source<'_>) -> Option<Tasks> {
     let advice = "add [[task]] with name, kind and label";
     let Some(node) = top.get("task") else {
         top.missing("task", advice);
@@ -54,28 +75,41 @@ pub(super) fn read_tasks(top: &Section<'_>, source: &Source<'_>) -> Option<Vec<T
     if items.is_empty() {
         top.problems.push(&node.place, format!("`task` is empty; {advice}"));
     }
-    let mut tasks: Vec<TaskSettings> = Vec::new();
+    let mut tasks = Tasks::default();
+    // Names of columns in the table of examples, with the task whose they are.
+    let mut columns: Vec<(String, String)> = Vec::new();
     for item in items {
         let Value::Table(table) = &item.value else {
             top.problems.push(&item.place, "each `task` must be a table: write [[task]]");
             continue;
         };
         let section = Section::new("[[task]]", item.place.clone(), Some(table), &["name", "kind", "label", "labelled"], top.problems);
-        if let Some(task) = read_task(&section, source) {
-            if tasks.iter().any(|other| other.name == task.name) {
-                section.wrong("name", format!("two tasks are named \"{}\"; give each its own name", task.name));
+        let Some(task) = read_task(&section, source) else { continue };
+        let (name, second) = match &task {
+            Read::Classes(task) => (&task.name, None),
+            Read::Endpoint(endpoint) => (&endpoint.name, endpoint.kind.second()),
+        };
+        for column in std::iter::once(name.clone()).chain(second.map(|second| format!("{name}{second}"))) {
+            match columns.iter().find(|(taken, _)| *taken == column) {
+                Some((_, by)) if by == name => section.wrong("name", format!("two tasks are named \"{name}\"; give each its own name")),
+                Some((_, by)) => {
+                    section.wrong("name", format!("\"{name}\" and \"{by}\" would both make a column `{column}`; choose other names"));
+                }
+                None => columns.push((column, name.clone())),
             }
-            tasks.push(task);
+        }
+        match task {
+            Read::Classes(task) => tasks.classes.push(task),
+            Read::Endpoint(endpoint) => tasks.endpoints.push(endpoint),
         }
     }
     Some(tasks)
 }
 
-fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<TaskSettings> {
+fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<Read> {
     let name = read_name(section);
-    let reason = "can be simulated and ingested but not trained by this version; trainable kinds";
-    let later = ["multilabel", "regression", "survival", "treatment"].map(|kind| (kind, reason));
-    let kind = section.choice("kind", &[("binary", TaskKind::Binary), ("multiclass", TaskKind::Multiclass)], &later);
+    let later = [("multilabel", "is several binary tasks: write each as one; kinds")];
+    let kind = section.choice("kind", &KINDS, &later);
     if !section.has("kind") {
         section.missing("kind", "write kind = \"binary\" or kind = \"multiclass\"");
     }
@@ -85,10 +119,18 @@ fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<TaskSettings>
     }
     let labelled = section.number("labelled", (Bound::Excluded(0.0), Bound::Included(1.0)));
     let (table, place) = section.table("label")?;
-    let known = ["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"];
-    let label = Section::new("label", place, Some(table), &known, section.problems);
-    let label = read_label(&label, kind?, source);
-    Some(TaskSettings { name: name?, kind: kind?, label: label?, labelled })
+    let open = |known: &[&str]| Section::new("label", place.clone(), Some(table), known, section.problems);
+    match kind? {
+        Kind::Classes(kind) => {
+            let label = open(&["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"]);
+            let label = read_label(&label, kind, source);
+            Some(Read::Classes(TaskSettings { name: name?, kind, label: label?, labelled }))
+        }
+        Kind::Endpoint(asked) => {
+            let (kind, label) = reader_endpoint::read(&open(&asked.keys()), asked, source)?;
+            Some(Read::Endpoint(EndpointSettings { name: name?, kind, label, labelled }))
+        }
+    }
 }
 
 fn read_name(section: &Section<'_>) -> Option<String> {
@@ -113,7 +155,7 @@ fn read_name(section: &Section<'_>) -> Option<String> {
     Some(name)
 }
 
-fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
+pub(super) fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
     let of = ["condition", "observation", "report", "column"];
     let given: Vec<&str> = of.into_iter().filter(|key| label.has(key)).collect();
     let [key] = given[..] else {
@@ -176,7 +218,7 @@ fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Optio
     }
 }
 
-fn read_code(label: &Section<'_>, key: &str) -> Option<String> {
+pub(super) fn read_code(label: &Section<'_>, key: &str) -> Option<String> {
     let code = label.word(key)?;
     if is_token(&code) {
         return Some(code);
@@ -185,7 +227,7 @@ fn read_code(label: &Section<'_>, key: &str) -> Option<String> {
     None
 }
 
-fn read_within(label: &Section<'_>) -> Option<super::TimeSpan> {
+pub(super) fn read_within(label: &Section<'_>) -> Option<super::TimeSpan> {
     if !label.has("within") {
         label.missing("within", "say how long after the prediction time it counts, such as within = \"180d\"");
     }
@@ -218,16 +260,22 @@ fn read_classes(label: &Section<'_>, kind: TaskKind) -> Option<Classes> {
     Some(Classes { classes, names })
 }
 
-fn read_column(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
-    let column = label.word("column")?;
+/// A column of the table that is not a feature.
+pub(super) fn read_own_column(label: &Section<'_>, key: &str, source: &Source<'_>) -> Option<String> {
+    let column = label.word(key)?;
     if let Source::Csv { features, columns } = source {
         if features.contains(&column) {
-            label.wrong("column", format!("`{column}` is a feature too, so that the answer would be an input: remove it from `features`"));
+            label.wrong(key, format!("`{column}` is a feature too, so that the answer would be an input: remove it from `features`"));
         }
         if let Some(columns) = columns {
-            check_column(label, "column", &column, &columns.iter().map(String::as_str).collect::<Vec<_>>());
+            check_column(label, key, &column, &columns.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
+    Some(column)
+}
+
+fn read_column(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
+    let column = read_own_column(label, "column", source)?;
     let rules: Vec<&str> = ["above", "equals", "classes"].into_iter().filter(|key| label.has(key)).collect();
     let rule = match (rules.as_slice(), kind) {
         (["classes"], _) => ColumnRule::Classes(read_classes(label, kind)?),

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
-use synovia_cohort::{Task, TaskKind};
 use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_evaluation::Calibrator;
 use synovia_fusion::FusionKind;
@@ -15,6 +14,7 @@ use synovia_training::{Balance, Branches, Privacy};
 pub use super::settings_cohort::{
     Cohort, Competing, Date, EVENT_KEYS, Events, IndexEvent, Named, Offset, Question, Rule, SplitSettings, Unheard, Unit,
 };
+pub use super::settings_task::{Better, Classes, ColumnRule, EndpointLabel, EndpointSettings, Label, OutcomeLabel, TaskSettings, Tasks};
 use super::span::TimeSpan;
 
 /// A pipeline that can be run: every key known, every value in its range, every path readable.
@@ -34,7 +34,7 @@ pub struct Pipeline {
     pub cohort: Cohort,
     /// What is predicted: at least one.
     #[serde(rename = "task")]
-    pub tasks: Vec<TaskSettings>,
+    pub tasks: Tasks,
     /// The network.
     pub model: Model,
     /// How it is trained.
@@ -282,113 +282,6 @@ impl Serialize for ImageLink {
         } else {
             serializer.collect_str(&format_args!("{}{{{}}}{}", self.prefix, self.column, self.suffix))
         }
-    }
-}
-
-/// `[[task]]`
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TaskSettings {
-    /// A column, an output of the exported model, a key in the metrics: letters, digits, `_` and `-`.
-    pub name: String,
-    /// What kind.
-    pub kind: TaskKind,
-    /// Where its label comes from.
-    pub label: Label,
-    /// Share of the training patients whose labels are used, above 0 to 1: to learn what labels are worth. Default: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub labelled: Option<f64>,
-}
-
-/// Where a label comes from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Label {
-    /// Whether a condition is first seen in a window after the prediction time. Binary.
-    Condition {
-        /// `system|code`
-        condition: String,
-        /// The window's length.
-        within: TimeSpan,
-    },
-    /// The coded answer of the first observation in a window after the prediction time.
-    Observation {
-        /// `system|code`
-        observation: String,
-        /// The window's length.
-        within: TimeSpan,
-        /// Answers and what they are called.
-        #[serde(flatten)]
-        answers: Classes,
-    },
-    /// Whether a report in a window after the prediction time has a coded conclusion. Binary.
-    Conclusion {
-        /// `system|code` of the report.
-        report: String,
-        /// `system|code`
-        conclusion: String,
-        /// The window's length.
-        within: TimeSpan,
-    },
-    /// A column of a CSV.
-    Column {
-        /// Its name.
-        column: String,
-        /// How its cells become labels.
-        #[serde(flatten)]
-        rule: ColumnRule,
-    },
-}
-
-/// How a cell becomes a label.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum ColumnRule {
-    /// 1 where the number is above this, 0 otherwise. Binary.
-    Above {
-        /// The bound, itself not above.
-        above: f64,
-    },
-    /// 1 where the text is this, 0 otherwise. Binary.
-    Equals {
-        /// The text.
-        equals: String,
-    },
-    /// The position of the text among these.
-    Classes(Classes),
-}
-
-/// Coded answers or texts, in the order of the classes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Classes {
-    /// As the source has them: two for a binary task (negative, positive), two or more otherwise.
-    pub classes: Vec<String>,
-    /// What reports and the exported model call them; as the source does when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub names: Option<Vec<String>>,
-}
-
-impl Classes {
-    fn names(&self) -> &[String] {
-        self.names.as_deref().unwrap_or(&self.classes)
-    }
-}
-
-impl TaskSettings {
-    /// The task with its classes settled. A binary task's class is its positive one.
-    pub fn task(&self) -> Task {
-        let names: Vec<String> = match &self.label {
-            Label::Condition { .. } | Label::Conclusion { .. } => vec![self.name.clone()],
-            Label::Column { column, rule: ColumnRule::Above { above } } => vec![format!("{column} > {above}")],
-            Label::Column { column, rule: ColumnRule::Equals { equals } } => vec![format!("{column} = {equals}")],
-            Label::Observation { answers: classes, .. } | Label::Column { rule: ColumnRule::Classes(classes), .. } => {
-                classes.names().to_vec()
-            }
-        };
-        let classes = match self.kind {
-            TaskKind::Binary => names.last().cloned().into_iter().collect(),
-            TaskKind::Multiclass => names,
-        };
-        Task { name: self.name.clone(), kind: self.kind, classes }
     }
 }
 

@@ -329,7 +329,7 @@ fn a_label_from_reports() {
     let condition = "condition = \"http://snomed.info/sct|363358000\"";
     let pipeline = parse(&LUNG.replace(condition, "report = \"s|xray\", conclusion = \"s|effusion\""), &[]).unwrap();
     let spec = LabelSpec::Conclusion { report: "s|xray".to_owned(), conclusion: "s|effusion".to_owned(), within_days: 180.0 };
-    assert_eq!((pipeline.tasks[0].label_spec(), pipeline.tasks[0].task().classes), (spec, vec!["malignant".to_owned()]));
+    assert_eq!((pipeline.tasks.classes[0].label_spec(), pipeline.tasks.classes[0].task().classes), (spec, vec!["malignant".to_owned()]));
 }
 
 #[test]
@@ -407,15 +407,15 @@ fn overrides_take_effect() {
     assert_eq!(pipeline.training.epochs, 3);
     assert!(pipeline.training.augmentation.flip);
     assert!(pipeline.images.as_ref().unwrap().path.ends_with("pictures"));
-    assert_eq!(pipeline.tasks[0].name, "cancer");
-    assert!(matches!(&pipeline.tasks[1].label, Label::Observation { within, .. } if within.days() == 730.5));
+    assert_eq!(pipeline.tasks.classes[0].name, "cancer");
+    assert!(matches!(&pipeline.tasks.classes[1].label, Label::Observation { within, .. } if within.days() == 730.5));
     assert!(matches!(&pipeline.records.format, RecordFormat::Fhir { features: Features::Frequent { cap: 9, .. }, .. }));
     assert_eq!(pipeline.name, "2024");
     assert_eq!(pipeline.model.fusion, FusionKind::Concat);
     assert_eq!(pipeline.training.branches, Branches { own: 0.25, joint: 1.0, pairs: 0.0 });
     assert_eq!((pipeline.training.start, pipeline.training.tower_rate), (Start::Alone, 0.1));
     assert_eq!((pipeline.model.image, pipeline.report.cases), (ImageEncoder::Resnet50, false));
-    assert_eq!([pipeline.tasks[0].labelled, pipeline.tasks[1].labelled], [Some(0.5), None]);
+    assert_eq!([pipeline.tasks.classes[0].labelled, pipeline.tasks.classes[1].labelled], [Some(0.5), None]);
     // A text is what was typed, whatever TOML would take it for.
     let typed = |toml: &str, setting: &str| parse(toml, &[setting]).unwrap();
     for name in ["0x10", "1_000", "0.50", "true", "2024-01-01"] {
@@ -423,7 +423,7 @@ fn overrides_take_effect() {
     }
     for value in ["0.5", "1_000", "1e3"] {
         let table = typed(&OASIS.replace("above = 0", "equals = \"1\""), &format!("task.0.label.equals={value}"));
-        assert!(matches!(&table.tasks[0].label, Label::Column { rule: ColumnRule::Equals { equals }, .. } if equals == value), "{value}");
+        assert!(matches!(&table.tasks.classes[0].label, Label::Column { rule: ColumnRule::Equals { equals }, .. } if equals == value), "{value}");
     }
     let last = parse(LUNG, &["seed=1", "seed=2"]).unwrap();
     assert_eq!(last.seed, 2);
@@ -433,7 +433,7 @@ fn overrides_take_effect() {
 
 #[test]
 fn classes_of_tasks() {
-    let of = |toml: &str| parse(toml, &[]).unwrap().tasks.iter().map(TaskSettings::task).map(|task| task.classes).collect::<Vec<_>>();
+    let of = |toml: &str| parse(toml, &[]).unwrap().tasks.classes.iter().map(TaskSettings::task).map(|task| task.classes).collect::<Vec<_>>();
     assert_eq!(of(LUNG), [vec!["malignant"], vec!["s|1", "s|2", "s|3"]]);
     assert_eq!(of(OASIS), [["CDR > 0"]]);
     assert_eq!(of(&OASIS.replace("above = 0", "classes = [\"0\", \"1\"], names = [\"well\", \"ill\"]")), [["ill"]]);
@@ -494,10 +494,10 @@ fn shipped_pipelines_are_right() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |name: &str| std::fs::read_to_string(root.join("pipelines").join(name)).unwrap();
     let lung = parse(&read("lung.toml"), &["images.path=D/dicom", "records.path=D/fhir"]).unwrap();
-    assert_eq!((lung.name.as_str(), lung.tasks.len(), lung.model.width), ("lung", 2, 16));
+    assert_eq!((lung.name.as_str(), lung.tasks.classes.len(), lung.model.width), ("lung", 2, 16));
     for (name, n_tasks) in [("verdicts", 1), ("branches", 1), ("fusions", 1), ("tasks", 5)] {
         let study = parse(&read(&format!("studies/{name}.toml")), &["images.path=D/dicom", "records.path=D/fhir"]).unwrap();
-        assert_eq!((study.name.as_str(), study.tasks.len()), (name, n_tasks));
+        assert_eq!((study.name.as_str(), study.tasks.classes.len()), (name, n_tasks));
     }
     let table = "ID,M/F,Hand,Age,Educ,SES,MMSE,CDR,eTIV,nWBV,ASF\n";
     std::fs::write(data().join("oasis.csv"), table).unwrap();

@@ -4,9 +4,12 @@ use std::path::Path;
 
 use synovia_cohort::TaskKind;
 use synovia_images::{ImagesError, Login, Preparation, Server, Source};
-use synovia_records::{CsvLayout, FeatureConfig, FormatConfig, LabelSpec};
+use synovia_records::{CsvLayout, EndpointSpec, FeatureConfig, FormatConfig, LabelSpec, Outcome};
 
-use super::settings::{Access, ColumnRule, Features, ImageKind, Images, Label, Pipeline, RecordFormat, TaskSettings};
+use super::settings::{
+    Access, ColumnRule, EndpointLabel, EndpointSettings, Features, ImageKind, Images, Label, OutcomeLabel, Pipeline, RecordFormat, TaskSettings,
+    Tasks,
+};
 use crate::failure::UsageError;
 
 impl From<ImageKind> for synovia_images::ImageKind {
@@ -70,7 +73,7 @@ impl Pipeline {
 
     /// Columns that are read besides the features: labels, and what rules and splits of the cohort ask for.
     fn other_columns(&self, features: &[String]) -> Vec<String> {
-        let mut columns: Vec<String> = self.tasks.iter().filter_map(TaskSettings::column).map(str::to_owned).collect();
+        let mut columns: Vec<String> = self.tasks.columns().map(str::to_owned).collect();
         for column in self.cohort.columns() {
             if !columns.iter().chain(features).any(|known| known == column) {
                 columns.push(column.to_owned());
@@ -85,7 +88,7 @@ impl Pipeline {
         let RecordFormat::Csv { features, .. } = &self.records.format else { return categories };
         // What a feature's numbers are is for `categories` to say, and not for a rule about it.
         let is_taken =
-            |column: &str| features.iter().any(|feature| feature == column) || self.tasks.iter().any(|task| task.column() == Some(column));
+            |column: &str| features.iter().any(|feature| feature == column) || self.tasks.columns().any(|of_task| of_task == column);
         let more = self.cohort.text_columns().filter(|column| !is_taken(column));
         for column in more {
             if !categories.iter().any(|known| known == column) {
@@ -107,7 +110,11 @@ impl Pipeline {
 
     /// Columns of labels that are compared as texts, so that `1` stays `1` and does not become a number.
     fn label_categories(&self) -> impl Iterator<Item = String> {
-        self.tasks.iter().filter_map(|task| match &task.label {
+        let of_endpoints = self.tasks.endpoints.iter().filter_map(|endpoint| match &endpoint.label {
+            EndpointLabel::TreatedColumn { outcome: OutcomeLabel::Binary(label), .. } => Some(label),
+            _ => None,
+        });
+        self.tasks.classes.iter().map(|task| &task.label).chain(of_endpoints).filter_map(|label| match label {
             Label::Column { column, rule: ColumnRule::Equals { .. } | ColumnRule::Classes(_) } => Some(column.clone()),
             _ => None,
         })
@@ -137,30 +144,97 @@ impl Pipeline {
     }
 }
 
-impl TaskSettings {
+impl Tasks {
+    /// Columns of a table that they are read from.
+    fn columns(&self) -> impl Iterator<Item = &str> {
+        let of_classes = self.classes.iter().filter_map(|task| task.label.column());
+        of_classes.chain(self.endpoints.iter().flat_map(|endpoint| endpoint.label.columns()))
+    }
+}
+
+impl Label {
     fn column(&self) -> Option<&str> {
-        match &self.label {
-            Label::Column { column, .. } => Some(column),
-            Label::Condition { .. } | Label::Observation { .. } | Label::Conclusion { .. } => None,
+        match self {
+            Self::Column { column, .. } => Some(column),
+            Self::Condition { .. } | Self::Observation { .. } | Self::Conclusion { .. } => None,
         }
     }
 
-    /// How the label is read from a record.
-    pub fn label_spec(&self) -> LabelSpec {
-        match &self.label {
-            Label::Condition { condition, within } => LabelSpec::Condition { code: condition.clone(), within_days: within.days() },
-            Label::Observation { observation, within, answers } => {
+    /// How it is read from a record.
+    fn spec(&self) -> LabelSpec {
+        match self {
+            Self::Condition { condition, within } => LabelSpec::Condition { code: condition.clone(), within_days: within.days() },
+            Self::Observation { observation, within, answers } => {
                 LabelSpec::Observation { code: observation.clone(), within_days: within.days(), classes: answers.classes.clone() }
             }
-            Label::Conclusion { report, conclusion, within } => {
+            Self::Conclusion { report, conclusion, within } => {
                 LabelSpec::Conclusion { report: report.clone(), conclusion: conclusion.clone(), within_days: within.days() }
             }
-            Label::Column { column, rule } => match rule {
+            Self::Column { column, rule } => match rule {
                 ColumnRule::Above { above } => LabelSpec::Column { name: column.clone(), above: Some(*above), equals: None },
                 ColumnRule::Equals { equals } => LabelSpec::Column { name: column.clone(), above: None, equals: Some(equals.clone()) },
                 ColumnRule::Classes(classes) => LabelSpec::Category { name: column.clone(), classes: classes.classes.clone() },
             },
         }
+    }
+}
+
+impl OutcomeLabel {
+    fn column(&self) -> Option<&str> {
+        match self {
+            Self::Binary(label) => label.column(),
+            Self::Observation { .. } => None,
+            Self::Column { column } => Some(column),
+        }
+    }
+
+    fn spec(&self) -> Outcome {
+        match self {
+            Self::Binary(label) => Outcome::Binary(label.spec()),
+            Self::Observation { observation, within } => {
+                Outcome::Number(Box::new(EndpointSpec::Observation { code: observation.clone(), within_days: within.days() }))
+            }
+            Self::Column { column } => Outcome::Number(Box::new(EndpointSpec::Column { name: column.clone() })),
+        }
+    }
+}
+
+impl EndpointLabel {
+    fn columns(&self) -> impl Iterator<Item = &str> {
+        let both = match self {
+            Self::Observation { .. } | Self::Event { .. } | Self::Treated { .. } => [None, None],
+            Self::Column { column } => [Some(column.as_str()), None],
+            Self::Columns { column, event } => [Some(column.as_str()), Some(event.as_str())],
+            Self::TreatedColumn { outcome, treatment, .. } => [outcome.column(), Some(treatment.as_str())],
+        };
+        both.into_iter().flatten()
+    }
+}
+
+impl EndpointSettings {
+    /// How its numbers are read from a record.
+    pub fn spec(&self) -> EndpointSpec {
+        match &self.label {
+            EndpointLabel::Observation { observation, within } => {
+                EndpointSpec::Observation { code: observation.clone(), within_days: within.days() }
+            }
+            EndpointLabel::Event { event, within } => EndpointSpec::Event { pattern: event.0.clone(), within_days: within.days() },
+            EndpointLabel::Column { column } => EndpointSpec::Column { name: column.clone() },
+            EndpointLabel::Columns { column, event } => EndpointSpec::Columns { days: column.clone(), event: event.clone() },
+            EndpointLabel::Treated { outcome, treatment, started, .. } => {
+                EndpointSpec::Treated { outcome: outcome.spec(), arms: treatment.clone(), within_days: started.days() }
+            }
+            EndpointLabel::TreatedColumn { outcome, treatment, .. } => {
+                EndpointSpec::TreatedFact { outcome: outcome.spec(), treatment: treatment.clone() }
+            }
+        }
+    }
+}
+
+impl TaskSettings {
+    /// How the label is read from a record.
+    pub fn label_spec(&self) -> LabelSpec {
+        self.label.spec()
     }
 
     /// How many classes a label may have: its value is less than this.
@@ -199,7 +273,7 @@ mod tests {
         assert_eq!(rejected.total(), 0);
         let mut records: Vec<_> = (0..store.n_partitions()).flat_map(|k| store.load(k).unwrap()).collect();
         records.sort_by(|a, b| a.id.cmp(&b.id));
-        let label = pipeline.tasks[0].label_spec();
+        let label = pipeline.tasks.classes[0].label_spec();
         let labels: Vec<Option<f32>> = records
             .iter()
             .map(|record| match label.label(record, Time::from_seconds(0)) {
@@ -208,7 +282,7 @@ mod tests {
             })
             .collect();
         assert_eq!(labels, expected, "{rule}");
-        assert!(labels.iter().flatten().all(|label| (*label as usize) < pipeline.tasks[0].n_classes()));
+        assert!(labels.iter().flatten().all(|label| (*label as usize) < pipeline.tasks.classes[0].n_classes()));
         assert_eq!(pipeline.feature_config().facts, ["Weight", "Site"], "a label is no feature");
     }
 

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{
-    Asked, Criterion, Event, EventKind, Example, ExampleId, ExampleRow, FlowCounts, LeftOut, PatientId, PatientRecord, Refused, Split,
+    Asked, Criterion, Endpoint, Event, EventKind, Example, ExampleId, ExampleRow, FlowCounts, LeftOut, PatientId, PatientRecord, Refused, Split,
     Study, Task, Time,
 };
 use synovia_images::StudyIndex;
 use synovia_prediction::{AT_ONCE, Anchor, Links, Moment};
-use synovia_records::{FeaturePlan, LabelSpec, PlanBuilder, RecordStore};
+use synovia_records::{EndpointSpec, FeaturePlan, LabelSpec, PlanBuilder, RecordStore};
 
 use super::cache::Stage;
 use super::ingest::{self, read_json};
@@ -28,10 +28,10 @@ use super::outcome::Outcomes;
 use super::place::Place;
 use super::run_stage;
 use crate::commands::Work;
-use crate::pipeline::{Named, RecordFormat, TaskSettings, Unit};
+use crate::pipeline::{EndpointSettings, Named, RecordFormat, TaskSettings, Unit};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// What `cohort/report.json` holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -93,6 +93,8 @@ struct Builder<'a> {
     links: Links,
     labels: Vec<LabelSpec>,
     tasks: Vec<Task>,
+    endpoint_specs: Vec<EndpointSpec>,
+    endpoints: Vec<Endpoint>,
     anchor: Anchor,
     outcomes: Outcomes,
     /// What includes and what excludes, each with what it is called.
@@ -130,8 +132,10 @@ impl<'a> Builder<'a> {
             links: Links::default(),
             store,
             index,
-            labels: work.pipeline.tasks.iter().map(TaskSettings::label_spec).collect(),
-            tasks: work.pipeline.tasks.iter().map(TaskSettings::task).collect(),
+            labels: work.pipeline.tasks.classes.iter().map(TaskSettings::label_spec).collect(),
+            tasks: work.pipeline.tasks.classes.iter().map(TaskSettings::task).collect(),
+            endpoint_specs: work.pipeline.tasks.endpoints.iter().map(EndpointSettings::spec).collect(),
+            endpoints: work.pipeline.tasks.endpoints.iter().map(EndpointSettings::endpoint).collect(),
             anchor: cohort.anchor(),
             outcomes: Outcomes::of(cohort),
             rules: rules.collect(),
@@ -177,7 +181,7 @@ impl<'a> Builder<'a> {
     /// The prediction at the latest encounter that still leaves the longest label window before the record ends.
     fn last_visit(&self, record: &PatientRecord) -> Option<Time> {
         let offset = self.anchor.prediction_days;
-        let latest = record.events.last()?.time.plus_days(-self.outcomes.longest_days(&self.labels) - offset);
+        let latest = record.events.last()?.time.plus_days(-self.outcomes.longest_days(&self.labels, &self.endpoint_specs) - offset);
         let visits = record.events.iter().filter(|event: &&Event| event.kind == EventKind::Encounter && event.time <= latest);
         visits.map(|event| event.time.plus_days(offset)).next_back()
     }
@@ -231,27 +235,32 @@ impl<'a> Builder<'a> {
                     }
                     refused += example.refused();
                     let study = study.filter(|_| example.image().is_some());
-                    let label = |(spec, task): (&LabelSpec, &Task)| match self.outcomes.label(spec, &record, time) {
-                        Ok(label) => Some(label),
-                        Err(reason) => {
-                            *unknown.entry(task.name.clone()).or_default().entry(reason).or_default() += 1;
-                            None
-                        }
+                    let mut count = |name: &str, reason| {
+                        *unknown.entry(name.to_owned()).or_default().entry(reason).or_default() += 1;
                     };
-                    let labels: Vec<Option<f32>> = self.labels.iter().zip(&self.tasks).map(label).collect();
-                    if labels.iter().all(Option::is_none) {
+                    let mut label = |(spec, task): (&LabelSpec, &Task)| {
+                        self.outcomes.label(spec, &record, time).map_err(|reason| count(&task.name, reason)).ok()
+                    };
+                    let labels = self.labels.iter().zip(&self.tasks).map(&mut label).collect();
+                    let mut value = |(spec, endpoint): (&EndpointSpec, &Endpoint)| {
+                        spec.value(&record, time, &self.outcomes).map_err(|reason| count(&endpoint.name, reason)).ok()
+                    };
+                    let endpoints = self.endpoint_specs.iter().zip(&self.endpoints).map(&mut value).collect();
+                    let row = ExampleRow {
+                        id,
+                        patient: record.id.pseudonym(),
+                        split: Split::Test,
+                        prediction_time: time,
+                        image_row: None,
+                        record_row: None,
+                        labels,
+                        endpoints,
+                    };
+                    if !row.is_labelled() {
                         without_label += 1;
                     }
                     drafts.push(Draft {
-                        row: ExampleRow {
-                            id,
-                            patient: record.id.pseudonym(),
-                            split: Split::Test,
-                            prediction_time: time,
-                            image_row: None,
-                            record_row: None,
-                            labels,
-                        },
+                        row,
                         patient: record.id.clone(),
                         study: study.filter(|_| self.work.pipeline.uses_images()),
                         group: group.clone(),

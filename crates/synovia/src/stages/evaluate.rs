@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task};
 use synovia_evaluation::{
-    Attribute, CalibrationRow, Curve, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report, SplitSummary,
-    Variant, add_subgroups, evaluate, model_card, pool_folds, probabilities, report_html,
+    Attribute, CalibrationRow, Curve, EndpointFold, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report, SplitSummary,
+    Variant, add_subgroups, evaluate, evaluate_endpoints, model_card, pool_folds, probabilities, report_html,
 };
 use synovia_training::{Presence, predict_each};
 
@@ -20,11 +20,14 @@ use super::cohort::CohortReport;
 use super::ingest::{read_json, write_json};
 use super::place::Place;
 use super::train::{ModelSettings, Spent, open_model};
-use super::{StageError, run_stage};
+use super::{StageError, endpoints, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 9;
+const VERSION: u32 = 10;
+
+/// What models say of endpoints.
+const ESTIMATES: &str = "estimates.parquet";
 
 /// Runs the stage unless it is fresh; `trained` are the train stages of all folds, `shown` those that the report shows.
 pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) -> anyhow::Result<Stage> {
@@ -36,6 +39,9 @@ pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) ->
         stage = stage.after(before);
     }
     let mut outputs = ["predictions.parquet", "metrics.json", "report.html", "model-card.md"].map(str::to_owned).to_vec();
+    if !work.pipeline.tasks.endpoints.is_empty() {
+        outputs.push(ESTIMATES.to_owned());
+    }
     outputs.extend(places.iter().filter(|place| place.fold().is_some()).map(|place| place.relative("predictions.parquet")));
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
     run_stage(&stage, &work.run, &work.progress, &outputs, || evaluate_all(work, places))?;
@@ -45,6 +51,7 @@ pub fn run(work: &Work, trained: &[Stage], shown: &[Stage], places: &[Place]) ->
 /// What one place contributes to the report.
 struct Evaluated {
     predictions: Vec<Prediction>,
+    endpoints: Vec<EndpointFold>,
     settings: ModelSettings,
     report: CohortReport,
     reader: CohortReader,
@@ -68,7 +75,12 @@ fn evaluate_all(work: &Work, places: &[Place]) -> anyhow::Result<()> {
         add_attributes(&place.path(&work.run, "cohort"), &evaluated.reader, &mut attributes)?;
     }
     let attributes: Vec<Attribute> = attributes.into_values().collect();
-    let (metrics, folds, predictions) = if places.len() == 1 {
+    let known = all[0].reader.manifest().endpoints.clone();
+    let mut of_endpoints: Vec<Vec<EndpointFold>> = vec![Vec::new(); known.len()];
+    for evaluated in &mut all {
+        of_endpoints.iter_mut().zip(std::mem::take(&mut evaluated.endpoints)).for_each(|(folds, fold)| folds.push(fold));
+    }
+    let (mut metrics, folds, predictions) = if places.len() == 1 {
         let predictions = std::mem::take(&mut all[0].predictions);
         let mut metrics = evaluate(&predictions, &tasks, &options)?;
         add_subgroups(&mut metrics, &[&predictions], &tasks, &attributes)?;
@@ -81,6 +93,10 @@ fn evaluate_all(work: &Work, places: &[Place]) -> anyhow::Result<()> {
         let out_of_fold = of_folds.into_iter().flatten().filter(|p| p.split == Split::Test).collect();
         (pooled.pooled, pooled.folds, out_of_fold)
     };
+    metrics.endpoints = evaluate_endpoints(&known, &of_endpoints, &options);
+    if !known.is_empty() {
+        endpoints::write(&work.run.join(ESTIMATES), &known, &of_endpoints)?;
+    }
     write_predictions(&work.run.join("predictions.parquet"), &predictions)?;
     write_json(&work.run.join("metrics.json"), &metrics)?;
     let report = report(work, &all, &tasks, &metrics, &folds, &predictions)?;
@@ -125,6 +141,8 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
     let patients: Vec<Arc<str>> = rows.iter().map(|row| row.patient.as_str().into()).collect();
     let tasks = &reader.manifest().tasks;
     let mut predictions = Vec::new();
+    // All variants have the same heads.
+    let mut of_endpoints = settings.variants.values().next().map_or_else(Vec::new, |first| endpoints::empty(&first.model.endpoints));
     for (variant, of_variant) in &settings.variants {
         let own = Presence::of(&of_variant.model);
         let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
@@ -139,6 +157,7 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
             predictions.extend(of_images(work, &reader, &rows, &patients, &of_shown[0]));
         }
         for ((variant, _), predicted) in shown.into_iter().zip(of_shown) {
+            endpoints::add(&mut of_endpoints, &of_variant.model.endpoints, &rows, &patients, &predicted, variant, tasks.len())?;
             for predicted in predicted {
                 let row = rows[predicted.row];
                 for (k, task) in tasks.iter().enumerate() {
@@ -155,7 +174,7 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
         predictions.extend(of_baselines);
     }
     let report = read_json(&place.path(&work.run, "cohort").join("report.json"))?;
-    Ok(Evaluated { predictions, settings, report, reader })
+    Ok(Evaluated { predictions, endpoints: of_endpoints, settings, report, reader })
 }
 
 fn write_predictions(path: &std::path::Path, predictions: &[Prediction]) -> anyhow::Result<()> {

@@ -93,9 +93,26 @@ fn in_graph(map: &CalibrationMap) -> Calibrated {
     }
 }
 
-fn forward(model: &JointModel, inputs: Inputs, batch: usize, device: &Device, calibrated: &[Calibrated]) -> (Vec<Tensor<2>>, Tensor<2>) {
+/// Probabilities of each task, estimates of each endpoint, and the embedding.
+fn forward(
+    model: &JointModel,
+    config: &JointModelConfig,
+    inputs: Inputs,
+    batch: usize,
+    device: &Device,
+    calibrated: &[Calibrated],
+) -> Vec<Tensor<2>> {
     let outputs = model.forward(inputs, batch, device);
-    (JointModel::probabilities(outputs.logits, calibrated), outputs.embedding)
+    let mut logits = outputs.logits;
+    let raw = logits.split_off(config.heads.len());
+    let estimates = config.endpoints.iter().zip(raw).map(|(head, raw)| head.estimates(raw));
+    JointModel::probabilities(logits, calibrated).into_iter().chain(estimates).chain([outputs.embedding]).collect()
+}
+
+/// What [`forward`] gives, by name.
+fn outputs(config: &JointModelConfig) -> impl Iterator<Item = &str> {
+    let names = config.heads.iter().map(|head| head.task.as_str()).chain(config.endpoints.iter().map(|head| head.endpoint.as_str()));
+    names.chain(["embedding"])
 }
 
 fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
@@ -125,11 +142,9 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
             let values = tracer.input::<2>("record", [n]);
             inputs.record = Some(Modality { values, present: tracer.input::<2>(&presence_input("record"), [1]), rows: None });
         }
-        let (probabilities, embedding) = forward(&model, inputs, batch, &device, &calibrated);
-        for (task, probability) in tasks.iter().zip(probabilities) {
-            tracer.output(&task.name, probability);
+        for (name, output) in outputs(config).zip(forward(&model, config, inputs, batch, &device, &calibrated)) {
+            tracer.output(name, output);
         }
-        tracer.output("embedding", embedding);
         Ok(())
     })?;
 
@@ -152,6 +167,9 @@ fn export(work: &Work, place: &Place) -> anyhow::Result<()> {
         weights: hex::encode(Sha256::digest(encode_weights(&weights, variant.as_str())?)),
         cohort: hash_of_files(&place.path(&work.run, "cohort"))?,
         tasks: tasks.clone(),
+        endpoints: (manifest.endpoints.iter().zip(&config.endpoints))
+            .map(|(endpoint, head)| ExportedEndpoint { name: endpoint.name.clone(), kind: endpoint.kind, quantities: head.quantities() })
+            .collect(),
         preparation: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(crate::pipeline::Images::preparation),
         image_kind: work.pipeline.images.as_ref().filter(|_| geometry.is_some()).map(|images| images.kind.into()),
         selection: work.pipeline.images.as_ref().map(|images| images.selection.clone()).unwrap_or_default(),
@@ -225,7 +243,6 @@ fn check(
     }
     let model = fresh(config, weights)?;
     let device = Device::flex();
-    let tasks = &reader.manifest().tasks;
     let expected = |arrays: &[InputArray<'_>]| -> Result<Vec<OutputArray>, anyhow::Error> {
         let find = |name: &str| arrays.iter().find(|array| array.0 == name);
         let table = |name: &str| find(name).map(|a| Tensor::<2>::from_data(TensorData::new(a.2.to_vec(), a.1.to_vec()), &device));
@@ -238,13 +255,11 @@ fn check(
             inputs.record = Some(Modality { values, present, rows: None });
         }
         let batch = arrays.first().map_or(0, |a| a.1[0]);
-        let (probabilities, embedding) = forward(&model, inputs, batch, &device, calibrated);
-        let names = tasks.iter().map(|task| task.name.clone()).chain(["embedding".to_owned()]);
-        names
-            .zip(probabilities.into_iter().chain([embedding]))
+        outputs(config)
+            .zip(forward(&model, config, inputs, batch, &device, calibrated))
             .map(|(name, tensor)| {
                 let shape = tensor.dims().to_vec();
-                Ok((name, shape, tensor.into_data().convert::<f32>().try_to_vec().map_err(|error| anyhow::anyhow!("{error:?}"))?))
+                Ok((name.to_owned(), shape, tensor.into_data().convert::<f32>().try_to_vec().map_err(|error| anyhow::anyhow!("{error:?}"))?))
             })
             .collect()
     };

@@ -1,7 +1,7 @@
 //! A prediction's label: its window after a gap, a record that ends too early, and what may come first.
 
 use synovia_cohort::{Event, EventKind, EventPattern, EventValue, PatientRecord, Time};
-use synovia_records::{LabelOutcome, LabelSpec};
+use synovia_records::{EndpointSpec, LabelOutcome, LabelSpec, Rules};
 
 use crate::pipeline::{Cohort, TimeSpan, Unheard};
 
@@ -29,16 +29,6 @@ impl Competing {
     }
 }
 
-/// Length of a label's window, days; `None` where it has none.
-pub fn window_days(spec: &LabelSpec) -> Option<f64> {
-    match spec {
-        LabelSpec::Condition { within_days, .. }
-        | LabelSpec::Observation { within_days, .. }
-        | LabelSpec::Conclusion { within_days, .. } => Some(*within_days),
-        _ => None,
-    }
-}
-
 impl Outcomes {
     /// Of a pipeline's cohort.
     pub fn of(cohort: &Cohort) -> Self {
@@ -55,8 +45,11 @@ impl Outcomes {
     }
 
     /// Days after the prediction that the longest of these labels looks at.
-    pub fn longest_days(&self, specs: &[LabelSpec]) -> f64 {
-        specs.iter().filter_map(window_days).map(|days| days + self.gap_days).fold(0.0, f64::max)
+    pub fn longest_days(&self, specs: &[LabelSpec], endpoints: &[EndpointSpec]) -> f64 {
+        let of_labels = specs.iter().filter_map(LabelSpec::within_days);
+        // Who is watched for a shorter time is censored, and no less an example.
+        let of_endpoints = endpoints.iter().filter(|spec| !matches!(spec, EndpointSpec::Event { .. })).filter_map(EndpointSpec::days);
+        of_labels.chain(of_endpoints).map(|days| days + self.gap_days).fold(0.0, f64::max)
     }
 
     /// The label of a prediction at `at`, or why nobody knows it. The window begins after the gap; an outcome in the gap was
@@ -68,7 +61,7 @@ impl Outcomes {
             LabelOutcome::Known(label) => Ok(label),
             LabelOutcome::Unknown(reason) => Err(reason.to_owned()),
         };
-        let Some(within) = window_days(spec) else { return known(spec.label(record, start)) };
+        let Some(within) = spec.within_days() else { return known(spec.label(record, start)) };
         let end = start.plus_days(within);
         let is_condition = matches!(spec, LabelSpec::Condition { .. });
         // What was not found yet could still have come.
@@ -90,6 +83,21 @@ impl Outcomes {
             return known(spec.label(&record, start));
         }
         known(label)
+    }
+}
+
+impl Rules for Outcomes {
+    fn label(&self, spec: &LabelSpec, record: &PatientRecord, at: Time) -> Result<f32, String> {
+        self.label(spec, record, at)
+    }
+
+    fn gap_days(&self) -> f64 {
+        self.gap_days
+    }
+
+    fn competes(&self, record: &PatientRecord, at: Time) -> Option<Time> {
+        let end = at.plus_days(f64::from(u16::MAX));
+        self.competing.iter().filter_map(|event| event.first(record, at, end)).min()
     }
 }
 

@@ -71,7 +71,7 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
     }
     let any = |of: fn(&Presence) -> bool| models.iter().any(|model| of(&model.sees));
     let sees = Presence { image: any(|p| p.image), record: any(|p| p.record) };
-    let is_wanted = |row: &&ExampleRow| row.split == Split::Test && sees.sees(row) && row.labels.iter().any(Option::is_some);
+    let is_wanted = |row: &&ExampleRow| row.split == Split::Test && sees.sees(row) && row.is_labelled();
     let mut rows: Vec<&ExampleRow> = reader.rows().iter().filter(is_wanted).collect();
     // Ids are digests: their order has nothing to do with the patients.
     rows.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));

@@ -12,7 +12,7 @@ use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, EvaluationErro
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
     Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, Trained, TrainingSettings,
-    Weights, decode_weights, encode_weights, fit, fit_statistics, predict, read_pretrained,
+    Weights, decode_weights, encode_weights, fit, fit_endpoints, fit_statistics, predict, read_pretrained,
 };
 
 use super::atomic::{atomic_dir, atomic_file};
@@ -25,7 +25,7 @@ use crate::commands::Work;
 use crate::pipeline::{self, Pipeline};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,7 +120,10 @@ pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> 
 }
 
 /// The models that the pipeline has towers for, the joint one first.
-pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> Vec<(Variant, JointModelConfig)> {
+///
+/// # Errors
+/// [`synovia_training::TrainingError::Endpoint`]
+pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> anyhow::Result<Vec<(Variant, JointModelConfig)>> {
     let model = &pipeline.model;
     let manifest = reader.manifest();
     let image = manifest.geometry.zip(model.image.kind()).map(|(g, kind)| ImageTower { kind, channels: g.channels, width: model.width });
@@ -131,6 +134,7 @@ pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> Vec<(Variant, Joi
         pipeline::RecordEncoder::Cross => RecordTower::Cross { n_features, width: model.embedding, dropout: model.dropout },
         _ => RecordTower::Table { n_features, width: model.embedding, dropout: model.dropout },
     });
+    let endpoints = fit_endpoints(&reader.view::<Train>())?;
     let config = |image, record| JointModelConfig {
         image,
         record,
@@ -139,14 +143,15 @@ pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> Vec<(Variant, Joi
         dropout: model.dropout,
         norm: model.norm,
         heads: manifest.tasks.iter().map(|t| Head { task: t.name.clone(), n_logits: t.n_logits() }).collect(),
+        endpoints: endpoints.clone(),
     };
-    match (image, record) {
+    Ok(match (image, record) {
         (Some(_), Some(_)) => {
             vec![(Variant::Joint, config(image, record)), (Variant::Image, config(image, None)), (Variant::Record, config(None, record))]
         }
         (Some(_), None) => vec![(Variant::Image, config(image, None))],
         _ => vec![(Variant::Record, config(None, record))],
-    }
+    })
 }
 
 /// How the pipeline's models are trained.
@@ -189,7 +194,7 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     check_cohort(work, place, &reader)?;
     let statistics = fit_statistics(&reader.view::<Train>())?;
     let training = training_settings(&work.pipeline);
-    let mut variants = variants(&work.pipeline, &reader);
+    let mut variants = variants(&work.pipeline, &reader)?;
     let asked = work.pipeline.training.start == pipeline::Start::Alone;
     let begins_with_others = asked && variants.len() > 1;
     if asked && !begins_with_others {

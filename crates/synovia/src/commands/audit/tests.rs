@@ -172,6 +172,7 @@ fn write(run: &Path, people: &[Person]) {
         format: FORMAT,
         geometry: Some(Geometry { channels: 1, height: SIDE, width: SIDE }),
         features: plan.specs(),
+        endpoints: Vec::new(),
         tasks: vec![Task { name: "malignant".into(), kind: TaskKind::Binary, classes: vec!["malignant".into()] }],
         n_images: people.len(),
         n_records: people.len(),
@@ -201,6 +202,7 @@ fn write(run: &Path, people: &[Person]) {
             image_row: Some(k as u32),
             record_row: Some(k as u32),
             labels: vec![Some(f32::from(u8::from(person.label)))],
+            endpoints: Vec::new(),
         });
     }
     writer.finish(&rows).unwrap();

@@ -43,6 +43,7 @@ fn measure(folder: &Path, size: usize) -> anyhow::Result<Measured> {
             geometry: Some(Geometry { channels: 1, height: size, width: size }),
             features: Vec::new(),
             tasks: Vec::new(),
+            endpoints: Vec::new(),
             n_images: files.len(),
             n_records: 0,
             n_examples: 0,

@@ -145,7 +145,7 @@ impl Site {
 
 /// What the pipeline of a run would train on its cohort.
 pub fn statement(work: &Work, site: &Site) -> anyhow::Result<Statement> {
-    let (_, model) = train::variants(&work.pipeline, &site.reader).swap_remove(0);
+    let (_, model) = train::variants(&work.pipeline, &site.reader)?.swap_remove(0);
     Ok(Statement::of(&site.name, &model, &train::training_settings(&work.pipeline), &site.reader)?)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
-use synovia_cohort::{Candidate, Division, FlowCounts, PatientId, Split, is_labelled};
+use synovia_cohort::{Candidate, Division, ExampleRow, FlowCounts, PatientId, Split, is_labelled};
 
 use super::{Builder, Draft, Place};
 
@@ -19,8 +19,8 @@ impl Builder<'_> {
                 label: None,
                 first: draft.row.prediction_time,
             });
-            // Strata are of the first task's labels.
-            let label = draft.row.labels.first().copied().flatten();
+            // Strata are of the first task's labels, or of what makes two of an endpoint: the treatment, the event.
+            let label = draft.row.labels.first().copied().unwrap_or_else(|| draft.row.endpoints.first()?.map(|[_, second]| second));
             candidate.label = label.into_iter().chain(candidate.label).reduce(f32::max);
             candidate.first = candidate.first.min(draft.row.prediction_time);
         }
@@ -62,14 +62,20 @@ impl Builder<'_> {
     /// Hides the labels of training patients that `labelled` leaves out.
     fn leave_out_labels(&mut self, drafts: &mut [Draft]) {
         let (settings, seed) = (&self.work.pipeline.tasks, self.work.pipeline.seed);
-        for (k, task) in settings.iter().enumerate() {
-            let Some(share) = task.labelled else { continue };
+        let mut leave_out = |name: &str, share: Option<f64>, hide: &dyn Fn(&mut ExampleRow) -> bool| {
+            let Some(share) = share else { return };
             let left_out = drafts.iter_mut().filter(|d| d.row.split == Split::Train && !is_labelled(&d.patient, seed, share));
-            let n = left_out.filter_map(|draft| draft.row.labels[k].take()).count() as u64;
+            let n = left_out.filter_map(|draft| hide(&mut draft.row).then_some(())).count() as u64;
             if n > 0 {
-                let reasons = self.report.unknown_labels.entry(task.name.clone()).or_default();
+                let reasons = self.report.unknown_labels.entry(name.to_owned()).or_default();
                 *reasons.entry("left out by `labelled`".to_owned()).or_default() += n;
             }
+        };
+        for (k, task) in settings.classes.iter().enumerate() {
+            leave_out(&task.name, task.labelled, &|row| row.labels[k].take().is_some());
+        }
+        for (k, endpoint) in settings.endpoints.iter().enumerate() {
+            leave_out(&endpoint.name, endpoint.labelled, &|row| row.endpoints[k].take().is_some());
         }
     }
 

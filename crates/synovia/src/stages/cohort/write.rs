@@ -31,6 +31,7 @@ impl Builder<'_> {
             geometry: self.preparation().map(|p| Geometry { channels: p.channels, height: p.size, width: p.size }),
             features: plan.specs(),
             tasks: self.tasks.clone(),
+            endpoints: self.endpoints.clone(),
             n_images: drafts.iter().filter(|draft| draft.study.is_some()).count(),
             n_records: drafts.len(),
             n_examples: drafts.len(),
