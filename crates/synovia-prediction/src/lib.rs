@@ -16,6 +16,6 @@ mod pictures;
 pub use answer::{Answer, InputValues, OutOfRange, PredictionSet, Present, Unlike};
 pub use error::PredictionError;
 pub use examples::{Prepared, for_each_example, records};
-pub use exported::{Exported, METADATA};
+pub use exported::{Exported, ExportedEndpoint, METADATA};
 pub use link::{AT_ONCE, Anchor, Links, Moment, Unit, link};
 pub use pictures::Pictures;

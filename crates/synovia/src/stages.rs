@@ -7,6 +7,7 @@ pub mod baselines;
 pub mod cache;
 pub mod cohort;
 pub mod embeddings;
+pub mod endpoints;
 pub mod evaluate;
 pub mod explain;
 pub mod export;

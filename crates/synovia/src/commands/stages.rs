@@ -127,7 +127,9 @@ pub(super) fn write_rejected(work: &Work, ingested: &Stage, place: &Place) -> an
 fn print_table(work: &Work) -> anyhow::Result<()> {
     let metrics: Metrics = read_json(&work.run.join("metrics.json"))?;
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
-    print(format_args!("{:<16}{:<18}{:<26}AUPRC", "task", "model", "AUROC (95 %)"))?;
+    if !metrics.tasks.is_empty() {
+        print(format_args!("{:<16}{:<18}{:<26}AUPRC", "task", "model", "AUROC (95 %)"))?;
+    }
     for (task, measured) in &metrics.tasks {
         for variant in Variant::ALL {
             if let Some(m) = measured.variants.get(&variant) {
@@ -137,6 +139,17 @@ fn print_table(work: &Work) -> anyhow::Result<()> {
         }
         if let Some(gain) = &measured.gain {
             print(format_args!("{task:<16}{}", gain.sentence))?;
+        }
+    }
+    for (endpoint, measured) in &metrics.endpoints {
+        for (variant, of) in &measured.variants {
+            for (measure, m) in of {
+                let value = format!("{} ({} to {})", shown(m.value), shown(m.low), shown(m.high));
+                print(format_args!("{endpoint:<16}{:<18}{value:<26}{}", variant.as_str(), measure.describe()))?;
+            }
+        }
+        if let Some(gain) = &measured.gain {
+            print(format_args!("{endpoint:<16}{}", gain.sentence))?;
         }
     }
     Ok(())

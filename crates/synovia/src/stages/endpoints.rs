@@ -85,7 +85,7 @@ pub fn write(path: &Path, endpoints: &[Endpoint], folds: &[Vec<EndpointFold>]) -
         text("example_id", &|_, said, _| said.example.as_str().to_owned()),
         text("patient_id", &|_, said, _| said.patient.to_string()),
         text("split", &|_, said, _| said.split.as_str().to_owned()),
-        text("task", &|endpoint, ..| endpoint.name.clone()),
+        text("task", &|endpoint, _, _| endpoint.name.clone()),
         text("quantity", &|_, _, quantity| quantity.to_owned()),
         Column::new("value".into(), each().map(|(.., value)| value).collect::<Vec<f32>>()),
         text("variant", &|_, said, _| said.variant.as_str().to_owned()),

@@ -11,7 +11,7 @@ use synovia_cohort::{CohortReader, Geometry, Split, Task};
 use synovia_evaluation::{CalibrationMap, Metrics, NoveltyScore, Variant};
 use synovia_fusion::{Calibrated, Inputs, JointModel, JointModelConfig, Modality, apply_state};
 use synovia_onnx::{InputArray, ModalityInput, OutputArray, TOLERANCE, TraceError, Tracer, Verification, presence_input, trace, verify};
-use synovia_prediction::{Exported, METADATA};
+use synovia_prediction::{Exported, ExportedEndpoint, METADATA};
 use synovia_records::FeaturePlan;
 use synovia_training::{Asked, Presence, Weights, encode_weights};
 
@@ -24,7 +24,7 @@ use super::{StageError, novelty, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 /// Examples that the file and the model are compared on.
 const N_CHECKED: usize = 16;
 /// Training records that the ranges of features are of, at most; evenly over the cohort.

@@ -154,6 +154,10 @@ pub fn prepare(work: &Work) -> anyhow::Result<crate::stages::cache::Stage> {
     if work.pipeline.cohort.folds.is_some() {
         return Err(UsageError("a federation has no folds: take `folds` out of [cohort]".to_owned()).into());
     }
+    if !work.pipeline.tasks.endpoints.is_empty() {
+        let why = "a federation trains tasks with classes: take those of kind regression, survival and treatment out of [[task]]";
+        return Err(UsageError(why.to_owned()).into());
+    }
     if !work.pipeline.training.start.is_random() || work.pipeline.model.image_weights.is_some() {
         let why = "a federation begins with weights that are drawn at random; leave training.start and model.image_weights out";
         return Err(UsageError(why.to_owned()).into());
