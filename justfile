@@ -178,8 +178,16 @@ tasks SEEDS="8401-8405": build
 oasis SEEDS="1-5" *ARGS: build
     python3 pipelines/studies/oasis.py --seeds {{SEEDS}} {{ARGS}}
 
+# Effects of a treatment against known ones (the folder has the ten replications of IHDP), over SEEDS of split and training; ten minutes a seed
+ihdp FOLDER SEEDS="2-4" *ARGS: build
+    cargo build --release --workspace --examples --locked && python3 pipelines/ihdp/study.py {{FOLDER}} --seeds {{SEEDS}} {{ARGS}}
+
+# What a choice of treatment by estimated effects is worth, over SEEDS of simulated cohorts; half an hour
+response SEEDS="8501-8505": build
+    cargo build --release --workspace --examples --locked && python3 pipelines/studies/response.py --seeds {{SEEDS}}
+
 # Tables about joint learning: on simulated cohorts that no setting was chosen on, and on OASIS-1; hours
-results: fusions tasks branches oasis
+results: fusions tasks branches response oasis
 
 # Image encoders with torchvision's own architectures and random weights against torchvision; downloads torch
 torch-towers: build

@@ -6,6 +6,7 @@ mod clients;
 mod cohorts;
 mod deidentify;
 mod disk;
+mod endpoints;
 mod faults;
 mod federation;
 mod real_data;

@@ -203,7 +203,8 @@ pub fn evaluate_endpoints(
 fn evaluate_one(kind: EndpointKind, folds: &[EndpointFold], options: &EvaluationOptions) -> EndpointMetrics {
     let (test, patients_by_fold, n_unknown) = lay_out(kind, folds, Split::Test);
     let measures = EndpointMeasure::of(kind);
-    let mut variants: Vec<Variant> = test.iter().flat_map(|fold| fold.examples.iter().flat_map(|(.., said)| said.keys().copied())).collect();
+    let mut variants: Vec<Variant> =
+        test.iter().flat_map(|fold| fold.examples.iter().flat_map(|(.., said)| said.keys().copied())).collect();
     variants.sort_unstable();
     variants.dedup();
     let once = vec![1; patients_by_fold.iter().sum()];
@@ -224,23 +225,36 @@ fn evaluate_one(kind: EndpointKind, folds: &[EndpointFold], options: &Evaluation
         measures.iter().enumerate().filter_map(of_measure).collect()
     };
     let gain = || {
-        let joint = variants.iter().position(|variant| *variant == Variant::Joint)?;
+        if !variants.contains(&Variant::Joint) {
+            return None;
+        }
         let (validation, of_folds, _) = lay_out(kind, folds, Split::Validation);
-        let once = vec![1; of_folds.iter().sum()];
+        let of_validation = vec![1; of_folds.iter().sum()];
         let sign = if measures[0].rises() { 1.0 } else { -1.0 };
-        let single = [Variant::Image, Variant::Record].into_iter().filter(|variant| variants.contains(variant));
-        let of_single = single.filter_map(|variant| Some((mean_over_folds(&validation, variant, &once)[0]?, variant)));
-        let (_, over) = of_single.max_by(|a, b| (sign * a.0).total_cmp(&(sign * b.0)))?;
-        let other = variants.iter().position(|variant| *variant == over)?;
-        let difference = |of: &Vec<Vec<Option<f64>>>| Some(of[joint][0]? - of[other][0]?);
-        let (shown, sure) = (interval(&difference, options.level), interval(&difference, 1.0 - VERDICT));
+        let single: Vec<Variant> = [Variant::Image, Variant::Record].into_iter().filter(|variant| variants.contains(variant)).collect();
+        let best = |of: &[Laid<'_>], weights: &[Weight]| {
+            let of_single = single.iter().filter_map(|variant| Some((mean_over_folds(of, *variant, weights)[0]?, *variant)));
+            of_single.max_by(|a, b| (sign * a.0).total_cmp(&(sign * b.0))).map(|(_, variant)| variant)
+        };
+        // Chosen on test, what the joint model is held against is favoured.
+        let over = best(&validation, &of_validation).or_else(|| best(&test, &once))?;
+        // On the examples that both predicted, fold by fold.
+        let paired = |weights: &[Weight]| -> Option<f64> {
+            let of_fold =
+                |fold: &Laid<'_>| Some(fold.measures(Variant::Joint, over, weights)[0]? - fold.measures(over, Variant::Joint, weights)[0]?);
+            let each: Vec<f64> = test.iter().filter_map(of_fold).collect();
+            (!each.is_empty()).then(|| each.iter().sum::<f64>() / each.len() as f64)
+        };
+        let drawn: Vec<f64> = resample(&patients_by_fold, n_samples, options.seed, paired).into_iter().flatten().collect();
+        let within = |level| if drawn.len() * 2 < n_samples.max(1) { None } else { percentile_interval(&mut drawn.clone(), level) };
+        let (shown, sure) = (within(options.level), within(1.0 - VERDICT));
         let verdict = match sure {
             Some((low, high)) if sign * low > 0.0 && sign * high > 0.0 => Verdict::Better,
             Some((low, high)) if sign * low < 0.0 && sign * high < 0.0 => Verdict::Worse,
             _ => Verdict::NoEvidence,
         };
         let (low, high) = (shown.map(|i| i.0), shown.map(|i| i.1));
-        let (measure, difference) = (measures[0], difference(&values));
+        let (measure, difference) = (measures[0], paired(&once));
         let sentence = sentence(verdict, over, measure, difference, shown, options.level);
         Some(EndpointGain { over, measure, difference, low, high, verdict, sentence })
     };
@@ -349,7 +363,7 @@ fn observed([days, event]: EndpointValue) -> Observed {
 
 /// Each measure of a variant, the mean over the folds that have it.
 fn mean_over_folds(folds: &[Laid<'_>], variant: Variant, weights: &[Weight]) -> Vec<Option<f64>> {
-    let of_folds: Vec<Vec<Option<f64>>> = folds.iter().map(|fold| fold.measures(variant, weights)).collect();
+    let of_folds: Vec<Vec<Option<f64>>> = folds.iter().map(|fold| fold.measures(variant, variant, weights)).collect();
     let n = EndpointMeasure::of(folds.first().map_or(EndpointKind::Regression, |fold| fold.kind)).len();
     (0..n)
         .map(|m| {
@@ -360,10 +374,11 @@ fn mean_over_folds(folds: &[Laid<'_>], variant: Variant, weights: &[Weight]) -> 
 }
 
 impl Laid<'_> {
-    fn measures(&self, variant: Variant, weights: &[Weight]) -> Vec<Option<f64>> {
+    /// Each measure of a variant, on the examples that `beside` predicted too.
+    fn measures(&self, variant: Variant, beside: Variant, weights: &[Weight]) -> Vec<Option<f64>> {
         let mut drawn: Vec<(EndpointValue, &[f32])> = Vec::new();
         for (patient, known, said) in &self.examples {
-            if let Some(values) = said.get(&variant) {
+            if let Some(values) = said.get(&variant).filter(|_| said.contains_key(&beside)) {
                 drawn.extend(std::iter::repeat_n((*known, *values), usize::from(weights[*patient])));
             }
         }
@@ -380,10 +395,13 @@ impl Laid<'_> {
         let times = &self.edges[..self.edges.len().saturating_sub(1)];
         let risk: Vec<f64> = drawn.iter().map(|(_, values)| -values.iter().map(|x| f64::from(*x)).sum::<f64>()).collect();
         let Some(censoring) = &self.censoring else { return vec![None; 3] };
+        // Whoever has the event after all of the times is a control at each, and has no weight that could be infinite.
+        let is_early = |o: &Observed| times.last().is_some_and(|last| o.time <= *last);
+        let early: Vec<Observed> = known.iter().map(|o| Observed { event: o.event && is_early(o), ..*o }).collect();
         let survival = |k: usize| drawn.iter().map(|(_, values)| f64::from(values[k])).collect::<Vec<f64>>();
         vec![
             uno_concordance(censoring, &known, &risk, times.last().copied()),
-            time_dependent_auroc(censoring, &known, &risk, times).and_then(|auroc| auroc.mean),
+            time_dependent_auroc(censoring, &early, &risk, times).and_then(|auroc| auroc.mean),
             integrated_survival_brier(censoring, &known, &(0..times.len()).map(survival).collect::<Vec<_>>(), times),
         ]
     }
@@ -411,7 +429,8 @@ fn of_treatments(drawn: &[(EndpointValue, &[f32])], binary: bool, lower_is_bette
     let second: Vec<bool> = patients.iter().map(|p| p.treated).collect();
     let good: Vec<bool> = patients.iter().map(|p| p.outcome > 0.5).collect();
     let propensity: Vec<f64> = drawn.iter().map(|(_, values)| f64::from(values[3])).collect();
-    let policy: Vec<bool> = patients.iter().map(|p| (p.modelled[1] < p.modelled[0]) == lower_is_better && p.modelled[1] != p.modelled[0]).collect();
+    let policy: Vec<bool> =
+        patients.iter().map(|p| (p.modelled[1] < p.modelled[0]) == lower_is_better && p.modelled[1] != p.modelled[0]).collect();
     let share = |of: &dyn Fn(usize) -> bool| (n > 0.0).then(|| (0..patients.len()).filter(|k| of(*k)).count() as f64 / n);
     let value = |policy: &[bool]| policy_value(&patients, policy).map(|value| value.value);
     vec![

@@ -60,9 +60,7 @@ pub use conformal::{COVERAGE, ClassCoverage, Conformal, ConformalSets, PatternQu
 pub use confusion::{Average, ClassConfusion, Confusion};
 pub use decision::{DecisionCurve, DecisionPoint};
 pub use embeddings::{EmbeddingMap, EmbeddingPoint, PrincipalAxes, nearest, tsne};
-pub use endpoint::{
-    EndpointEstimate, EndpointFold, EndpointGain, EndpointMeasure, EndpointMetrics, OVERLAP, evaluate_endpoints,
-};
+pub use endpoint::{EndpointEstimate, EndpointFold, EndpointGain, EndpointMeasure, EndpointMetrics, OVERLAP, evaluate_endpoints};
 pub use error::EvaluationError;
 pub use folds::{FoldMetrics, pool_folds};
 pub use forest::{ForestBaseline, ForestOptions};

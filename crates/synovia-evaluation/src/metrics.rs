@@ -17,7 +17,9 @@ use crate::panel::{Panel, Scores, check_patients, panels};
 use crate::proportion::wilson_interval;
 use crate::subgroup::Subgroup;
 use crate::threshold::{ThresholdRule, thresholds};
-use crate::{Average, ClassConfusion, Confusion, EndpointMetrics, EvaluationError, Membership, Prediction, Variant, averages, delong, membership};
+use crate::{
+    Average, ClassConfusion, Confusion, EndpointMetrics, EvaluationError, Membership, Prediction, Variant, averages, delong, membership,
+};
 
 /// Under this many patients of a class, the note says that intervals are rough.
 const FEW_PATIENTS: usize = 10;

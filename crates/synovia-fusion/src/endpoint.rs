@@ -101,8 +101,8 @@ impl EndpointHead {
         }
     }
 
-    /// Values of a target: of regression the number, in standard units; of survival for each interval whether it was lived to see and then
-    /// whether the event came; of a treatment the outcome, in standard units where it is a number, and 1 where the second was given.
+    /// Values of a target: of regression the number, in standard units; of survival for each interval which part of it was watched (all of
+    /// it where the event came), and then whether the event came; of a treatment the outcome, in standard units where it is a number, and 1 where the second was given.
     pub fn n_targets(&self) -> usize {
         match &self.estimator {
             Estimator::Regression(_) => 1,
@@ -125,10 +125,12 @@ impl EndpointHead {
                 for (k, (begin, &end)) in begins.zip(edges).enumerate() {
                     let ends_here = days <= end && (days > begin || k == 0);
                     let is_event = ends_here && second > 0.0;
-                    // Who was last seen within an interval has not been watched through it.
-                    if days > end || is_event || (ends_here && days == end) {
-                        at_risk[k] = 1.0;
-                    }
+                    // Who was last seen within an interval counts for the part of it that was watched: left out, all who have the event
+                    // would count, and of the others only some.
+                    at_risk[k] = match (ends_here, is_event) {
+                        (true, false) => ((days - begin) / (end - begin)) as f32,
+                        _ => 1.0,
+                    };
                     events[k] = f32::from(u8::from(is_event));
                     if ends_here {
                         break;
@@ -200,12 +202,22 @@ impl EndpointHead {
             Estimator::Treatment { scale, .. } => {
                 let (outcomes, propensity) = (raw.clone().narrow(1, 0, 2), activation::sigmoid(raw.narrow(1, 2, 1)));
                 let outcomes = match scale {
-                    Some(scale) => outcomes.mul_scalar(scale.deviation).add_scalar(scale.mean),
+                    Some(scale) => outcomes.mul_scalar(scale.deviation),
                     None => activation::sigmoid(outcomes),
                 };
+                // Before the mean is added, beside which a small effect would lose its digits.
                 let effect = outcomes.clone().narrow(1, 1, 1) - outcomes.clone().narrow(1, 0, 1);
-                Tensor::cat(vec![outcomes, effect, propensity], 1)
+                let mean = scale.map_or(0.0, |scale| scale.mean);
+                Tensor::cat(vec![outcomes.add_scalar(mean), effect, propensity], 1)
             }
+        }
+    }
+
+    /// How large its numbers are: what rounding is measured by.
+    pub fn magnitude(&self) -> f64 {
+        match &self.estimator {
+            Estimator::Regression(scale) | Estimator::Treatment { scale: Some(scale), .. } => scale.mean.abs() + scale.deviation,
+            _ => 1.0,
         }
     }
 
@@ -213,7 +225,12 @@ impl EndpointHead {
     pub fn quantities(&self) -> Vec<String> {
         match &self.estimator {
             Estimator::Regression(_) => vec!["value".to_owned()],
-            Estimator::Survival { edges } => edges.iter().map(|edge| format!("survival_{}d", (edge * 10.0).round() / 10.0)).collect(),
+            Estimator::Survival { edges } => {
+                let named = |digits: f64| edges.iter().map(|edge| format!("survival_{}d", (edge * digits).round() / digits)).collect();
+                let short: Vec<String> = named(10.0);
+                // Edges rise, so that equal names stand side by side.
+                if short.windows(2).any(|pair| pair[0] == pair[1]) { named(1e6) } else { short }
+            }
             Estimator::Treatment { .. } => ["outcome_0", "outcome_1", "effect", "propensity"].map(str::to_owned).to_vec(),
         }
     }
@@ -272,7 +289,7 @@ mod tests {
         let head = head(Estimator::Survival { edges: vec![10.0, 20.0, 30.0] });
         let check = |numbers: [f32; 2], expected: [f32; 6]| assert_eq!(target(&head, numbers), expected, "{numbers:?}");
         check([25.0, 1.0], [1.0, 1.0, 1.0, 0.0, 0.0, 1.0]);
-        check([25.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+        check([25.0, 0.0], [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]);
         check([20.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
         check([20.0, 1.0], [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
         check([40.0, 1.0], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
@@ -280,7 +297,8 @@ mod tests {
         // Hazards ½, ⅓, ⅕: of an event in the third interval −ln(½ · ⅔ · ⅕).
         let logits = [0.0, (0.5f32).ln(), (0.25f32).ln()];
         assert!((loss(&head, &logits, [25.0, 1.0]) - 15f32.ln()).abs() < 1e-6);
-        assert!((loss(&head, &logits, [25.0, 0.0]) - 3f32.ln()).abs() < 1e-6);
+        // Half of the third interval was watched: −ln(½ · ⅔) − ½ ln ⅘.
+        assert!((loss(&head, &logits, [25.0, 0.0]) - (3f32.ln() + 0.5 * 1.25f32.ln())).abs() < 1e-6);
         for (a, b) in values(head.estimates(rows(&[&logits]))).into_iter().zip([0.5, 1.0 / 3.0, 4.0 / 15.0]) {
             assert!((a - b).abs() < 1e-6, "{a} {b}");
         }

@@ -112,11 +112,11 @@ fn outline(outputs: &[OutputArray]) -> String {
     outputs.iter().map(|(name, shape, _)| format!("{name} {shape:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The largest absolute difference; NaN where one side alone is NaN or infinite.
-fn difference(left: &[f32], right: &[f32]) -> f32 {
+/// The largest difference, relative to values above `scale` and to that otherwise; NaN where one side alone is NaN or infinite.
+fn difference(left: &[f32], right: &[f32], scale: f32) -> f32 {
     left.iter().zip(right).fold(0.0, |worst: f32, (&left, &right)| {
         let same = left == right || (left.is_nan() && right.is_nan());
-        let distance = if same { 0.0 } else { (left - right).abs() / right.abs().max(1.0) };
+        let distance = if same { 0.0 } else { (left - right).abs() / right.abs().max(scale) };
         // `max` would forget a NaN.
         if worst.is_nan() || distance.is_nan() { f32::NAN } else { worst.max(distance) }
     })
@@ -128,6 +128,7 @@ fn difference(left: &[f32], right: &[f32]) -> f32 {
 /// - expected: the trained model; it gets the inputs of one batch (for each modality its values and its presence) and returns
 ///   the outputs of the file, in the file's order
 /// - examples: the modalities' inputs; what an absent one holds must not matter, so real values are left in place
+/// - scale: for an output's name how large its values are, in units in which differences are told: 1 for probabilities
 ///
 /// # Errors
 /// [`VerifyError::Differs`] where an output differs by more than [`TOLERANCE`] anywhere.
@@ -135,6 +136,7 @@ pub fn verify<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     bytes: &[u8],
     expected: impl Fn(&[InputArray<'_>]) -> Result<Vec<OutputArray>, E>,
     examples: &[ModalityInput],
+    scale: impl Fn(&str) -> f32,
 ) -> Result<Verification, VerifyError> {
     for example in examples {
         let length = example.shape.iter().product::<usize>();
@@ -160,7 +162,7 @@ pub fn verify<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
                 return Err(VerifyError::Outputs { expected: outline(&wanted), got: outline(&got) });
             }
             for ((output, got), wanted) in outputs.iter_mut().zip(&got).zip(&wanted) {
-                let difference = difference(&got.2, &wanted.2);
+                let difference = difference(&got.2, &wanted.2, scale(&output.output));
                 if difference.is_nan() || difference > TOLERANCE {
                     let names = examples.iter().enumerate().filter(|(index, _)| present >> index & 1 == 1);
                     let present = names.map(|(_, example)| example.modality.as_str()).collect::<Vec<_>>().join(" and ");

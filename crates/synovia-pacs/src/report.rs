@@ -139,7 +139,10 @@ fn of_task(task: &str, answer: &Answer) -> InMemDicomObject {
 /// The report: what an archive is told of it, and the file.
 pub(crate) fn of(identity: &Identity, said: &Said<'_>) -> Result<(Stored, Vec<u8>), ArchiveError> {
     let answer = said.answer;
-    let probabilities = format!("{:?} {:?} {:?}", answer.present, answer.probabilities, answer.prediction_sets);
+    let mut probabilities = format!("{:?} {:?} {:?}", answer.present, answer.probabilities, answer.prediction_sets);
+    if !answer.estimates.is_empty() {
+        probabilities += &format!(" {:?}", answer.estimates);
+    }
     let stored = Stored {
         study_instance_uid: identity.study.clone(),
         series_instance_uid: uid(&["series", &identity.study, said.model]),
@@ -196,10 +199,18 @@ pub(crate) fn of(identity: &Identity, said: &Said<'_>) -> Result<(Stored, Vec<u8
         ),
     ];
     content.extend(answer.probabilities.keys().map(|task| of_task(task, answer)));
+    content.extend(answer.estimates.iter().map(|(name, estimates)| {
+        let values: Vec<String> = estimates.iter().map(|(what, value)| format!("{what} {value}")).collect();
+        let finding = text_item("CONTAINS", ("121071", "DCM", "Finding"), &format!("Estimates: {}", values.join(", ")));
+        container("CONTAINS", own(&[name]), vec![finding])
+    }));
     content.push(text_item(
         "CONTAINS",
         ("121106", "DCM", "Comment"),
-        &format!("Calibrated probabilities of a statistical model, of: {used}."),
+        &format!(
+            "{} of a statistical model, of: {used}.",
+            if answer.estimates.is_empty() { "Calibrated probabilities" } else { "Calibrated probabilities and estimates" }
+        ),
     ));
     if !said.intended_use.is_empty() {
         content.push(text_item("CONTAINS", ("121106", "DCM", "Comment"), said.intended_use));

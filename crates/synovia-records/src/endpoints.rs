@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::{EndpointValue, EventKind, EventPattern, EventValue, PatientRecord, Time};
 
 use crate::LabelSpec;
-use crate::labels::{fact, window};
+use crate::features::number_in;
+use crate::labels::{fact, onset, window};
 
 /// How an endpoint is read from a record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,13 +17,15 @@ pub enum EndpointSpec {
         code: String,
         /// Length of the window, days.
         within_days: f64,
+        /// UCUM unit that it is wanted in; what can't be had in it is passed over. Empty for numbers without one.
+        unit: String,
     },
     /// A number: a fact.
     Column {
         /// Name of the fact.
         name: String,
     },
-    /// Days from the prediction to the first of these events, or to the end of what is known, or of the window.
+    /// Days from the prediction, or from the end of the gap after it, to the first of these events, or to the end of what is known, or of the window.
     Event {
         /// Which events.
         pattern: EventPattern,
@@ -72,7 +75,8 @@ const BEFORE: &str = "the event was there before the prediction time";
 const NEGATIVE: &str = "days below 0";
 const NOT_FOLLOWED: &str = "nothing is known after the prediction time";
 const UNTREATED: &str = "neither treatment in the window";
-const BOTH: &str = "both treatments in the window";
+const BOTH: &str = "both treatments at the same time";
+const STOPPED: &str = "a competing event in the gap";
 
 /// What the rules of a cohort say besides the record: labels, and when somebody is no longer watched.
 pub trait Rules {
@@ -94,18 +98,21 @@ impl EndpointSpec {
     /// Why nobody knows them.
     pub fn value(&self, record: &PatientRecord, at: Time, rules: &dyn Rules) -> Result<EndpointValue, String> {
         match self {
-            Self::Observation { code, within_days } => {
+            Self::Observation { code, within_days, unit } => {
                 let start = at.plus_days(rules.gap_days());
                 let mut found = window(record, start, start.plus_days(*within_days))
                     .filter(|event| event.kind == EventKind::Observation && *event.code == **code);
-                let number = found.find_map(|event| match event.value {
-                    EventValue::Number { value, .. } => Some(value as f32),
-                    _ => None,
-                });
+                let number = found.find_map(|event| number_in(event, unit).map(|x| x as f32).filter(|x| x.is_finite()));
                 number.map(|number| [number, 0.0]).ok_or_else(|| NO_NUMBER.to_owned())
             }
             Self::Column { name } => number(record, name).map(|number| [number, 0.0]),
-            Self::Event { pattern, within_days } => time_to(record, pattern, at, at.plus_days(*within_days), rules),
+            Self::Event { pattern, within_days } => {
+                let start = at.plus_days(rules.gap_days());
+                if rules.competes(record, at).is_some_and(|time| time <= start) {
+                    return Err(STOPPED.to_owned());
+                }
+                time_to(record, pattern, start, start.plus_days(*within_days), rules)
+            }
             Self::Columns { days, event } => {
                 let (days, event) = (number(record, days)?, bit(record, event)?);
                 if days < 0.0 { Err(NEGATIVE.to_owned()) } else { Ok([days, event]) }
@@ -117,7 +124,15 @@ impl EndpointSpec {
                 };
                 let (arm, start) = match [given(&arms[0]), given(&arms[1])] {
                     [None, None] => return Err(UNTREATED.to_owned()),
-                    [Some(_), Some(_)] => return Err(BOTH.to_owned()),
+                    [Some(a), Some(b)] if a.time == b.time => return Err(BOTH.to_owned()),
+                    // As begun: whether a treatment is changed later may be for how it went.
+                    [Some(a), Some(b)] => {
+                        if a.time < b.time {
+                            (0.0, a.time)
+                        } else {
+                            (1.0, b.time)
+                        }
+                    }
                     [Some(event), None] => (0.0, event.time),
                     [None, Some(event)] => (1.0, event.time),
                 };
@@ -156,7 +171,11 @@ fn number(record: &PatientRecord, name: &str) -> Result<f32, String> {
     match fact(record, name) {
         None | Some(EventValue::None) => Err(NO_FACT.to_owned()),
         Some(EventValue::Number { value, .. }) if (*value as f32).is_finite() => Ok(*value as f32),
-        Some(_) => Err(NO_FACT_NUMBER.to_owned()),
+        // A column that another task compares as a text.
+        Some(EventValue::Code(text) | EventValue::Text(text)) => {
+            text.parse::<f32>().ok().filter(|x| x.is_finite()).ok_or_else(|| NO_FACT_NUMBER.to_owned())
+        }
+        Some(EventValue::Number { .. }) => Err(NO_FACT_NUMBER.to_owned()),
     }
 }
 
@@ -170,7 +189,8 @@ fn bit(record: &PatientRecord, name: &str) -> Result<f32, String> {
 fn time_to(record: &PatientRecord, pattern: &EventPattern, at: Time, end: Time, rules: &dyn Rules) -> Result<EndpointValue, String> {
     let days = |time: Time| (time.seconds() - at.seconds()) as f32 / 86_400.0;
     let is_death = pattern.kind == EventKind::Death;
-    if pattern.kind == EventKind::Condition && record.events.iter().any(|event| event.time <= at && pattern.matches(event)) {
+    let was_there = |event: &synovia_cohort::Event| pattern.matches(event) && (event.time <= at || onset(event) <= at);
+    if pattern.kind == EventKind::Condition && record.events.iter().any(was_there) {
         return Err(BEFORE.to_owned());
     }
     let death = record.patient.death.or_else(|| record.events.iter().find(|event| event.kind == EventKind::Death).map(|event| event.time));

@@ -99,7 +99,7 @@ impl LabelSpec {
 }
 
 /// When a condition began, at the earliest: when it was known less the days that it may have been there before.
-fn onset(event: &Event) -> Time {
+pub(crate) fn onset(event: &Event) -> Time {
     match event.value {
         EventValue::Number { value, .. } => event.time.plus_days(-value),
         _ => event.time,

@@ -1,9 +1,12 @@
 //! What the heads of endpoints are told of the train split: means, spreads, the times at which events come, how often a treatment is given.
 
+use std::f64::consts::LN_2;
+
 use synovia_cohort::{Endpoint, EndpointKind, EndpointValue, Train, View};
 use synovia_fusion::{EndpointHead, Estimator, Scale};
 
 use crate::TrainingError;
+use crate::losses::LEAST_UNINFORMED;
 
 /// Intervals of survival, at most.
 const MOST_INTERVALS: usize = 12;
@@ -25,7 +28,7 @@ pub fn fit_endpoints(train: &View<'_, Train>) -> Result<Vec<EndpointHead>, Train
             }
             EndpointKind::Survival => {
                 let edges = edges_of(&known).ok_or_else(|| failed("no event"))?;
-                let base = marginal(&known, &edges);
+                let base = marginal(&known, &edges).max(LEAST_UNINFORMED * LN_2);
                 (Estimator::Survival { edges }, base)
             }
             EndpointKind::Treatment { binary, .. } => {
@@ -35,7 +38,7 @@ pub fn fit_endpoints(train: &View<'_, Train>) -> Result<Vec<EndpointHead>, Train
                 }
                 let scale = scale_of(&known).ok_or_else(|| failed("the same outcome for all"))?;
                 // Of an outcome of 0 or 1 the mean is its share.
-                let of_outcome = if binary { entropy(scale.mean) } else { 1.0 };
+                let of_outcome = if binary { entropy(scale.mean).max(LEAST_UNINFORMED * LN_2) } else { 1.0 };
                 (Estimator::Treatment { scale: (!binary).then_some(scale), treated }, of_outcome + entropy(treated))
             }
         };
@@ -85,7 +88,7 @@ fn marginal(known: &[EndpointValue], edges: &[f64]) -> f64 {
         _ => 0.0,
     };
     let total: f64 = (0..k).map(|j| nats(sums[j], sums[k + j])).sum();
-    (total / known.len() as f64).max(f64::from(f32::EPSILON))
+    total / known.len() as f64
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod settings;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod unlabelled;
 
 pub use attribution::{Asked, Differentiable, Given, Integrated, Map, Target, Told, shuffled};
 pub use augment::Augmentation;
@@ -48,6 +49,7 @@ pub use pretrained::{Pretrained, read_pretrained};
 pub use private::{NoiseKey, Privacy};
 pub use settings::{Sampling, TrainingSettings, learning_rate};
 pub use statistics::{FeatureMoments, Moments, fit_statistics, statistics_of};
+pub use unlabelled::{Unlabelled, learn_images};
 
 /// The weights of a model by name.
 pub type Weights = std::collections::BTreeMap<String, synovia_fusion::NamedTensor>;

@@ -56,7 +56,13 @@ impl LossKind<'_> {
 }
 
 /// The losses of tasks and endpoints, and what they came from.
-pub(crate) fn forward<'a>(model: &JointModel, batch: Batch, tasks: &[Task], endpoints: &'a [EndpointHead], device: &Device) -> Forwarded<'a> {
+pub(crate) fn forward<'a>(
+    model: &JointModel,
+    batch: Batch,
+    tasks: &[Task],
+    endpoints: &'a [EndpointHead],
+    device: &Device,
+) -> Forwarded<'a> {
     let outputs = model.forward(batch.inputs, batch.n, device);
     let kinds = tasks.iter().map(|task| LossKind::Task(task.kind)).chain(endpoints.iter().map(LossKind::Endpoint));
     let losses = outputs.logits.iter().cloned().zip(batch.targets).zip(kinds).map(|((logits, (target, weight)), kind)| {
@@ -112,7 +118,7 @@ pub(crate) fn balanced(
 
 /// Share of the loss of the even guess below which an uninformed guess is not said to cost: a task of rare events would
 /// otherwise outweigh all others.
-const LEAST_UNINFORMED: f64 = 0.3;
+pub(crate) const LEAST_UNINFORMED: f64 = 0.3;
 
 /// For each task the cross-entropy, in nats, of guessing each class by its share of the labels.
 ///

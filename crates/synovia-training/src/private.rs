@@ -289,7 +289,8 @@ impl Course<'_, '_> {
             epoch,
             first: patient.first().copied().unwrap_or_default(),
         };
-        let batch = HostBatch::read(self.reader(), &rows, self.presence, Some(&changes))?.into_tensors(self.tasks, self.endpoints, &self.device);
+        let batch =
+            HostBatch::read(self.reader(), &rows, self.presence, Some(&changes))?.into_tensors(self.tasks, self.endpoints, &self.device);
         let known = batch.known.clone();
         let forwarded = forward(model, batch, self.tasks, self.endpoints, &self.device);
         let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();

@@ -36,7 +36,8 @@ fn main() -> anyhow::Result<()> {
         side.1.push(*effect);
         side.2.push(id);
     }
-    let of = |test: bool, what: fn(&[f64], &[f64]) -> Option<f64>| sides.get(&test).and_then(|(estimated, known, _)| what(estimated, known));
+    let of =
+        |test: bool, what: fn(&[f64], &[f64]) -> Option<f64>| sides.get(&test).and_then(|(estimated, known, _)| what(estimated, known));
     let line = serde_json::json!({
         "in_sample": of(false, pehe), "out_of_sample": of(true, pehe),
         "average_effect_error": of(true, average_effect_error),

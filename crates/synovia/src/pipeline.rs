@@ -24,9 +24,9 @@ use std::path::Path;
 
 pub use problem::{PipelineError, Place, Problem};
 pub use settings::{
-    Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, EndpointLabel, EndpointSettings, Events, Features, History, ImageEncoder, ImageKind,
-    ImageLink, Images, IndexEvent, Label, Model, Named, Offset, OutcomeLabel, Pipeline, Question, RecordEncoder, RecordFormat, Records, ReportSettings,
-    Rule, Sampling, SplitSettings, Start, TaskSettings, Tasks, Training, Unheard, Unit,
+    Access, Augmentation, Classes, Cohort, ColumnRule, Competing, Date, Device, EndpointLabel, EndpointSettings, Events, Features, History,
+    ImageEncoder, ImageKind, ImageLink, Images, IndexEvent, Label, Model, Named, Offset, OutcomeLabel, Pipeline, Question, RecordEncoder,
+    RecordFormat, Records, ReportSettings, Rule, Sampling, SplitSettings, Start, TaskSettings, Tasks, Training, Unheard, Unit,
 };
 pub use span::{TimeSpan, TimeSpanError, TimeUnit};
 pub use translation::address;

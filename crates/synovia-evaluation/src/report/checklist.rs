@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::html::{escape, heads, number, table};
+use crate::EndpointMeasure;
 
 /// An item of the checklist, and what is known; `None` is for the authors.
 type Item = (&'static str, &'static str, Option<String>);
@@ -21,7 +22,8 @@ pub(super) fn section(report: &Report) -> String {
 }
 
 fn items(report: &Report) -> Vec<Item> {
-    let tasks: Vec<&str> = report.tasks.iter().map(|t| t.name.as_str()).collect();
+    let endpoints = || report.metrics.endpoints.iter();
+    let tasks: Vec<&str> = report.tasks.iter().map(|t| t.name.as_str()).chain(endpoints().map(|(name, _)| name.as_str())).collect();
     let options = &report.metrics.options;
     let splits = || {
         let all: Vec<String> = report
@@ -50,11 +52,19 @@ fn items(report: &Report) -> Vec<Item> {
         report.measured().flat_map(|(_, m)| m.subgroups.iter().map(|g| g.column.as_str())).collect();
     let fairness = (!groups.is_empty())
         .then(|| format!("Measured by {} with intervals, gaps corrected by Holm.", groups.into_iter().collect::<Vec<_>>().join(", ")));
-    let verdicts: Vec<String> =
-        report.measured().flat_map(|(task, m)| m.gain.iter().map(move |g| format!("{}: {}", task.name, g.sentence))).collect();
+    let verdicts = report.measured().flat_map(|(task, m)| m.gain.iter().map(move |g| format!("{}: {}", task.name, g.sentence)));
+    let of_endpoints = endpoints().flat_map(|(name, m)| m.gain.iter().map(move |g| format!("{name}: {}", g.sentence)));
+    let verdicts: Vec<String> = verdicts.chain(of_endpoints).collect();
     let sets = report.measured().any(|(_, m)| m.conformal.is_some());
+    let mut kinds: Vec<&str> = Vec::new();
+    if !report.tasks.is_empty() {
+        kinds.push("AUROC, AUPRC, Brier score with its parts, ECE, log loss, calibration slope and intercept, net benefit");
+    }
+    kinds.extend(endpoints().flat_map(|(_, m)| EndpointMeasure::of(m.kind)).map(|measure| measure.describe()));
+    kinds.dedup();
     let measures = format!(
-        "AUROC, AUPRC, Brier score with its parts, ECE, log loss, calibration slope and intercept, net benefit; {:.0} % intervals, {} bootstrap samples of patients.",
+        "{}; {:.0} % intervals, {} bootstrap samples of patients.",
+        kinds.join(", "),
         100.0 * options.level,
         number(options.n_bootstrap as u64)
     );

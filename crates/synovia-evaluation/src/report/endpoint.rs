@@ -52,5 +52,9 @@ pub(super) fn section(report: &Report, measured: &EndpointMetrics) -> String {
     let rows: String = measured.variants.iter().map(row).collect();
     let gain = measured.gain.as_ref().map(|gain| format!("<p>{}</p>", escape(&gain.sentence))).unwrap_or_default();
     let heads = heads(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    intro + &gain + &table("By model", &heads, &rows) + &marks(measured.variants.values().flat_map(|of| of.values())) + &notes(&measured.notes)
+    intro
+        + &gain
+        + &table("By model", &heads, &rows)
+        + &marks(measured.variants.values().flat_map(|of| of.values()))
+        + &notes(&measured.notes)
 }

@@ -169,6 +169,9 @@ pub struct Peak {
 /// The section.
 pub(super) fn section(report: &Report) -> String {
     let Some(explanations) = &report.explanations else { return String::new() };
+    if explanations.tasks.is_empty() && explanations.embedding.is_none() {
+        return String::new();
+    }
     let intro = format!(
         "<p>What the {} model’s answers on test examples owe to each part of their input. It is said of the model, not of the patients: a \
          part may matter to the model and be no cause of anything. Cases show images and values of test patients: with them this page \

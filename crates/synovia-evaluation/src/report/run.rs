@@ -180,7 +180,10 @@ pub(super) fn methods(report: &Report) -> String {
     if multiclass {
         items.push("Of a multiclass task, AUROC and AUPRC are means over classes, each against the rest; Brier is the sum over classes; ECE is of the likeliest class.".to_owned());
     }
-    if report.measured().count() > 1 {
+    if !report.metrics.endpoints.is_empty() {
+        items.push("Measures of numbers, times and treatments have percentile intervals of at most 500 bootstrap samples of patients; their gain is the paired difference on examples that both models predicted, and its verdict takes an interval at 99 % without 0. Survival is weighed by the train split’s chance of being watched for so long. Values of choices are doubly robust (Robins, Rotnitzky & Zhao 1994; Dudík, Langford & Li 2011), with chances of a treatment taken to be 1 % at least.".to_owned());
+    }
+    if report.measured().count() + report.metrics.endpoints.len() > 1 {
         items.push("Verdicts of several tasks are not corrected for there being several.".to_owned());
     }
     let items: String = items.iter().map(|item| format!("<li>{}</li>", escape(item))).collect();

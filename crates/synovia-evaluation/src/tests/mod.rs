@@ -4,6 +4,7 @@ mod baseline;
 mod calibrated;
 mod calibrator;
 mod conformal;
+mod endpoints;
 mod gain;
 mod groups;
 mod intervals;

@@ -6,7 +6,8 @@ use burn::nn::{EmbeddingConfig, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, activation};
 use synovia_encoders::{ConvNormActConfig, FeatureStatistics, ImageEncoderKind, NormKind};
 use synovia_fusion::{
-    Calibrated, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, apply_state, collect_state,
+    Calibrated, EndpointHead, Estimator, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, Scale,
+    apply_state, collect_state,
 };
 
 use super::layers::layer;
@@ -73,9 +74,21 @@ fn config(kind: Kind) -> JointModelConfig {
         embedding: 8,
         dropout: 0.1,
         norm: kind.norm,
-        endpoints: Vec::new(),
+        endpoints: endpoints(),
         heads: vec![Head { task: "malignant".into(), n_logits: 1 }, Head { task: "stage".into(), n_logits: 4 }],
     }
+}
+
+/// An endpoint of each kind.
+fn endpoints() -> Vec<EndpointHead> {
+    let scale = Scale { mean: 40.0, deviation: 7.0 };
+    let estimators = [
+        Estimator::Regression(scale),
+        Estimator::Survival { edges: vec![30.0, 90.0, 365.0] },
+        Estimator::Treatment { scale: None, treated: 0.4 },
+        Estimator::Treatment { scale: Some(scale), treated: 0.4 },
+    ];
+    estimators.into_iter().map(|estimator| EndpointHead { endpoint: String::new(), estimator, base: 1.0 }).collect()
 }
 
 fn statistics() -> FeatureStatistics {
@@ -108,7 +121,10 @@ fn outputs(model: &JointModel, image: [Tensor<4>; 1], record: Tensor<2>, present
     };
     let outputs = model.forward(inputs, batch, &device);
     let malignant = outputs.logits[0].clone();
-    let mut all = JointModel::probabilities(outputs.logits, &[1.3, 0.8].map(Calibrated::Temperature));
+    let mut logits = outputs.logits;
+    let raw = logits.split_off(2);
+    let mut all = JointModel::probabilities(logits, &[1.3, 0.8].map(Calibrated::Temperature));
+    all.extend(endpoints().iter().zip(raw).map(|(head, raw)| head.estimates(raw)));
     all.push(outputs.embedding);
     // The other ways to calibrate, of the same logits.
     let steps = vec![[0.2, 0.3, 0.3], [0.5, 0.1, 0.4]];
@@ -121,7 +137,7 @@ fn outputs(model: &JointModel, image: [Tensor<4>; 1], record: Tensor<2>, present
     all
 }
 
-const OUTPUTS: [&str; 6] = ["malignant", "stage", "embedding", "line", "beta", "steps"];
+const OUTPUTS: [&str; 10] = ["malignant", "stage", "number", "survival", "improved", "score", "embedding", "line", "beta", "steps"];
 
 fn export(model: &JointModel, kind: Kind) -> Vec<u8> {
     let state = collect_state(model);
@@ -183,7 +199,7 @@ fn the_joint_model_over_all_patterns() {
         let before = collect_state(&model);
         let bytes = export(&model, kind);
         assert_eq!(collect_state(&model), before, "the exported model is left as it was");
-        let verification = verify(&bytes, |inputs| Ok::<_, RuntimeError>(predict(&model, inputs)), &examples()).unwrap();
+        let verification = verify(&bytes, |inputs| Ok::<_, RuntimeError>(predict(&model, inputs)), &examples(), |_| 1.0).unwrap();
         assert_eq!(verification.n_patterns, 3);
         assert_eq!(verification.outputs.iter().map(|output| output.output.as_str()).collect::<Vec<_>>(), OUTPUTS);
         // Equal models give equal bytes.
@@ -204,17 +220,17 @@ fn another_model_does_not_pass_for_this_one() {
             .collect();
         Ok::<_, RuntimeError>(predict(&model, &inputs))
     };
-    let error = verify(&bytes, deaf, &examples()).unwrap_err();
+    let error = verify(&bytes, deaf, &examples(), |_| 1.0).unwrap_err();
     assert!(matches!(&error, VerifyError::Differs { present, batch: 1, .. } if present == "record"), "{error}");
     let nan = |inputs: &[InputArray<'_>]| {
         let mut outputs = predict(&model, inputs);
         outputs[1].2[0] = f32::NAN;
         Ok::<_, RuntimeError>(outputs)
     };
-    let error = verify(&bytes, nan, &examples()).unwrap_err();
+    let error = verify(&bytes, nan, &examples(), |_| 1.0).unwrap_err();
     assert!(matches!(&error, VerifyError::Differs { output, .. } if output == "stage"), "{error}");
     let fewer = |inputs: &[InputArray<'_>]| Ok::<_, RuntimeError>(predict(&model, inputs)[..2].to_vec());
-    assert!(matches!(verify(&bytes, fewer, &examples()), Err(VerifyError::Outputs { .. })));
+    assert!(matches!(verify(&bytes, fewer, &examples(), |_| 1.0), Err(VerifyError::Outputs { .. })));
 }
 
 #[test]

@@ -5,5 +5,6 @@ mod plan;
 mod statistic;
 
 pub use builder::{FeatureConfig, PlanBuilder};
+pub(crate) use plan::number_in;
 pub use plan::{Feature, FeaturePlan, FeatureSource};
 pub use statistic::Statistic;

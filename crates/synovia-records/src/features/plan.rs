@@ -133,7 +133,7 @@ fn number_of(event: &Event) -> Option<f64> {
 }
 
 /// An event's number in `unit`, if it can be had.
-pub(super) fn number_in(event: &Event, unit: &str) -> Option<f64> {
+pub(crate) fn number_in(event: &Event, unit: &str) -> Option<f64> {
     let EventValue::Number { value, unit: from } = &event.value else { return None };
     convert(*value, from, unit, &event.code).ok()
 }

@@ -1,6 +1,7 @@
 //! Tests from outside: files in, patients out.
 
 mod csv;
+mod endpoints;
 mod features;
 mod fhir;
 mod formats;

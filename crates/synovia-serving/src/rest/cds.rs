@@ -12,7 +12,7 @@ use axum::{Extension, Json};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use synovia_prediction::Answer;
+use synovia_prediction::{Answer, Exported};
 use synovia_records::Format;
 use utoipa::ToSchema;
 
@@ -125,7 +125,8 @@ struct OfCard {
 
 /// Whether an EHR can send what the model looks at.
 fn is_service(model: &Model) -> bool {
-    exported(model).is_ok_and(|exported| exported.records.as_ref().is_some_and(|format| format.format == Format::Fhir))
+    let is_one = |exported: &Exported| !exported.tasks.is_empty() && exported.records.as_ref().is_some_and(|f| f.format == Format::Fhir);
+    exported(model).is_ok_and(is_one)
 }
 
 /// The services of all models whose records are FHIR.
@@ -156,7 +157,11 @@ fn service(app: &App, id: &str) -> Result<(Arc<Model>, &'static str), Refusal> {
         None => Err(error),
     });
     let (model, hook) = found?;
-    if is_service(&model) { Ok((model, hook)) } else { Err(Refusal::NotFound("this model is no service: it looks at no FHIR".to_owned())) }
+    if is_service(&model) {
+        Ok((model, hook))
+    } else {
+        Err(Refusal::NotFound("this model is no service: it looks at no FHIR, or tells no classes apart".to_owned()))
+    }
 }
 
 /// Whether a resource is of this patient, as far as it says whose it is.

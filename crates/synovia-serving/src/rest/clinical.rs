@@ -70,6 +70,8 @@ pub(super) struct Description {
     /// SHA-256 of the training cohort.
     cohort: String,
     tasks: Vec<Value>,
+    /// Outputs that are numbers and not probabilities: name, kind, and what each value is.
+    endpoints: Vec<Value>,
     /// How an image is prepared; null for a model without.
     image: Option<Value>,
     /// Features with codes and units; null for a model without records.
@@ -86,6 +88,7 @@ pub(super) async fn describe(Target(model): Target) -> Result<Json<Description>,
         weights: exported.weights.clone(),
         cohort: exported.cohort.clone(),
         tasks: exported.tasks.iter().map(|task| json!(task)).collect(),
+        endpoints: exported.endpoints.iter().map(|endpoint| json!(endpoint)).collect(),
         image: exported.preparation.as_ref().map(|preparation| json!(preparation)),
         record: exported.features.as_ref().map(|plan| FeaturePlan::specs(plan).iter().map(|spec| json!(spec)).collect()),
         intended_use: exported.intended_use.clone(),

@@ -78,7 +78,10 @@ fn outcome(predicted: &Predicted) -> Option<Value> {
     let rejected = predicted.rejected.iter().map(|of| [text(of, "source"), text(of, "position"), text(of, "reason")].join(" "));
     let unlinked = predicted.unlinked.iter().map(|of| format!("{} studies: {}", of["studies"], text(of, "reason")));
     let issue = |text: String| json!({"severity": "warning", "code": "processing", "diagnostics": text.trim()});
-    let issues: Vec<Value> = rejected.chain(unlinked).map(issue).collect();
+    let untold = predicted.predictions.iter().flat_map(|prediction| prediction.answer.estimates.keys());
+    let untold: std::collections::BTreeSet<&String> = untold.collect();
+    let untold = untold.into_iter().map(|name| format!("estimates of {name} are told as JSON only, by Accept: application/json"));
+    let issues: Vec<Value> = rejected.chain(unlinked).chain(untold).map(issue).collect();
     (!issues.is_empty()).then(|| json!({"resourceType": "OperationOutcome", "issue": issues}))
 }
 

@@ -1,7 +1,8 @@
 //! `synovia compare`: the measures of several runs side by side.
 
 use anyhow::Context as _;
-use synovia_evaluation::{Estimate, Metrics, Variant};
+use synovia_cohort::EndpointKind;
+use synovia_evaluation::{EndpointMeasure, Estimate, Metrics, Variant};
 
 use crate::cli::CompareArgs;
 use crate::failure::print;
@@ -55,6 +56,29 @@ fn table(runs: &[(String, Metrics)]) -> String {
             gain.map_or_else(|| "–".to_owned(), |gain| format!("{} (over {})", gain.verdict, gain.over))
         };
         rows.push([task.clone(), "joint".into(), "verdict".into()].into_iter().chain(runs.iter().map(verdict)).collect());
+    }
+    let mut endpoints: Vec<(&String, EndpointKind)> =
+        runs.iter().flat_map(|(_, metrics)| metrics.endpoints.iter().map(|(name, measured)| (name, measured.kind))).collect();
+    endpoints.sort_by_key(|(name, _)| *name);
+    endpoints.dedup_by_key(|(name, _)| *name);
+    for (name, kind) in endpoints {
+        for variant in Variant::ALL {
+            for measure in EndpointMeasure::of(kind) {
+                let of = |(_, metrics): &(String, Metrics)| {
+                    metrics.endpoints.get(name).and_then(|measured| measured.variants.get(&variant)?.get(measure).cloned())
+                };
+                let cells: Vec<Option<Estimate>> = runs.iter().map(of).collect();
+                if cells.iter().any(Option::is_some) {
+                    let cells = cells.iter().map(|estimate| cell(estimate.as_ref()));
+                    rows.push([name.clone(), variant.to_string(), measure.describe().to_owned()].into_iter().chain(cells).collect());
+                }
+            }
+        }
+        let verdict = |(_, metrics): &(String, Metrics)| {
+            let gain = metrics.endpoints.get(name).and_then(|measured| measured.gain.as_ref());
+            gain.map_or_else(|| "–".to_owned(), |gain| format!("{} (over {})", gain.verdict, gain.over))
+        };
+        rows.push([name.clone(), "joint".into(), "verdict".into()].into_iter().chain(runs.iter().map(verdict)).collect());
     }
     let width = |k: usize| rows.iter().map(|row| row[k].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();

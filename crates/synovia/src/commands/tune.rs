@@ -226,14 +226,20 @@ impl<'a> Search<'a> {
         let training = train::training_settings(&pipeline);
         let (_, model) = train::variants(&pipeline, reader)?.swap_remove(0);
         let start = train::image_weights(work, &pipeline, &model)?;
-        let told = serde_json::to_string(&(&model, &training, start.as_ref().map(|(_, checkpoint)| checkpoint)))?;
+        let told =
+            serde_json::to_string(&(&model, &training, start.as_ref().map(|(_, checkpoint)| checkpoint), pipeline.training.unlabelled))?;
         let key = hex::encode(Sha256::digest(format!("{data_key} {told} {}", env!("SYNOVIA_COMMIT"))));
         if let Some(measured) = self.known.get(&key) {
             return Ok(measured.validation_loss);
         }
         let name = format!("trial-{}-of-{epochs}", trial + 1);
         let course = Course { work, place, data_key, settings: &training, statistics, reader };
-        let validation_loss = match course.fit(&name, &model, start.as_ref().map(|(weights, _)| weights)) {
+        let train = || {
+            let of_images = train::from_images_alone(work, place, &pipeline, &model, reader, data_key)?;
+            let start = start.as_ref().map(|(weights, _)| weights).or(of_images.as_ref());
+            course.fit(&name, &model, start)
+        };
+        let validation_loss = match train() {
             Ok(trained) => Some(train::lowest_loss(&trained)),
             Err(error) if matches!(error.downcast_ref(), Some(TrainingError::Diverged { .. })) => None,
             Err(error) => return Err(error),

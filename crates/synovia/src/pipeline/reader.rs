@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use synovia_cohort::EndpointKind;
 use synovia_encoders::NormKind;
 use synovia_evaluation::Calibrator;
 use synovia_fusion::FusionKind;
@@ -17,8 +18,8 @@ use super::reader_images;
 use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
-    Augmentation, Device, Features, History, ImageEncoder, ImageLink, Model, Pipeline, RecordEncoder, RecordFormat, Records,
-    ReportSettings, Sampling, Start, Training,
+    Augmentation, Device, EndpointLabel, Features, History, ImageEncoder, ImageLink, Model, Pipeline, RecordEncoder, RecordFormat, Records,
+    ReportSettings, Sampling, Start, Training, Unit,
 };
 use super::span::{TimeSpan, TimeUnit};
 use super::translation::address;
@@ -71,6 +72,16 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
     };
     let cohort = reader_cohort::read(&open(&top, "cohort", &reader_cohort::KEYS), images.is_some(), &source);
     let tasks = reader_task::read_tasks(&top, &source);
+    if let Some(tasks) = &tasks
+        && matches!(source, Source::Events)
+        && cohort.unit == Unit::Patient
+        && cohort.index.is_none()
+        && images.is_none()
+        && tasks.endpoints.iter().any(|endpoint| matches!(endpoint.label, EndpointLabel::Event { .. }))
+    {
+        let why = "survival is told from a moment that does not depend on what comes after it, and the last visit does: give `index` in [cohort], or unit = \"encounter\"";
+        top.problems.push(&top.place_of("cohort"), why);
+    }
     let model_keys = ["image", "image_weights", "width", "record", "fusion", "embedding", "norm", "dropout", "modality_dropout"];
     let model = read_model(&open(&top, "model", &model_keys), images.is_some());
     let training = read_training(&open(
@@ -96,13 +107,32 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "privacy",
             "start",
             "tower_rate",
+            "unlabelled",
         ],
     ));
-    if training.tower_rate < 1.0 && training.start.is_random() && model.image_weights.is_none() {
+    if training.tower_rate < 1.0 && training.start.is_random() && model.image_weights.is_none() && training.unlabelled == 0 {
         top.wrong(
             "training",
-            "`tower_rate` in [training] is about towers that begin with trained weights, and none does; set training.start = \"alone\" or model.image_weights",
+            "`tower_rate` in [training] is about towers that begin with trained weights, and none does; set training.start = \"alone\", training.unlabelled or model.image_weights",
         );
+    }
+    if training.privacy.is_some() && tasks.iter().flat_map(|tasks| &tasks.endpoints).any(|e| e.kind == EndpointKind::Survival) {
+        let why = "`privacy` in [training]: the ends of the intervals of survival are times of single patients' events, without noise; leave one of the two out";
+        top.wrong("training", why);
+    }
+    if training.unlabelled > 0 {
+        let why = if images.is_none() || model.image == ImageEncoder::None {
+            Some("there are no images to learn from")
+        } else if model.image_weights.is_some() {
+            Some("model.image_weights is what image towers begin with: keep one of the two")
+        } else if training.privacy.is_some() {
+            Some("it is not private, and training.privacy is asked for")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            top.wrong("training", format!("`unlabelled` in [training]: {why}; leave it out"));
+        }
     }
     if let Some(Some(images)) = &images
         && model.image == ImageEncoder::Densenet121
@@ -491,6 +521,7 @@ fn read_training(section: &Section<'_>) -> Training {
         kernels: section.flag("kernels").unwrap_or(true),
         privacy,
         start,
+        unlabelled: section.count("unlabelled", 0..=10_000).unwrap_or(0),
         tower_rate: section.number("tower_rate", 0.0..=1.0).unwrap_or(1.0),
         calibration: section.choice("calibration", &CALIBRATORS, &[]).unwrap_or_default(),
         augmentation: read_augmentation(section),

@@ -6,7 +6,7 @@ use super::reader::is_token;
 use super::reader_cohort::read_events;
 use super::reader_task::{Source, read_code, read_label, read_own_column, read_within};
 use super::section::Section;
-use super::settings::{Better, EVENT_KEYS, EndpointLabel, Events, OutcomeLabel};
+use super::settings::{Better, EVENT_KEYS, EndpointLabel, Events, Label, OutcomeLabel};
 use super::tree::Value;
 
 /// Which kind of endpoint is asked for.
@@ -24,11 +24,12 @@ impl Asked {
     /// Keys of its label.
     pub(super) fn keys(self) -> Vec<&'static str> {
         match self {
-            Self::Regression => vec!["observation", "within", "column"],
+            Self::Regression => vec!["observation", "unit", "within", "column"],
             Self::Survival => EVENT_KEYS.iter().map(|(key, _)| *key).chain(["death", "within", "column", "event"]).collect(),
             Self::Treatment => {
-                let outcome = ["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"];
-                outcome.into_iter().chain(["treatment", "started", "better"]).collect()
+                let outcome =
+                    ["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"];
+                outcome.into_iter().chain(["unit", "treatment", "started", "better"]).collect()
             }
         }
     }
@@ -72,16 +73,28 @@ fn refuse(label: &Section<'_>, keys: &[&str], with: &str) {
     }
 }
 
+/// Notes a column that is to be two things.
+fn refuse_twice(label: &Section<'_>, key: &str, first: Option<&str>, second: Option<&str>) {
+    if let (Some(first), Some(second)) = (first, second)
+        && first == second
+    {
+        label.wrong(key, format!("`{key}` is `{second}`, and so is `column`: name another"));
+    }
+}
+
 fn read_regression(label: &Section<'_>, source: &Source<'_>) -> Option<EndpointLabel> {
     if is_table(label, source, "an observation")? {
-        refuse(label, &["observation", "within"], "`column`");
+        refuse(label, &["observation", "unit", "within"], "`column`");
         return Some(EndpointLabel::Column { column: read_own_column(label, "column", source)? });
     }
     if !label.has("observation") {
         label.missing("observation", "say which number is predicted, such as observation = \"http://loinc.org|4548-4\"");
     }
-    let (observation, within) = (read_code(label, "observation"), read_within(label));
-    Some(EndpointLabel::Observation { observation: observation?, within: within? })
+    if !label.has("unit") {
+        label.missing("unit", "say in which unit the number is wanted, by UCUM, such as unit = \"g/dL\", or \"\" for one without");
+    }
+    let (observation, unit, within) = (read_code(label, "observation"), label.text("unit"), read_within(label));
+    Some(EndpointLabel::Observation { observation: observation?, unit: unit?, within: within? })
 }
 
 fn read_survival(label: &Section<'_>, source: &Source<'_>) -> Option<EndpointLabel> {
@@ -92,6 +105,7 @@ fn read_survival(label: &Section<'_>, source: &Source<'_>) -> Option<EndpointLab
             label.missing("event", "say which column is 1 where the days end with the event, and 0 where the patient was only last seen");
         }
         let (column, event) = (read_own_column(label, "column", source), read_own_column(label, "event", source));
+        refuse_twice(label, "event", column.as_deref(), event.as_deref());
         return Some(EndpointLabel::Columns { column: column?, event: event? });
     }
     refuse(label, &["event"], "events: it names a column");
@@ -117,10 +131,12 @@ fn read_treatment(label: &Section<'_>, source: &Source<'_>) -> Option<EndpointLa
     let table = is_table(label, source, "a condition, an observation or a report")?;
     let is_binary = RULES.iter().any(|key| label.has(key)) || label.has("condition") || label.has("report");
     let outcome = if is_binary {
+        refuse(label, &["unit"], "an outcome that is yes or no");
         read_label(label, TaskKind::Binary, source).map(OutcomeLabel::Binary)
     } else {
+        refuse(label, &["names", "conclusion"], "an outcome that is a number");
         match read_regression(label, source) {
-            Some(EndpointLabel::Observation { observation, within }) => Some(OutcomeLabel::Observation { observation, within }),
+            Some(EndpointLabel::Observation { observation, unit, within }) => Some(OutcomeLabel::Observation { observation, unit, within }),
             Some(EndpointLabel::Column { column }) => Some(OutcomeLabel::Column { column }),
             _ => None,
         }
@@ -137,7 +153,13 @@ fn read_treatment(label: &Section<'_>, source: &Source<'_>) -> Option<EndpointLa
     let better = label.choice("better", &[("higher", Better::Higher), ("lower", Better::Lower)], &[]).unwrap_or(Better::Higher);
     if table {
         refuse(label, &["started"], "`column`");
-        return Some(EndpointLabel::TreatedColumn { treatment: read_own_column(label, "treatment", source)?, outcome: outcome?, better });
+        let treatment = read_own_column(label, "treatment", source);
+        let of_outcome = match &outcome {
+            Some(OutcomeLabel::Binary(Label::Column { column, .. }) | OutcomeLabel::Column { column }) => Some(column.as_str()),
+            _ => None,
+        };
+        refuse_twice(label, "treatment", of_outcome, treatment.as_deref());
+        return Some(EndpointLabel::TreatedColumn { treatment: treatment?, outcome: outcome?, better });
     }
     if !label.has("started") {
         label.missing("started", "say within which time after the prediction a treatment begins, such as started = \"30d\"");

@@ -122,7 +122,8 @@ fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<Read> {
     let open = |known: &[&str]| Section::new("label", place.clone(), Some(table), known, section.problems);
     match kind? {
         Kind::Classes(kind) => {
-            let label = open(&["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"]);
+            let label =
+                open(&["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"]);
             let label = read_label(&label, kind, source);
             Some(Read::Classes(TaskSettings { name: name?, kind, label: label?, labelled }))
         }

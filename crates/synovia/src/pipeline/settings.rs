@@ -407,6 +407,9 @@ pub struct Training {
     /// What the joint model's towers begin with: `random` weights, or those of each modality trained `alone` before it. Default `random`.
     #[serde(skip_serializing_if = "Start::is_random")]
     pub start: Start,
+    /// Epochs in which image towers learn from the training images without any label before ([`synovia_training::Unlabelled`]). Default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlabelled: usize,
     /// Learning rate of what begins with trained weights, as a share of `learning_rate`: 0 to 1. 0 leaves these weights as they are; their
     /// normalisation follows the data all the same. Default 1.
     pub tower_rate: f64,
@@ -421,6 +424,11 @@ pub struct Training {
     pub calibration: Calibrator,
     /// Random changes of the training images.
     pub augmentation: Augmentation,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 impl Training {

@@ -163,6 +163,8 @@ pub enum EndpointLabel {
     Observation {
         /// `system|code`
         observation: String,
+        /// UCUM unit that it is wanted in; empty for numbers without one.
+        unit: String,
         /// The window's length.
         within: TimeSpan,
     },
@@ -230,6 +232,8 @@ pub enum OutcomeLabel {
     Observation {
         /// `system|code`
         observation: String,
+        /// As of [`EndpointLabel::Observation`].
+        unit: String,
         /// The window's length.
         within: TimeSpan,
     },

@@ -4,6 +4,7 @@
 #![allow(clippy::needless_raw_string_hashes)]
 
 mod cohort;
+mod endpoints;
 mod wrong;
 
 use std::path::Path;
@@ -423,7 +424,10 @@ fn overrides_take_effect() {
     }
     for value in ["0.5", "1_000", "1e3"] {
         let table = typed(&OASIS.replace("above = 0", "equals = \"1\""), &format!("task.0.label.equals={value}"));
-        assert!(matches!(&table.tasks.classes[0].label, Label::Column { rule: ColumnRule::Equals { equals }, .. } if equals == value), "{value}");
+        assert!(
+            matches!(&table.tasks.classes[0].label, Label::Column { rule: ColumnRule::Equals { equals }, .. } if equals == value),
+            "{value}"
+        );
     }
     let last = parse(LUNG, &["seed=1", "seed=2"]).unwrap();
     assert_eq!(last.seed, 2);
@@ -433,7 +437,8 @@ fn overrides_take_effect() {
 
 #[test]
 fn classes_of_tasks() {
-    let of = |toml: &str| parse(toml, &[]).unwrap().tasks.classes.iter().map(TaskSettings::task).map(|task| task.classes).collect::<Vec<_>>();
+    let of =
+        |toml: &str| parse(toml, &[]).unwrap().tasks.classes.iter().map(TaskSettings::task).map(|task| task.classes).collect::<Vec<_>>();
     assert_eq!(of(LUNG), [vec!["malignant"], vec!["s|1", "s|2", "s|3"]]);
     assert_eq!(of(OASIS), [["CDR > 0"]]);
     assert_eq!(of(&OASIS.replace("above = 0", "classes = [\"0\", \"1\"], names = [\"well\", \"ill\"]")), [["ill"]]);

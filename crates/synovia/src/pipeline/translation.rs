@@ -7,9 +7,10 @@ use synovia_images::{ImagesError, Login, Preparation, Server, Source};
 use synovia_records::{CsvLayout, EndpointSpec, FeatureConfig, FormatConfig, LabelSpec, Outcome};
 
 use super::settings::{
-    Access, ColumnRule, EndpointLabel, EndpointSettings, Features, ImageKind, Images, Label, OutcomeLabel, Pipeline, RecordFormat, TaskSettings,
-    Tasks,
+    Access, ColumnRule, EndpointLabel, EndpointSettings, Features, ImageKind, Images, Label, OutcomeLabel, Pipeline, RecordFormat,
+    TaskSettings, Tasks,
 };
+use super::span::TimeSpan;
 use crate::failure::UsageError;
 
 impl From<ImageKind> for synovia_images::ImageKind {
@@ -179,6 +180,10 @@ impl Label {
     }
 }
 
+fn observed(observation: &str, unit: &str, within: TimeSpan) -> EndpointSpec {
+    EndpointSpec::Observation { code: observation.to_owned(), within_days: within.days(), unit: unit.to_owned() }
+}
+
 impl OutcomeLabel {
     fn column(&self) -> Option<&str> {
         match self {
@@ -191,9 +196,7 @@ impl OutcomeLabel {
     fn spec(&self) -> Outcome {
         match self {
             Self::Binary(label) => Outcome::Binary(label.spec()),
-            Self::Observation { observation, within } => {
-                Outcome::Number(Box::new(EndpointSpec::Observation { code: observation.clone(), within_days: within.days() }))
-            }
+            Self::Observation { observation, unit, within } => Outcome::Number(Box::new(observed(observation, unit, *within))),
             Self::Column { column } => Outcome::Number(Box::new(EndpointSpec::Column { name: column.clone() })),
         }
     }
@@ -215,9 +218,7 @@ impl EndpointSettings {
     /// How its numbers are read from a record.
     pub fn spec(&self) -> EndpointSpec {
         match &self.label {
-            EndpointLabel::Observation { observation, within } => {
-                EndpointSpec::Observation { code: observation.clone(), within_days: within.days() }
-            }
+            EndpointLabel::Observation { observation, unit, within } => observed(observation, unit, *within),
             EndpointLabel::Event { event, within } => EndpointSpec::Event { pattern: event.0.clone(), within_days: within.days() },
             EndpointLabel::Column { column } => EndpointSpec::Column { name: column.clone() },
             EndpointLabel::Columns { column, event } => EndpointSpec::Columns { days: column.clone(), event: event.clone() },

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{
-    Asked, Criterion, Endpoint, Event, EventKind, Example, ExampleId, ExampleRow, FlowCounts, LeftOut, PatientId, PatientRecord, Refused, Split,
-    Study, Task, Time,
+    Asked, Criterion, Endpoint, Event, EventKind, Example, ExampleId, ExampleRow, FlowCounts, LeftOut, PatientId, PatientRecord, Refused,
+    Split, Study, Task, Time,
 };
 use synovia_images::StudyIndex;
 use synovia_prediction::{AT_ONCE, Anchor, Links, Moment};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use burn::tensor::{Device, Tensor, TensorData};
 use polars::prelude::{Column, DataFrame, ParquetWriter};
-use synovia_cohort::{Endpoint, ExampleRow};
+use synovia_cohort::{Endpoint, ExampleRow, Split};
 use synovia_evaluation::{EndpointEstimate, EndpointFold, Variant};
 use synovia_fusion::{EndpointHead, Estimator};
 use synovia_training::Predicted;
@@ -71,7 +71,9 @@ pub fn write(path: &Path, endpoints: &[Endpoint], folds: &[Vec<EndpointFold>]) -
     let each = || {
         endpoints.iter().zip(folds).flat_map(|(endpoint, folds)| {
             folds.iter().flat_map(move |fold| {
-                fold.estimates.iter().flat_map(move |said| fold.quantities.iter().zip(&said.values).map(move |(q, x)| (endpoint, said, q, *x)))
+                // Of several folds, what their own models had not seen.
+                let told = fold.estimates.iter().filter(move |said| folds.len() == 1 || said.split == Split::Test);
+                told.flat_map(move |said| fold.quantities.iter().zip(&said.values).map(move |(q, x)| (endpoint, said, q, *x)))
             })
         })
     };

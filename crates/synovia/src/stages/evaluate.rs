@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 use synovia_cohort::{CohortReader, ExampleRow, Split, Task};
 use synovia_evaluation::{
-    Attribute, CalibrationRow, Curve, EndpointFold, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report, SplitSummary,
-    Variant, add_subgroups, evaluate, evaluate_endpoints, model_card, pool_folds, probabilities, report_html,
+    Attribute, CalibrationRow, Curve, EndpointFold, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report,
+    SplitSummary, Variant, add_subgroups, evaluate, evaluate_endpoints, model_card, pool_folds, probabilities, report_html,
 };
 use synovia_training::{Presence, predict_each};
 
@@ -114,7 +114,7 @@ fn privacy_limits(evaluated: &Evaluated, metrics: &Metrics) -> Vec<String> {
         let Spent { epsilon, delta, noise, clip } = spent;
         limits.push(format!(
             "Its {variant} model is differentially private a patient: ε = {epsilon:.3} at δ = {delta:e} (noise {noise}, clip {clip}, all epochs). \
-             Statistics of the features, counts of labels and what the validation split decided have no noise."
+             Statistics of the features and of numbers that are predicted, counts of labels and what the validation split decided have no noise."
         ));
     }
     for attack in metrics.membership.iter().filter(|attack| attack.variant == *variant) {

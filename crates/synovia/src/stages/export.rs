@@ -259,9 +259,18 @@ fn check(
             .zip(forward(&model, config, inputs, batch, &device, calibrated))
             .map(|(name, tensor)| {
                 let shape = tensor.dims().to_vec();
-                Ok((name.to_owned(), shape, tensor.into_data().convert::<f32>().try_to_vec().map_err(|error| anyhow::anyhow!("{error:?}"))?))
+                Ok((
+                    name.to_owned(),
+                    shape,
+                    tensor.into_data().convert::<f32>().try_to_vec().map_err(|error| anyhow::anyhow!("{error:?}"))?,
+                ))
             })
             .collect()
     };
-    Ok(verify(bytes, expected, &examples)?)
+    // Of an endpoint in its own units, what the units are.
+    let scale = |name: &str| {
+        let head = config.endpoints.iter().find(|head| head.endpoint == name);
+        head.map_or(1.0, |head| head.magnitude().max(1.0) as f32)
+    };
+    Ok(verify(bytes, expected, &examples, scale)?)
 }

@@ -12,7 +12,7 @@ use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, EvaluationErro
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
     Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, Trained, TrainingSettings,
-    Weights, decode_weights, encode_weights, fit, fit_endpoints, fit_statistics, predict, read_pretrained,
+    Unlabelled, Weights, decode_weights, encode_weights, fit, fit_endpoints, fit_statistics, learn_images, predict, read_pretrained,
 };
 
 use super::atomic::{atomic_dir, atomic_file};
@@ -26,6 +26,8 @@ use crate::pipeline::{self, Pipeline};
 
 /// Raised when the stage gives other outputs for the same inputs.
 const VERSION: u32 = 8;
+/// Images a step where there are no labels: variances and covariances are of a batch.
+const UNLABELLED_BATCH: usize = 128;
 
 /// What `model/settings.json` holds: with the weights, all that is needed to make the models again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -203,8 +205,13 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     if begins_with_others {
         variants.sort_by_key(|(variant, _)| *variant == Variant::Joint);
     }
-    let of_file = match variants.iter().find(|(_, model)| model.image.is_some()) {
+    let with_images = variants.iter().find(|(_, model)| model.image.is_some());
+    let of_file = match with_images {
         Some((_, model)) => image_weights(work, &work.pipeline, model)?,
+        None => None,
+    };
+    let of_images = match with_images {
+        Some((_, model)) => from_images_alone(work, place, &work.pipeline, model, &reader, stage.key().as_str())?,
         None => None,
     };
     // The stage's key has the cohort's in it, and the version of this code.
@@ -215,7 +222,7 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
         let start = match variant {
             Variant::Joint if begins_with_others => Some(towers(&trained)),
             Variant::Record => None,
-            _ => of_file.as_ref().map(|(weights, _)| weights.clone()),
+            _ => of_file.as_ref().map(|(weights, _)| weights.clone()).or_else(|| of_images.clone()),
         };
         trained.insert(*variant, course.fit(variant.as_str(), model, start.as_ref())?);
     }
@@ -365,6 +372,59 @@ pub fn image_weights(work: &Work, pipeline: &Pipeline, model: &JointModelConfig)
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let checkpoint = Checkpoint { sha256: hex::encode(Sha256::digest(bytes)), taken: weights.len(), absent, unused, adapted };
     Ok(Some((weights, checkpoint)))
+}
+
+/// How an image tower learns without labels: from views that are shifted, turned, lit otherwise and noisy, but of one size, which may mean
+/// something.
+fn unlabelled(pipeline: &Pipeline) -> Unlabelled {
+    let t = &pipeline.training;
+    let least = |value: f64, least: f32| (value as f32).max(least);
+    let augmentation = Augmentation {
+        shift: least(t.augmentation.shift, 0.15),
+        rotate: least(t.augmentation.rotate, 10.0),
+        scale: 0.0,
+        noise: least(t.augmentation.noise, 0.03),
+        brightness: least(t.augmentation.brightness, 0.15),
+        flip: t.augmentation.flip,
+    };
+    Unlabelled { epochs: t.unlabelled, batch: UNLABELLED_BATCH, learning_rate: t.learning_rate, augmentation, seed: pipeline.seed }
+}
+
+/// Weights of an image tower that learnt from the training images alone, where the pipeline asks for it. They are kept until the stage is
+/// done; an interruption before they are there begins with them again, to the same bits.
+///
+/// # Errors
+/// [`synovia_training::TrainingError`]
+pub fn from_images_alone(
+    work: &Work,
+    place: &Place,
+    pipeline: &Pipeline,
+    model: &JointModelConfig,
+    reader: &CohortReader,
+    key: &str,
+) -> anyhow::Result<Option<Weights>> {
+    let (settings, Some(tower)) = (unlabelled(pipeline), model.image) else { return Ok(None) };
+    if settings.epochs == 0 {
+        return Ok(None);
+    }
+    let dir = work.run.join(format!(".training/{}", place.relative("unlabelled")));
+    let asked = format!("{settings:?} {tower:?} {:?} {key} {}", model.norm, env!("SYNOVIA_COMMIT"));
+    let path = dir.join(format!("{}.safetensors", hex::encode(&Sha256::digest(asked)[..8])));
+    if let Ok(bytes) = std::fs::read(&path) {
+        return Ok(Some(decode_weights(&bytes).with_context(|| path.display().to_string())?.0));
+    }
+    let bar = work.progress.start(&place.stage("train-unlabelled"), Some(settings.epochs as u64), "epochs");
+    let mut last = f64::NAN;
+    let weights = learn_images(tower, model.norm, &settings, &reader.view::<Train>(), &mut |epoch, _, loss| {
+        last = loss;
+        bar.set(epoch as u64);
+        bar.message(format!("loss {loss:.3}"));
+    })?;
+    bar.finish(&format!("loss {last:.3}"));
+    std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let bytes = encode_weights(&weights, "unlabelled")?;
+    atomic_file(&path, |out| out.write_all(&bytes).map_err(|source| StageError::Io { path: path.clone(), source }))?;
+    Ok(Some(weights))
 }
 
 /// The towers of the models of one modality.

@@ -103,6 +103,10 @@ function shown(prediction, number) {
   if (prediction.novelty && prediction.novelty.is_novel) {
     made.append(element("p", { class: "warning" }, "To the model this looks unlike what it was trained on: no more than one in a hundred of its validation examples is as far from the others. Its answer may mean nothing."));
   }
+  for (const [name, estimates] of Object.entries(prediction.estimates || {})) {
+    const rows = Object.entries(estimates).map(([what, value]) => element("tr", {}, cell(what.replaceAll("_", " ")), cell(value.toPrecision(4))));
+    made.append(element("h3", {}, name), table([["What"], ["Estimate"]], rows, `Estimates of ${name}`));
+  }
   for (const task of Object.keys(prediction.probabilities)) {
     made.append(...outcomes(task, prediction));
     const explained = prediction.explanation && prediction.explanation.tasks[task];

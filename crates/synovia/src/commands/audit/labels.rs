@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synovia_cohort::{ExampleRow, Task, TaskKind};
+use synovia_cohort::{EndpointKind, ExampleRow, Task, TaskKind};
 
 use super::statistics::{auroc, z_of};
 use super::{Audit, Kind, Place};
@@ -39,23 +39,35 @@ pub(super) fn features(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<(
             table.push((row, features.clone()));
         }
     }
+    let mut tells = |of: &str, answer: &dyn Fn(&ExampleRow) -> Option<bool>| {
+        for (j, feature) in manifest.features.iter().enumerate() {
+            let labelled = || table.iter().filter_map(|(row, x)| Some((x[j], answer(row)?)));
+            let values: Vec<(f32, bool)> = labelled().filter(|(x, _)| x.is_finite()).collect();
+            let missing: Vec<(f32, bool)> = labelled().map(|(x, label)| (f32::from(u8::from(x.is_nan())), label)).collect();
+            for (what, scored) in [("", &values), (" being missing", &missing)] {
+                let Some(area) = auroc(scored, AT_LEAST).filter(|area| area.max(1.0 - area) > TELLS) else { continue };
+                let evidence =
+                    format!("the feature `{}`{what} alone tells {of}: AUROC {area:.3} over {} examples", feature.name, scored.len());
+                audit.leaks.push(place.leak(Kind::FeatureTellsLabel, evidence));
+            }
+        }
+    };
     for (k, task) in manifest.tasks.iter().enumerate() {
         for (class, name) in questions(task) {
-            for (j, feature) in manifest.features.iter().enumerate() {
-                let labelled = || table.iter().filter_map(|(row, x)| Some((x[j], answer(row, k, class)?)));
-                let values: Vec<(f32, bool)> = labelled().filter(|(x, _)| x.is_finite()).collect();
-                let missing: Vec<(f32, bool)> = labelled().map(|(x, label)| (f32::from(u8::from(x.is_nan())), label)).collect();
-                for (what, scored) in [("", &values), (" being missing", &missing)] {
-                    let Some(area) = auroc(scored, AT_LEAST).filter(|area| area.max(1.0 - area) > TELLS) else { continue };
-                    let evidence = format!(
-                        "the feature `{}`{what} alone tells `{}` ({name}): AUROC {area:.3} over {} examples",
-                        feature.name,
-                        task.name,
-                        scored.len()
-                    );
-                    audit.leaks.push(place.leak(Kind::FeatureTellsLabel, evidence));
-                }
+            tells(&format!("`{}` ({name})", task.name), &|row| answer(row, k, class));
+        }
+    }
+    for (k, endpoint) in manifest.endpoints.iter().enumerate() {
+        // Of a number, whether it is in the upper half.
+        let mut firsts: Vec<f32> = place.reader.rows().iter().filter_map(|row| row.endpoints[k].map(|[first, _]| first)).collect();
+        firsts.sort_unstable_by(f32::total_cmp);
+        let median = firsts.get(firsts.len() / 2).copied().unwrap_or_default();
+        let is_high = |row: &ExampleRow| row.endpoints[k].map(|[first, _]| first >= median);
+        match endpoint.kind {
+            EndpointKind::Survival => {
+                tells(&format!("`{}` (the event)", endpoint.name), &|row| row.endpoints[k].map(|[_, event]| event > 0.0))
             }
+            _ => tells(&format!("`{}` (half and half)", endpoint.name), &is_high),
         }
     }
     Ok(())

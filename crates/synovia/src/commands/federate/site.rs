@@ -158,8 +158,9 @@ pub fn prepare(work: &Work) -> anyhow::Result<crate::stages::cache::Stage> {
         let why = "a federation trains tasks with classes: take those of kind regression, survival and treatment out of [[task]]";
         return Err(UsageError(why.to_owned()).into());
     }
-    if !work.pipeline.training.start.is_random() || work.pipeline.model.image_weights.is_some() {
-        let why = "a federation begins with weights that are drawn at random; leave training.start and model.image_weights out";
+    let training = &work.pipeline.training;
+    if !training.start.is_random() || training.unlabelled > 0 || work.pipeline.model.image_weights.is_some() {
+        let why = "a federation begins with weights that are drawn at random; leave training.start, training.unlabelled and model.image_weights out";
         return Err(UsageError(why.to_owned()).into());
     }
     let ingested = ingest::run(work)?;

@@ -169,8 +169,9 @@ impl Made {
     fn check(&self, drafts: &[Draft]) -> anyhow::Result<()> {
         let rows = self.parts.iter().flat_map(|(_, _, reader)| reader.rows());
         let n: usize = self.parts.iter().map(|(_, _, reader)| reader.rows().len()).sum();
-        let same =
-            |(row, draft): (&ExampleRow, &Draft)| row.id == draft.row.id && row.split == draft.row.split && row.labels == draft.row.labels && row.endpoints == draft.row.endpoints;
+        let same = |(row, draft): (&ExampleRow, &Draft)| {
+            row.id == draft.row.id && row.split == draft.row.split && row.labels == draft.row.labels && row.endpoints == draft.row.endpoints
+        };
         if n != drafts.len() || !rows.zip(drafts).all(same) {
             bail!("the shards hold other examples than this run's records give; run them again with this version");
         }
