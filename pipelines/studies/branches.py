@@ -3,7 +3,7 @@
     python3 pipelines/studies/branches.py [--seeds 8201-8205]
 
 Of each cohort, whose seed is new, models are trained with so many of the training patients' labels: 300 (a share of 0.15) with branches
-that teach each other, 10 % with them and without, and 30 % without. A line of JSON a cohort and setting goes to
+that teach each other; 10 % without more, with image towers that learnt from all images before, and with branches as well; 30 % without more. A line of JSON a cohort and setting goes to
 runs/branches/branches.jsonl; those that are there already are not made again. Prints, for each setting, AUROCs, and for the branches of
 the joint model by how much each is better than the model that was trained on its modality alone (DeLong).
 """
@@ -13,10 +13,12 @@ import shutil
 from study import Study, spread
 
 BRANCHES = "training.branches={ own = 0.5, joint = 1.0 }"
+UNLABELLED = "training.unlabelled=40"
 SETTINGS = {
     "300 labelled, branches": ["task.0.labelled=0.15", BRANCHES],
-    "10 % labelled, branches": ["task.0.labelled=0.1", BRANCHES],
     "10 % labelled": ["task.0.labelled=0.1"],
+    "10 % labelled, images without labels before": ["task.0.labelled=0.1", UNLABELLED],
+    "10 % labelled, images without labels before, branches": ["task.0.labelled=0.1", UNLABELLED, BRANCHES],
     "30 % labelled": ["task.0.labelled=0.3"],
 }
 study = Study("branches", __doc__, "8201-8205", 4000)

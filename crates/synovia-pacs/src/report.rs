@@ -141,7 +141,7 @@ pub(crate) fn of(identity: &Identity, said: &Said<'_>) -> Result<(Stored, Vec<u8
     let answer = said.answer;
     let mut probabilities = format!("{:?} {:?} {:?}", answer.present, answer.probabilities, answer.prediction_sets);
     if !answer.estimates.is_empty() {
-        probabilities += &format!(" {:?}", answer.estimates);
+        probabilities = format!("{probabilities} {:?}", answer.estimates);
     }
     let stored = Stored {
         study_instance_uid: identity.study.clone(),

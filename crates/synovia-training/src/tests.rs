@@ -14,8 +14,8 @@ use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, NamedTensor, RecordTower};
 
 use crate::{
-    Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, Weights, fit,
-    fit_statistics, predict, predict_each,
+    Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, Unlabelled, Weights, fit,
+    fit_statistics, initial_weights, learn_images, predict, predict_each,
 };
 
 const SIDE: usize = 16;
@@ -290,6 +290,30 @@ fn probabilities_after_balanced_sampling_are_those_of_the_cohort() {
     let scores = tested(&reader, &model, &trained);
     let mean = scores.iter().map(|(z, _)| 1.0 / (1.0 + (-f64::from(*z)).exp())).sum::<f64>() / scores.len() as f64;
     assert!((0.04..0.2).contains(&mean), "mean probability {mean} where one in ten is positive");
+}
+
+#[test]
+fn an_image_tower_learns_without_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 200, 0.5);
+    let model = model(true, false);
+    let augmentation = Augmentation { shift: 0.1, noise: 0.05, ..Augmentation::NONE };
+    let settings = Unlabelled { epochs: 8, batch: 32, learning_rate: 0.003, augmentation, seed: 4 };
+    let learn = || {
+        let mut losses = Vec::new();
+        let view = reader.view::<Train>();
+        let weights = learn_images(model.image.unwrap(), model.norm, &settings, &view, &mut |_, _, loss| losses.push(loss)).unwrap();
+        (weights, losses)
+    };
+    let _alone = alone();
+    let (weights, losses) = learn();
+    assert!(losses.len() == 8 && losses[7] < 0.7 * losses[0], "{losses:?}");
+    // It is a tower of the model's, whole, and the same each time.
+    let statistics = fit_statistics(&reader.view()).unwrap();
+    let whole = initial_weights(&model, &statistics, 1).unwrap();
+    let names = |weights: &Weights| weights.keys().filter(|name| name.starts_with("image.")).cloned().collect::<Vec<_>>();
+    assert_eq!(names(&weights), names(&whole));
+    assert!(learn().0 == weights, "bit for bit");
 }
 
 #[test]

@@ -176,8 +176,5 @@ fn read_treatment(label: &Section<'_>, source: &Source<'_>) -> Option<EndpointLa
     for code in treatment.iter().filter(|code| !is_token(code)) {
         label.wrong("treatment", format!("`treatment` has \"{code}\"; write system|code"));
     }
-    if treatment[0] == treatment[1] {
-        label.wrong("treatment", "both treatments are the same");
-    }
     Some(EndpointLabel::Treated { outcome: outcome?, treatment, started: started?, better })
 }

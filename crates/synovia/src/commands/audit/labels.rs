@@ -65,7 +65,7 @@ pub(super) fn features(place: &Place<'_>, audit: &mut Audit) -> anyhow::Result<(
         let is_high = |row: &ExampleRow| row.endpoints[k].map(|[first, _]| first >= median);
         match endpoint.kind {
             EndpointKind::Survival => {
-                tells(&format!("`{}` (the event)", endpoint.name), &|row| row.endpoints[k].map(|[_, event]| event > 0.0))
+                tells(&format!("`{}` (the event)", endpoint.name), &|row| row.endpoints[k].map(|[_, event]| event > 0.0));
             }
             _ => tells(&format!("`{}` (half and half)", endpoint.name), &is_high),
         }

@@ -186,15 +186,17 @@ fn words() {
     lung("device = \"cpu\"", "device = \"cuda\"", &expect![[r#"p.toml:27: device = "cuda" is not in this build; devices that are: cpu"#]]);
     lung(
         "kind = \"binary\"",
-        "kind = \"survival\"",
+        "kind = \"multilabel\"",
         &expect![[
-            r#"p.toml:16: kind = "survival" can be simulated and ingested but not trained by this version; trainable kinds: binary, multiclass"#
+            r#"p.toml:16: kind = "multilabel" is several binary tasks: write each as one; kinds: binary, multiclass, regression, survival, treatment"#
         ]],
     );
     lung(
         "kind = \"binary\"",
         "kind = \"Binary\"",
-        &expect![[r#"p.toml:16: `kind` in [[task]] is "Binary"; allowed: binary, multiclass; did you mean "binary"?"#]],
+        &expect![[
+            r#"p.toml:16: `kind` in [[task]] is "Binary"; allowed: binary, multiclass, regression, survival, treatment; did you mean "binary"?"#
+        ]],
     );
     lung(
         "unit = \"study\"",
