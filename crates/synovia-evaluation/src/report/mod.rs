@@ -290,7 +290,7 @@ pub fn report_html(report: &Report) -> String {
     sections.extend(report.metrics.endpoints.iter().enumerate().map(|(k, (name, measured))| Section {
         id: format!("endpoint-{k}"),
         name: name.clone(),
-        body: endpoint::section(report, measured),
+        body: endpoint::section(report, name, measured),
     }));
     let mut add = |id: &str, name: &str, body: String| sections.push(Section { id: id.to_owned(), name: name.to_owned(), body });
     add("explanation", "Explanation", explanation::section(report));
