@@ -85,6 +85,13 @@ class Study:
         return done
 
 
+def inline(value):
+    """A value as TOML has it in one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {inline(of)}" for key, of in value.items()) + " }"
+    return "[" + ", ".join(map(inline, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
 def spread(values):
     """Mean and standard deviation."""
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"

@@ -13,7 +13,7 @@ import shutil
 import tomllib
 from statistics import mean
 
-from study import Study, spread
+from study import Study, inline, spread
 
 study = Study("tasks", __doc__, "8401-8405", 4000)
 TABLES = tomllib.loads(study.arguments.toml.read_text())["task"]
@@ -24,10 +24,8 @@ def measure(keys):
     seed = keys[0]["seed"]
     at = study.cohort(seed, "")
     for key in keys:
-        # A list in one line, as TOML has it.
         chosen = [table for table in TABLES if key["trained"] in (table["name"], "all")]
-        inline = lambda value: "{ " + ", ".join(f"{k} = {inline(v)}" for k, v in value.items()) + " }" if isinstance(value, dict) else json.dumps(value)
-        measured = study.evaluate(at, seed, f"task=[{', '.join(map(inline, chosen))}]")
+        measured = study.evaluate(at, seed, f"task={inline(chosen)}")
         history = [json.loads(line) for line in (at / "run/history.jsonl").read_text().splitlines()]
         seconds = sum(line["seconds"] for line in history if line["variant"] == "joint")
         auroc = {name: task["variants"]["joint"]["auroc"]["value"] for name, task in measured.items()}

@@ -82,6 +82,10 @@ fn square(x: Tensor<2>) -> Tensor<2> {
 /// Hidden layers of an arm.
 const N_HIDDEN: usize = 2;
 
+/// What which treatment was given counts for beside its outcome. As much as that, the layers would learn the choices of a few hundred
+/// patients by heart before they have learnt outcomes, and validation would end the training there.
+pub const PROPENSITY: f64 = 0.1;
+
 impl EndpointHead {
     /// Number of values that its layers give.
     pub fn n_raw(&self) -> usize {
@@ -145,7 +149,7 @@ impl EndpointHead {
     }
 
     /// Loss over the examples whose numbers are known: the mean square in units of the variance; the negative log-likelihood; and of a
-    /// treatment that of the outcome as it was, plus that of the treatment. `[1]`
+    /// treatment that of the outcome as it was, plus [`PROPENSITY`] times that of the treatment. `[1]`
     ///
     /// # Shapes
     /// - raw: `[batch, n_raw]`
@@ -169,7 +173,8 @@ impl EndpointHead {
                     None => binary_losses(factual, outcome),
                 };
                 let even = second.clone().mul_scalar(0.5 / treated) + first.mul_scalar(0.5 / (1.0 - treated));
-                masked_mean(losses * even + binary_losses(column(&raw, 2), second), weight.clone())
+                let chosen = binary_losses(column(&raw, 2), second).mul_scalar(PROPENSITY);
+                masked_mean(losses * even + chosen, weight.clone())
             }
         }
     }
@@ -308,13 +313,13 @@ mod tests {
     fn a_treatment_is_judged_by_what_was_given() {
         let scale = Some(Scale { mean: 5.0, deviation: 2.0 });
         let head = head(Estimator::Treatment { scale, treated: 0.25 });
-        // Outcomes of 3 and 9 where 7 was seen: (1 − −1)² / 2 / .75 under the first, (1 − 2)² / 2 / .25 under the second; ln 2 for an even chance.
+        // Outcomes of 3 and 9 where 7 was seen: (1 − −1)² / 2 / .75 under the first, (1 − 2)² / 2 / .25 under the second; a tenth of ln 2 for an even chance.
         let raw = [-1.0, 2.0, 0.0];
-        assert!((loss(&head, &raw, [7.0, 0.0]) - (4.0 / 1.5 + 2f32.ln())).abs() < 1e-5);
-        assert!((loss(&head, &raw, [7.0, 1.0]) - (2.0 + 2f32.ln())).abs() < 1e-5);
+        assert!((loss(&head, &raw, [7.0, 0.0]) - (4.0 / 1.5 + 0.1 * 2f32.ln())).abs() < 1e-5);
+        assert!((loss(&head, &raw, [7.0, 1.0]) - (2.0 + 0.1 * 2f32.ln())).abs() < 1e-5);
         assert_eq!(values(head.estimates(rows(&[&raw]))), [3.0, 9.0, 6.0, 0.5]);
         let binary = EndpointHead { estimator: Estimator::Treatment { scale: None, treated: 0.5 }, ..head };
-        assert!((loss(&binary, &[3f32.ln(), 0.0, 0.0], [1.0, 0.0]) - ((4f32 / 3.0).ln() + 2f32.ln())).abs() < 1e-6);
+        assert!((loss(&binary, &[3f32.ln(), 0.0, 0.0], [1.0, 0.0]) - ((4f32 / 3.0).ln() + 0.1 * 2f32.ln())).abs() < 1e-6);
         let said = values(binary.estimates(rows(&[&[3f32.ln(), 0.0, 0.0]])));
         assert!((said[0] - 0.75).abs() < 1e-6 && (said[2] + 0.25).abs() < 1e-6, "{said:?}");
     }

@@ -10,7 +10,7 @@ mod model;
 mod state;
 
 pub use calibrated::Calibrated;
-pub use endpoint::{EndpointHead, EndpointLayers, Estimator, Scale};
+pub use endpoint::{EndpointHead, EndpointLayers, Estimator, PROPENSITY, Scale};
 pub use fuse::{Fusion, FusionKind};
 pub use loss::{binary_loss, contrast, divergence, multiclass_loss};
 pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordEncoder, RecordTower};

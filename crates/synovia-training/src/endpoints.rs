@@ -3,7 +3,7 @@
 use std::f64::consts::LN_2;
 
 use synovia_cohort::{Endpoint, EndpointKind, EndpointValue, Train, View};
-use synovia_fusion::{EndpointHead, Estimator, Scale};
+use synovia_fusion::{EndpointHead, Estimator, PROPENSITY, Scale};
 
 use crate::TrainingError;
 use crate::losses::LEAST_UNINFORMED;
@@ -39,7 +39,7 @@ pub fn fit_endpoints(train: &View<'_, Train>) -> Result<Vec<EndpointHead>, Train
                 let scale = scale_of(&known).ok_or_else(|| failed("the same outcome for all"))?;
                 // Of an outcome of 0 or 1 the mean is its share.
                 let of_outcome = if binary { entropy(scale.mean).max(LEAST_UNINFORMED * LN_2) } else { 1.0 };
-                (Estimator::Treatment { scale: (!binary).then_some(scale), treated }, of_outcome + entropy(treated))
+                (Estimator::Treatment { scale: (!binary).then_some(scale), treated }, of_outcome + PROPENSITY * entropy(treated))
             }
         };
         Ok(EndpointHead { endpoint: endpoint.name.clone(), estimator, base })
