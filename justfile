@@ -178,8 +178,8 @@ tasks SEEDS="8401-8405": build
 oasis SEEDS="1-5" *ARGS: build
     python3 pipelines/studies/oasis.py --seeds {{SEEDS}} {{ARGS}}
 
-# Effects of a treatment against known ones (the folder has the ten replications of IHDP), over SEEDS of split and training; ten minutes a seed
-ihdp FOLDER SEEDS="2-4" *ARGS: build
+# Effects of a treatment against known ones (the folder has the ten replications of IHDP), over SEEDS of split and training; a quarter of a minute a seed
+ihdp FOLDER SEEDS="21-23" *ARGS: build
     cargo build --release --workspace --examples --locked && python3 pipelines/ihdp/study.py {{FOLDER}} --seeds {{SEEDS}} {{ARGS}}
 
 # What a choice of treatment by estimated effects is worth, over SEEDS of simulated cohorts; half an hour

@@ -1,6 +1,6 @@
 """IHDP, over ten replications: how well the effect of a treatment on each infant is estimated.
 
-    python3 pipelines/ihdp/study.py ../shared/data/ihdp [--seeds 1-1] [--set training.learning_rate=0.01]
+    python3 pipelines/ihdp/study.py ../shared/data/ihdp [--seeds 21-23] [--set training.learning_rate=0.01]
 
 The folder holds `ihdp_npci_1.csv` to `ihdp_npci_10.csv`: treatment, outcome, the outcome that did not happen, both without noise, and 25
 covariates. Prints the root of the precision in estimating heterogeneous effects (PEHE: the root mean square of the estimated less the true
@@ -67,7 +67,7 @@ def main():
     parser.add_argument("--synovia", default="target/release/synovia")
     parser.add_argument("--effects", default="target/release/examples/effects")
     parser.add_argument("--out", type=Path, default=Path("runs/ihdp"))
-    parser.add_argument("--seeds", default="1-1", help="of splits and trainings")
+    parser.add_argument("--seeds", default="21-23", help="of splits and trainings")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--set", action="append", default=[], help="a setting of the pipeline")
     options = parser.parse_args()
