@@ -11,11 +11,12 @@ const SIDE: u32 = 20;
 /// A table of 80 subjects, a picture of each in the folder that `folder` says of the ill and the well, and a pipeline of both.
 fn cohort(dir: &Path, folder: fn(bool) -> &'static str) -> PathBuf {
     let pictures = dir.join("pictures");
-    let mut table = "Subject,Age,Sex,Ill\n".to_owned();
+    let mut table = "Subject,Age,Sex,Grade,Ill\n".to_owned();
     for k in 0..80u32 {
         let ill = k % 3 == 0;
         let age = if k % 7 == 0 { String::new() } else { (40 + k % 40).to_string() };
-        writeln!(table, "s{k:03},{age},{},{}", ["F", "M"][k as usize % 2], u8::from(ill)).unwrap();
+        let grade = ["low", "middle", "high"][(k % 40) as usize / 14];
+        writeln!(table, "s{k:03},{age},{},{grade},{}", ["F", "M"][k as usize % 2], u8::from(ill)).unwrap();
         let shade = |x: u32, y: u32| image::Luma([(if ill { 150 } else { 90 } + 7 * ((x + k) % 5) + 3 * (y % 4)) as u8]);
         let to = pictures.join(folder(ill));
         std::fs::create_dir_all(&to).unwrap();
@@ -89,6 +90,50 @@ fn a_table_and_its_pictures() {
     let alone = predict(&format!("--images {}", picture.display()));
     assert_eq!(alone.len(), 1);
     assert!(predict(&images).contains(&alone[0]));
+}
+
+#[test]
+fn classes_in_an_order_and_a_model_of_one_run_against_one_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = cohort(dir.path(), |_| "");
+    let text = std::fs::read_to_string(&pipeline).unwrap();
+    let (binary, ordinal) = (
+        "kind = \"binary\"\nlabel = { column = \"Ill\", equals = \"1\" }",
+        "kind = \"ordinal\"\nlabel = { column = \"Grade\", classes = [\"low\", \"middle\", \"high\"] }",
+    );
+    assert!(text.contains(binary));
+    std::fs::write(&pipeline, text.replace(binary, ordinal)).unwrap();
+    let [short, long] = [1, 12].map(|epochs| {
+        let to = dir.path().join(format!("epochs-{epochs}"));
+        let split = "--set cohort.split={train=0.5,validation=0.2,test=0.3}";
+        succeed(&format!("run {} --quiet --run {} --set training.epochs={epochs} {split}", pipeline.display(), to.display()));
+        to
+    });
+    let metrics: serde_json::Value = serde_json::from_slice(&std::fs::read(long.join("metrics.json")).unwrap()).unwrap();
+    let task = &metrics["tasks"]["ill"];
+    assert_eq!(task["kind"], "ordinal");
+    let kappa = &task["variants"]["joint"]["more"]["quadratic_kappa"];
+    assert!(kappa["value"].is_number() || kappa["note"].is_string(), "{kappa}");
+    assert!(std::fs::read_to_string(long.join("report.html")).unwrap().contains("Quadratic κ"));
+    assert!(std::fs::read_to_string(long.join("model-card.md")).unwrap().contains("(ordinal)"));
+
+    let [short, long] = [short, long].map(|run| run.display().to_string());
+    let between = |models: &str, one: &str, other: &str| json_lines(&succeed(&format!("compare --between {models} {one} {other}")));
+    let lines = between("record,joint", &long, &short);
+    let [line] = &lines[..] else { panic!("a line a task: {lines:?}") };
+    assert!(line["task"] == "ill" && line["first"] == "record" && line["second"] == "joint" && line["n"].as_u64() > Some(10), "{line}");
+    let difference = line["auroc"]["difference"].as_f64().unwrap();
+    let back = between("joint,record", &short, &long)[0]["auroc"]["difference"].as_f64().unwrap();
+    assert!((difference + back).abs() < 1e-9, "{difference} and {back}");
+    assert_eq!(between("joint,joint", &long, &long)[0]["p"], 1.0);
+    for (arguments, told) in [
+        (format!("--between joint,joint {long}"), "give two runs, and two models"),
+        (format!("--between joint,jiont {long} {short}"), "`jiont` is no model"),
+    ] {
+        let output = run(&format!("compare {arguments}"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(told), "{said}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub struct Task {
     pub name: String,
     /// What kind.
     pub kind: TaskKind,
-    /// Names of the classes: of a binary task, the name of the positive one; of a multiclass task, all in order.
+    /// Names of the classes: of a binary task, the name of the positive one; of others, all in order.
     pub classes: Vec<String>,
 }
 
@@ -21,14 +21,16 @@ pub enum TaskKind {
     Binary,
     /// One of several; the label is the class's index.
     Multiclass,
+    /// One of several that stand in an order, as stages do; the label is the class's index.
+    Ordinal,
 }
 
 impl Task {
-    /// Number of logits of its head: 1 for a binary task, the number of classes for a multiclass one.
+    /// Number of logits of its head: 1 for a binary task, else the number of classes.
     pub fn n_logits(&self) -> usize {
         match self.kind {
             TaskKind::Binary => 1,
-            TaskKind::Multiclass => self.classes.len(),
+            TaskKind::Multiclass | TaskKind::Ordinal => self.classes.len(),
         }
     }
 

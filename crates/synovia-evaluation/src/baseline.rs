@@ -75,7 +75,7 @@ impl LogisticBaseline {
                     .gradient_tolerance(1e-6)
                     .fit(&dataset)?,
             ),
-            TaskKind::Multiclass => Fitted::Multiclass(
+            TaskKind::Multiclass | TaskKind::Ordinal => Fitted::Multiclass(
                 MultiLogisticRegression::default()
                     .alpha(options.alpha)
                     .max_iterations(options.max_iterations)

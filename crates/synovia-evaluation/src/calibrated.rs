@@ -119,7 +119,7 @@ pub fn fit_calibration(which: Calibrator, logits: &[f32], labels: &[Option<f32>]
     if which == Calibrator::Temperature || is_too_few {
         return Ok(by_temperature);
     }
-    if task.kind == TaskKind::Multiclass {
+    if task.kind != TaskKind::Binary {
         return Ok(Calibration { note: Some(format!("{which} is of two classes: by temperature instead")), ..by_temperature });
     }
     let known = logits.iter().zip(labels).filter_map(|(&z, label)| Some((f64::from(z), (*label)? == 1.0)));
@@ -152,7 +152,7 @@ pub fn probabilities(logits: &[f32], map: &CalibrationMap, task: &Task) -> Vec<f
     };
     match task.kind {
         TaskKind::Binary => logits.iter().map(|z| 1.0 / (1.0 + (-z / temperature).exp())).collect(),
-        TaskKind::Multiclass => {
+        TaskKind::Multiclass | TaskKind::Ordinal => {
             let mut out: Vec<f32> = logits.iter().map(|z| z / temperature).collect();
             for row in out.chunks_exact_mut(task.n_logits().max(1)) {
                 let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -195,7 +195,7 @@ pub struct Conformal {
 pub fn label_names(task: &Task) -> Vec<String> {
     match task.kind {
         synovia_cohort::TaskKind::Binary => task.classes.iter().flat_map(|class| [format!("not {class}"), class.clone()]).collect(),
-        synovia_cohort::TaskKind::Multiclass => task.classes.clone(),
+        synovia_cohort::TaskKind::Multiclass | synovia_cohort::TaskKind::Ordinal => task.classes.clone(),
     }
 }
 

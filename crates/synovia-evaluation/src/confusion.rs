@@ -180,17 +180,7 @@ impl ClassConfusion {
     /// Cohen's weighted κ (1968) for ordered classes: a miss counts with the square of its distance;
     /// 1 − Σ observed disagreement / Σ expected disagreement.
     pub fn quadratic_kappa(&self) -> Option<f64> {
-        let margins = self.margins();
-        let n = margins.total();
-        let (mut observed, mut expected) = (0.0, 0.0);
-        for t in 0..self.n_classes {
-            for c in 0..self.n_classes {
-                let miss = (t as f64 - c as f64).powi(2);
-                observed += miss * self.counts[t * self.n_classes + c];
-                expected += miss * margins.truth[t] * margins.called[c] / n;
-            }
-        }
-        share(expected - observed, expected)
+        self.margins().quadratic_kappa()
     }
 
     /// Matthews' correlation coefficient of several classes (Gorodkin 2004).
@@ -205,11 +195,13 @@ pub(crate) struct Margins {
     truth: Vec<f64>,
     called: Vec<f64>,
     right: Vec<f64>,
+    /// Sum of the squared distances of what is called from what is true, in classes.
+    misses: f64,
 }
 
 impl Margins {
     pub(crate) fn new(n_classes: usize) -> Self {
-        Self { truth: vec![0.0; n_classes], called: vec![0.0; n_classes], right: vec![0.0; n_classes] }
+        Self { truth: vec![0.0; n_classes], called: vec![0.0; n_classes], right: vec![0.0; n_classes], misses: 0.0 }
     }
 
     pub(crate) fn add(&mut self, truth: usize, called: usize, weight: f64) {
@@ -218,6 +210,7 @@ impl Margins {
         if truth == called {
             self.right[truth] += weight;
         }
+        self.misses += weight * (truth as f64 - called as f64).powi(2);
     }
 
     fn total(&self) -> f64 {
@@ -245,6 +238,16 @@ impl Margins {
         let right: f64 = self.right.iter().sum();
         let by_chance: f64 = self.truth.iter().zip(&self.called).map(|(t, c)| t * c / n).sum();
         share(right - by_chance, n - by_chance)
+    }
+
+    /// 1 − observed / expected sum of squared distances.
+    pub(crate) fn quadratic_kappa(&self) -> Option<f64> {
+        let moment = |counts: &[f64], power: i32| counts.iter().enumerate().map(|(k, n)| n * (k as f64).powi(power)).sum::<f64>();
+        let n = self.total();
+        let (truth, called) = (&self.truth, &self.called);
+        // (t − c)² = t² + c² − 2tc, and truth and call are independent by chance.
+        let expected = moment(truth, 2) + moment(called, 2) - 2.0 * moment(truth, 1) * moment(called, 1) / n;
+        share(expected - self.misses, expected)
     }
 
     pub(crate) fn matthews(&self) -> Option<f64> {

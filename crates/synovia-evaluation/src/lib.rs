@@ -12,6 +12,7 @@
 
 mod averages;
 mod baseline;
+mod between_runs;
 mod bootstrap;
 mod calibrated;
 mod calibration;
@@ -52,6 +53,7 @@ mod treatment;
 
 pub use averages::{Multilabel, auroc_one_against_one, auroc_one_against_rest, average_precision_one_against_rest};
 pub use baseline::{LogisticBaseline, LogisticOptions, logistic_baseline};
+pub use between_runs::{BetweenRuns, between_runs};
 pub use calibrated::{Calibration, fit_calibration, probabilities};
 pub use calibration::{N_BINS, ReliabilityBin, expected_calibration_error, reliability};
 pub use calibrator::{CalibrationMap, Calibrator, fit_calibrator, isotonic};

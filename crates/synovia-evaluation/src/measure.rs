@@ -39,12 +39,14 @@ pub enum Measure {
     Matthews,
     /// Cohen's κ, of the likeliest class.
     Kappa,
+    /// Cohen's κ where a miss counts with the square of its distance, of the likeliest class of a task whose classes stand in an order.
+    QuadraticKappa,
 }
 
 /// The highest false positive rate of [`Measure::PartialAuroc`].
 pub const MAX_RATE: f64 = 0.1;
 
-pub(crate) const N_MEASURES: usize = 12;
+pub(crate) const N_MEASURES: usize = 13;
 pub(crate) const MEASURES: [Measure; N_MEASURES] = [
     Measure::Auroc,
     Measure::Auprc,
@@ -58,6 +60,7 @@ pub(crate) const MEASURES: [Measure; N_MEASURES] = [
     Measure::MacroF1,
     Measure::Matthews,
     Measure::Kappa,
+    Measure::QuadraticKappa,
 ];
 
 /// What a decision at a threshold is measured by.
@@ -300,7 +303,7 @@ impl Prepared {
 
     /// All measures with `weights` a patient.
     pub(crate) fn values(&self, weights: &[Weight]) -> Values {
-        let multiclass = self.kind == TaskKind::Multiclass;
+        let multiclass = self.kind != TaskKind::Binary;
         let areas = self.areas(weights);
         let means = self.means(weights);
         let gaps = self.events.gaps(weights);
@@ -319,6 +322,7 @@ impl Prepared {
             classes.as_ref().and_then(|c| c.f1(Average::Macro)),
             classes.as_ref().and_then(Margins::matthews),
             classes.as_ref().and_then(Margins::kappa),
+            classes.as_ref().filter(|_| self.kind == TaskKind::Ordinal).and_then(Margins::quadratic_kappa),
         ];
         let cells = self.decisions.cells(weights);
         for rule in 0..ThresholdRule::REPORTED.len() {

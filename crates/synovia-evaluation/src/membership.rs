@@ -46,8 +46,12 @@ pub fn membership(predictions: &[Prediction], tasks: &[Task], level: f64) -> Vec
             TaskKind::Binary if label == 1.0 => p,
             TaskKind::Binary => 1.0 - p,
             // A row for each class, of which the true one counts.
-            TaskKind::Multiclass if tasks[k].classes.get(label as usize).is_some_and(|class| **class == *prediction.class) => p,
-            TaskKind::Multiclass => continue,
+            TaskKind::Multiclass | TaskKind::Ordinal
+                if tasks[k].classes.get(label as usize).is_some_and(|class| **class == *prediction.class) =>
+            {
+                p
+            }
+            TaskKind::Multiclass | TaskKind::Ordinal => continue,
         };
         let (of_variant, labels) = scores.entry((k, prediction.variant)).or_default();
         of_variant.push(of_truth);

@@ -299,7 +299,7 @@ fn measure_variant(
     resampled: &Resampled<'_>,
     options: &EvaluationOptions,
 ) -> VariantMetrics {
-    let multiclass = panel.task.kind == TaskKind::Multiclass;
+    let multiclass = panel.task.kind != TaskKind::Binary;
     let of = |measure: Measure| {
         let at = MEASURES.iter().position(|m| *m == measure).unwrap_or_default();
         resampled.estimate(at, Some(measure), options)
@@ -307,6 +307,9 @@ fn measure_variant(
     let mut more = vec![Measure::PartialAuroc, Measure::EceEqualMass];
     if multiclass {
         more.extend([Measure::BalancedAccuracy, Measure::MacroF1, Measure::Matthews, Measure::Kappa]);
+    }
+    if panel.task.kind == TaskKind::Ordinal {
+        more.push(Measure::QuadraticKappa);
     }
     let k = panel.n_outputs();
     let shown: Vec<usize> = (0..panel.examples.len()).filter(|&i| scores.present[i]).collect();
@@ -380,7 +383,9 @@ fn estimate(
     let Some(value) = value else {
         let note = match measure {
             Some(Measure::Auroc | Measure::Auprc | Measure::PartialAuroc) => "needs examples with and without the class",
-            Some(Measure::BalancedAccuracy | Measure::MacroF1 | Measure::Matthews | Measure::Kappa) => "not defined: all are called alike",
+            Some(Measure::BalancedAccuracy | Measure::MacroF1 | Measure::Matthews | Measure::Kappa | Measure::QuadraticKappa) => {
+                "not defined: all are called alike"
+            }
             Some(_) => "no labelled example",
             None => "no decision of this kind",
         };
@@ -435,7 +440,7 @@ fn notes(panel: &Panel<Test>, prepared: &BTreeMap<Variant, Prepared>) -> Vec<Str
             let class = match (panel.task.kind, label) {
                 (TaskKind::Binary, 0) => format!("without `{}`", panel.task.classes[0]),
                 (TaskKind::Binary, _) => format!("with `{}`", panel.task.classes[0]),
-                (TaskKind::Multiclass, k) => format!("of class `{}`", panel.task.classes[k]),
+                (TaskKind::Multiclass | TaskKind::Ordinal, k) => format!("of class `{}`", panel.task.classes[k]),
             };
             notes.push(format!("only {} patients {class}: intervals are rough", of_label.len()));
         }
@@ -444,7 +449,7 @@ fn notes(panel: &Panel<Test>, prepared: &BTreeMap<Variant, Prepared>) -> Vec<Str
         notes.push(format!("AUROC and AUPRC are means over {} folds; the other measures are over all examples", panel.n_folds()));
     }
     let undefined = prepared.values().map(|p| p.n_undefined).max().unwrap_or_default();
-    if undefined > 0 && (panel.n_folds() > 1 || panel.task.kind == TaskKind::Multiclass) {
+    if undefined > 0 && (panel.n_folds() > 1 || panel.task.kind != TaskKind::Binary) {
         notes.push(format!(
             "{undefined} of the folds and classes lack examples with or without the class and are left out of AUROC and AUPRC"
         ));

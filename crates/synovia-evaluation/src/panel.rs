@@ -112,7 +112,7 @@ impl<S> Panel<'_, S> {
     pub(crate) fn is_positive(&self, example: PanelExample, class: usize) -> bool {
         match self.task.kind {
             TaskKind::Binary => example.label == 1,
-            TaskKind::Multiclass => example.label == class,
+            TaskKind::Multiclass | TaskKind::Ordinal => example.label == class,
         }
     }
 
@@ -130,7 +130,7 @@ impl<S> Panel<'_, S> {
 pub(crate) fn n_labels(task: &Task) -> usize {
     match task.kind {
         TaskKind::Binary => 2,
-        TaskKind::Multiclass => task.classes.len(),
+        TaskKind::Multiclass | TaskKind::Ordinal => task.classes.len(),
     }
 }
 
@@ -263,7 +263,7 @@ fn check_row(task: &Task, example: &ExampleId, variant: Variant, row: &[f32]) ->
         });
     }
     let sum: f64 = row.iter().map(|&p| f64::from(p)).sum();
-    if task.kind == TaskKind::Multiclass && (sum - 1.0).abs() > 1e-3 {
+    if task.kind != TaskKind::Binary && (sum - 1.0).abs() > 1e-3 {
         return Err(EvaluationError::ProbabilitySum { example: example.clone(), task: task.name.clone(), variant, sum });
     }
     Ok(())

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, Train};
 use synovia_fusion::NamedTensor;
 use synovia_training::{
-    Checkpoint, CheckpointProgress, FeatureMoments, NoiseKey, Part, Progress, TrainingError, Weights, initial_weights, relative,
-    statistics_of, train_part, validate,
+    Checkpoint, CheckpointProgress, FeatureMoments, NoiseKey, Part, Progress, TrainingError, ValidationSum, Weights, initial_weights,
+    relative, statistics_of, train_part, validate,
 };
 
 use crate::message::{AVERAGE, CONTROL, examples_of, is_buffer, is_statistic, norms, weights_hash};
@@ -142,28 +142,31 @@ fn at_site(
 /// Losses over validation examples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ValidationSums(
-    /// For each task the sum and the number of known labels. Texts: numbers of JSON would not always come back to the last bit.
-    Vec<[String; 2]>,
+    /// For each task the number of known labels, then its sums ([`ValidationSum`]). Texts: numbers of JSON would not always come back to the
+    /// last bit.
+    Vec<Vec<String>>,
 );
 
 impl ValidationSums {
-    fn new(sums: &[(f64, f64)]) -> Self {
-        Self(sums.iter().map(|(sum, n)| [format!("{sum:?}"), format!("{n:?}")]).collect())
+    fn new(sums: &[ValidationSum]) -> Self {
+        let texts = |sum: &ValidationSum| std::iter::once(&sum.n).chain(&sum.sums).map(|x| format!("{x:?}")).collect();
+        Self(sums.iter().map(texts).collect())
     }
 
-    fn get(&self, task: usize) -> (f64, f64) {
-        let number = |k: usize| self.0.get(task).and_then(|pair| pair[k].parse().ok()).unwrap_or_default();
-        (number(0), number(1))
+    fn get(&self, task: usize) -> ValidationSum {
+        let mut numbers = self.0.get(task).into_iter().flatten().map(|text| text.parse().unwrap_or(f64::NAN));
+        ValidationSum { n: numbers.next().unwrap_or_default(), sums: numbers.collect() }
     }
 
     /// The loss over the validation examples of all sites, in units of that of an uninformed guess; `sites` are in the order of
     /// the plan's.
     pub fn loss(plan: &Plan, sites: &[&Self]) -> f64 {
-        let mean = |task: usize| {
-            let (sum, n) = sites.iter().map(|sums| sums.get(task)).fold((0.0, 0.0), |(s, n), (more, m)| (s + more, n + m));
-            sum / n.max(1.0)
+        let of_task = |task: usize| {
+            let mut all = ValidationSum::default();
+            sites.iter().for_each(|sums| all.add(&sums.get(task)));
+            all.calibrated()
         };
-        relative((0..plan.tasks.len()).map(mean), &plan.uninformed())
+        relative((0..plan.tasks.len()).map(of_task), &plan.uninformed())
     }
 }
 

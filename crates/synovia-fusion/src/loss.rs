@@ -37,6 +37,29 @@ pub fn multiclass_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>)
     masked_mean(losses, weight)
 }
 
+/// Least probability that a loss of sums of probabilities goes by: keeps the logarithm finite.
+const LEAST: f32 = 1e-7;
+
+/// Cross-entropy of classes that stand in an order: the mean, over the places between two of them, of the binary cross-entropy of lying
+/// below (the ranked logarithmic score: Tödter & Ahrens 2012, "Generalization of the ignorance score"). It is least where all probabilities
+/// are right, as [`multiclass_loss`] is, but an error by two classes costs more than one by a class.
+///
+/// # Shapes
+/// - as those of [`multiclass_loss`], of two classes or more
+pub fn ordinal_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    let n_classes = logits.dims()[1];
+    let (places, device) = (n_classes - 1, logits.device());
+    // Column k has ones in the rows of the classes up to k.
+    let up_to: Vec<f32> = (0..n_classes).flat_map(|class| (0..places).map(move |k| f32::from(u8::from(class <= k)))).collect();
+    let up_to = Tensor::<1>::from_floats(up_to.as_slice(), &device).reshape([n_classes, places]);
+    let beyond = up_to.clone().neg() + 1.0;
+    let p = activation::softmax(logits, 1);
+    let log = |x: Tensor<2>| x.clamp_min(LEAST).log();
+    let below = one_hot.clone().matmul(up_to.clone()) * log(p.clone().matmul(up_to));
+    let above = one_hot.matmul(beyond.clone()) * log(p.matmul(beyond));
+    masked_mean((below + above).sum_dim(1).div_scalar(-(places as f64)), weight)
+}
+
 /// Probabilities of classes: of `[batch, 1]` logits those of no and yes, else by softmax. `[batch, n_classes]`
 fn log_probabilities(logits: Tensor<2>) -> Tensor<2> {
     let logits = if logits.dims()[1] == 1 { Tensor::cat(vec![logits.clone() * 0.0, logits], 1) } else { logits };
@@ -103,6 +126,30 @@ mod tests {
         let one_hot = Tensor::<2>::from_floats([[0.0, 1.0, 0.0, 0.0]], &device);
         let loss = multiclass_loss(Tensor::zeros([1, 4], &device), one_hot, column(&[1.0])).into_scalar::<f32>();
         assert!((loss - 4f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn of_classes_in_an_order_the_near_one_is_less_wrong() {
+        let device = Device::flex();
+        let of = |shares: [f32; 3], label: usize| {
+            let one_hot: [f32; 3] = std::array::from_fn(|k| f32::from(u8::from(k == label)));
+            let logits = Tensor::<2>::from_floats([shares.map(f32::ln)], &device);
+            ordinal_loss(logits, Tensor::from_floats([one_hot], &device), column(&[1.0])).into_scalar::<f32>()
+        };
+        // Below the first place .7, below the second .9.
+        assert!((of([0.7, 0.2, 0.1], 0) - -(0.7f32.ln() + 0.9f32.ln()) / 2.0).abs() < 1e-6);
+        assert!((of([0.7, 0.2, 0.1], 1) - -(0.3f32.ln() + 0.9f32.ln()) / 2.0).abs() < 1e-6);
+        assert!((of([0.7, 0.2, 0.1], 2) - -(0.3f32.ln() + 0.1f32.ln()) / 2.0).abs() < 1e-6);
+        // The same probability of the right class, and the rest next to it or far from it.
+        assert!(of([0.3, 0.6, 0.1], 0) < of([0.3, 0.1, 0.6], 0));
+        // Among all guesses, right probabilities cost least on the average.
+        let cost = |guess: [f32; 3]| 0.5 * of(guess, 0) + 0.3 * of(guess, 1) + 0.2 * of(guess, 2);
+        for other in [[0.55, 0.25, 0.2], [0.45, 0.3, 0.25], [0.5, 0.35, 0.15], [0.6, 0.1, 0.3]] {
+            assert!(cost([0.5, 0.3, 0.2]) < cost(other), "{other:?}");
+        }
+        let surely_wrong =
+            ordinal_loss(Tensor::from_floats([[200.0, 0.0]], &device), Tensor::from_floats([[0.0, 1.0]], &device), column(&[1.0]));
+        assert!(surely_wrong.into_scalar::<f32>().is_finite());
     }
 
     #[test]

@@ -206,7 +206,7 @@ impl HostBatch {
                         weight[i] = 1.0;
                         match task.kind {
                             TaskKind::Binary => values[i] = label,
-                            TaskKind::Multiclass => values[i * width + label as usize] = 1.0,
+                            TaskKind::Multiclass | TaskKind::Ordinal => values[i * width + label as usize] = 1.0,
                         }
                     }
                 }

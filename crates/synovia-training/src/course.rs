@@ -10,7 +10,7 @@ use synovia_fusion::{EndpointHead, JointModel, JointModelConfig, Modality};
 use crate::batch::{HostBatch, TrainingChanges};
 use crate::checkpoint::CheckpointProgress;
 use crate::fit::Progress;
-use crate::losses::{TaskSums, balanced, forward, relative};
+use crate::losses::{TaskSums, ValidationSum, balanced, forward, relative};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::private::{NoiseKey, Private};
 use crate::{Average, Presence, TrainingError, TrainingSettings, epoch_order, learning_rate};
@@ -221,15 +221,17 @@ pub(crate) fn validation_sums(
     rows: &[&ExampleRow],
     presence: Presence,
     batch: usize,
-) -> Result<TaskSums, TrainingError> {
+) -> Result<Vec<ValidationSum>, TrainingError> {
     let device = Device::flex();
     let tasks = &validation.manifest().tasks;
-    let mut sums = TaskSums::new(tasks.len() + endpoints.len());
+    let mut sums = vec![ValidationSum::default(); tasks.len() + endpoints.len()];
     for rows in rows.chunks(batch) {
         let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, endpoints, &device);
         let known = batch.known.clone();
-        let losses = forward(model, batch, tasks, endpoints, &device).losses;
-        sums.add(&losses.into_iter().map(|loss| loss.value.into_scalar::<f32>()).collect::<Vec<_>>(), &known);
+        let forwarded = forward(model, batch, tasks, endpoints, &device);
+        for ((sum, loss), (logits, n)) in sums.iter_mut().zip(forwarded.losses).zip(forwarded.logits.iter().zip(known)) {
+            sum.add(&loss.validation(logits, n));
+        }
     }
     Ok(sums)
 }

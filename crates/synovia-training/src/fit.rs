@@ -14,7 +14,7 @@ use synovia_kernels::release_buffers;
 
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::course::{Course, Moving, diverged, usable, validation_sums};
-use crate::losses::{relative, uninformed_losses};
+use crate::losses::{ValidationSum, relative, uninformed_losses};
 use crate::part::{initial_weights, label_counts};
 use crate::{Average, NoiseKey, Sampling, TrainingError, TrainingSettings, Weights};
 
@@ -44,7 +44,8 @@ pub struct EpochReport {
     /// Training loss: the mean over the tasks of their loss in units of that of an uninformed guess, so that a task of many
     /// classes does not outweigh one of two.
     pub train_loss: f64,
-    /// Validation loss in the same units, of the averaged weights; the epoch where it is lowest is kept.
+    /// Validation loss in the same units, of the averaged weights, each task's at the temperature that suits it best
+    /// ([`crate::ValidationSum::calibrated`]); the epoch where it is lowest is kept.
     pub validation_loss: f64,
     /// Training and validation loss by task.
     pub tasks: Vec<TaskLosses>,
@@ -70,6 +71,9 @@ pub struct TaskLosses {
     pub train: f64,
     /// Validation loss.
     pub validation: f64,
+    /// The same at the temperature that suits best.
+    #[serde(default)]
+    pub calibrated: f64,
 }
 
 /// What the caller is told while training goes on.
@@ -180,17 +184,18 @@ fn run(
             bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
         }
         let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();
-        let validated = validation_sums(&candidate, course.endpoints, validation, &validation_rows, course.presence, course.batch)?.means();
-        let validation_loss = relative(validated.iter().copied(), &course.uninformed);
+        let validated = validation_sums(&candidate, course.endpoints, validation, &validation_rows, course.presence, course.batch)?;
+        let validation_loss = relative(validated.iter().map(ValidationSum::calibrated), &course.uninformed);
         if !validation_loss.is_finite() {
             return Err(diverged("the validation loss", validation_loss, epoch, course.steps - 1));
         }
         state.epochs += 1;
         let names = tasks.iter().map(|task| &task.name).chain(course.endpoints.iter().map(|head| &head.endpoint));
-        let task_lines = names.zip(sums.losses.iter().zip(&validated)).map(|(name, (&train, &validation))| TaskLosses {
+        let task_lines = names.zip(sums.losses.iter().zip(&validated)).map(|(name, (&train, sum))| TaskLosses {
             task: name.clone(),
             train,
-            validation,
+            validation: sum.mean(),
+            calibrated: sum.calibrated(),
         });
         state.history.push(EpochReport {
             epoch: state.epochs,

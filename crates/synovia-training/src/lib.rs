@@ -41,7 +41,7 @@ pub use course::Seen;
 pub use endpoints::fit_endpoints;
 pub use error::TrainingError;
 pub use fit::{EpochReport, Fit, Progress, Trained, fit};
-pub use losses::{relative, uninformed_losses};
+pub use losses::{ValidationSum, relative, uninformed_losses};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use part::{Part, PartTrained, initial_weights, label_counts, n_usable, train_part, validate};
 pub use predict::{Predicted, predict, predict_each};

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use synovia_cohort::{Task, TaskKind};
-use synovia_fusion::{EndpointHead, JointModel, binary_loss, divergence, multiclass_loss};
+use synovia_fusion::{EndpointHead, JointModel, binary_loss, divergence, multiclass_loss, ordinal_loss};
 
 use crate::Balance;
 use crate::balance::gramian;
@@ -42,6 +42,7 @@ impl LossKind<'_> {
         match self {
             Self::Task(TaskKind::Binary) => binary_loss(logits, target.clone(), weight.clone()),
             Self::Task(TaskKind::Multiclass) => multiclass_loss(logits, target.clone(), weight.clone()),
+            Self::Task(TaskKind::Ordinal) => ordinal_loss(logits, target.clone(), weight.clone()),
             Self::Endpoint(head) => head.loss(logits, target, weight),
         }
     }
@@ -120,7 +121,7 @@ pub(crate) fn balanced(
 /// otherwise outweigh all others.
 pub(crate) const LEAST_UNINFORMED: f64 = 0.3;
 
-/// For each task the cross-entropy, in nats, of guessing each class by its share of the labels.
+/// For each task the loss, in nats, of guessing each class by its share of the labels.
 ///
 /// # Shapes
 /// - counts: for each task the labels of each class
@@ -128,6 +129,15 @@ pub fn uninformed_losses(tasks: &[Task], counts: &[Vec<u64>]) -> Vec<f64> {
     let of_task = |(task, counts): (&Task, &Vec<u64>)| {
         let n = counts.iter().sum::<u64>() as f64;
         let present = counts.iter().filter(|count| **count > 0).map(|&count| count as f64);
+        if task.kind == TaskKind::Ordinal {
+            let below = counts.iter().scan(0.0, |sum, &count| {
+                *sum += count as f64 / n;
+                Some(*sum)
+            });
+            let places = counts.len().saturating_sub(1);
+            let nats: f64 = below.take(places).filter(|p| *p > 0.0 && *p < 1.0).map(|p| -p * p.ln() - (1.0 - p) * (1.0 - p).ln()).sum();
+            return (nats / places.max(1) as f64).max(LEAST_UNINFORMED * std::f64::consts::LN_2);
+        }
         let nats: f64 = present.map(|count| -count / n * (count / n).ln()).sum();
         nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
     };
@@ -137,6 +147,63 @@ pub fn uninformed_losses(tasks: &[Task], counts: &[Vec<u64>]) -> Vec<f64> {
 /// Mean over the tasks of their loss in units of that of an uninformed guess.
 pub fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
     losses.zip(uninformed).map(|(loss, base)| loss / base).sum::<f64>() / uninformed.len() as f64
+}
+
+/// What logits are divided by where a validation loss is measured: the temperatures that a calibration may choose.
+const TEMPERATURES: [f64; 11] = [
+    1.0,
+    0.5,
+    std::f64::consts::FRAC_1_SQRT_2,
+    std::f64::consts::SQRT_2,
+    2.0,
+    2.0 * std::f64::consts::SQRT_2,
+    4.0,
+    4.0 * std::f64::consts::SQRT_2,
+    8.0,
+    8.0 * std::f64::consts::SQRT_2,
+    16.0,
+];
+
+/// A task's loss over validation examples, as sums, which those of several places add up to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ValidationSum {
+    /// Known labels.
+    pub n: f64,
+    /// Sum of the losses as the model has them; of a task, then those of its logits divided by each of some temperatures.
+    pub sums: Vec<f64>,
+}
+
+impl ValidationSum {
+    /// Takes in more.
+    pub fn add(&mut self, other: &Self) {
+        self.n += other.n;
+        self.sums.resize(self.sums.len().max(other.sums.len()), 0.0);
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// Mean loss; 0 without any label.
+    pub fn mean(&self) -> f64 {
+        self.sums.first().map_or(0.0, |sum| sum / self.n.max(1.0))
+    }
+
+    /// Mean loss at the temperature that suits best. Networks grow too sure of themselves long before they stop to rank better (Guo et al.
+    /// 2017, "On calibration of modern neural networks"), and calibration takes that out of the model that is kept: which one that is shall
+    /// not be decided by it, or a task of few labels ends the training of all.
+    pub fn calibrated(&self) -> f64 {
+        let least = self.sums.iter().copied().fold(f64::INFINITY, |least, sum| if sum.is_nan() { sum } else { least.min(sum) });
+        if self.sums.is_empty() { 0.0 } else { least / self.n.max(1.0) }
+    }
+}
+
+impl TaskLoss<'_> {
+    /// Of `n` known labels, of which `self` is the mean.
+    pub(crate) fn validation(self, logits: &Tensor<2>, n: f64) -> ValidationSum {
+        let TaskLoss { value, kind, target, weight } = self;
+        let at = |temperature: f64| kind.loss(logits.clone().div_scalar(temperature), &target, &weight);
+        let others: &[f64] = if matches!(kind, LossKind::Task(_)) { &TEMPERATURES[1..] } else { &[] };
+        let losses = std::iter::once(value).chain(others.iter().map(|&temperature| at(temperature)));
+        ValidationSum { n, sums: losses.map(|loss| f64::from(loss.into_scalar::<f32>()) * n).collect() }
+    }
 }
 
 /// Running sums of the tasks' losses.
@@ -155,13 +222,35 @@ impl TaskSums {
         }
     }
 
-    /// For each task the sum over the known labels, and their number.
-    pub(crate) fn sums(&self) -> &[(f64, f64)] {
-        &self.0
-    }
-
     /// Means over all known labels; 0 for a task without any.
     pub(crate) fn means(&self) -> Vec<f64> {
         self.0.iter().map(|(sum, n)| sum / n.max(1.0)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn being_too_sure_does_not_decide_which_epoch_is_kept() {
+        let column = |values: [f32; 4]| Tensor::<1>::from_floats(values, &Device::flex()).reshape([4, 1]);
+        let sum = |logits: Tensor<2>| {
+            let (kind, target, weight) = (LossKind::Task(TaskKind::Binary), column([1.0, 0.0, 1.0, 0.0]), column([1.0; 4]));
+            let value = kind.loss(logits.clone(), &target, &weight);
+            TaskLoss { value, kind, target, weight }.validation(&logits, 4.0)
+        };
+        // One of four is on the wrong side: eight times as sure, the loss is worse, and what calibration makes of it is not.
+        let (modest, sure) = (sum(column([1.0, -1.0, 1.0, 1.0])), sum(column([8.0, -8.0, 8.0, 8.0])));
+        let of = |z: f64| 0.25 * (3.0 * (1.0 + (-z).exp()).ln() + (1.0 + z.exp()).ln());
+        assert!((modest.mean() - of(1.0)).abs() < 1e-6 && (sure.mean() - of(8.0)).abs() < 1e-6);
+        // The best logit is ln 3 = 1.10; of the temperatures 1 is nearest to it for the one, 8 for the other.
+        assert!((modest.calibrated() - of(1.0)).abs() < 1e-6 && (sure.calibrated() - of(1.0)).abs() < 1e-6);
+        let mut both = modest.clone();
+        both.add(&sure);
+        assert_eq!((both.n, both.sums.len()), (8.0, TEMPERATURES.len()));
+        assert!((both.mean() - f64::midpoint(modest.mean(), sure.mean())).abs() < 1e-12, "places add up");
+        assert!(both.calibrated() > modest.calibrated() + 0.01, "one temperature has to suit all places");
+        assert_eq!(ValidationSum::default().calibrated(), 0.0);
     }
 }

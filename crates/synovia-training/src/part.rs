@@ -12,6 +12,7 @@ use synovia_kernels::release_buffers;
 use crate::checkpoint::Checkpoint;
 use crate::course::{Course, Moving, Seen, usable, validation_sums};
 use crate::fit::Progress;
+use crate::losses::ValidationSum;
 use crate::{Average, NoiseKey, Presence, TrainingError, TrainingSettings, Weights};
 
 /// Some epochs of a training.
@@ -130,8 +131,7 @@ pub fn n_usable(model: &JointModelConfig, train: &View<'_, Train>) -> usize {
     usable(train, Presence::of(model), false).len()
 }
 
-/// For each task the sum of the losses over the validation examples whose label is known, and the number of these: sums of
-/// several sites make the loss over all.
+/// For each task the losses over the validation examples whose label is known, as sums: those of several sites make the loss over all.
 ///
 /// # Errors
 /// [`TrainingError`] when the weights do not fit or the cohort can't be read.
@@ -140,11 +140,11 @@ pub fn validate(
     weights: &Weights,
     settings: &TrainingSettings,
     reader: &CohortReader,
-) -> Result<Vec<(f64, f64)>, TrainingError> {
+) -> Result<Vec<ValidationSum>, TrainingError> {
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let presence = Presence::of(model);
     // The batches of a whole training, for sums to the same bits.
     let batch = settings.batch.clamp(2, usable(&train, presence, settings.branches.need_no_labels()).len().max(2));
     let candidate = apply_state(model.init(None, &Device::flex())?, weights)?.valid();
-    Ok(validation_sums(&candidate, &model.endpoints, &validation, &usable(&validation, presence, false), presence, batch)?.sums().to_vec())
+    validation_sums(&candidate, &model.endpoints, &validation, &usable(&validation, presence, false), presence, batch)
 }

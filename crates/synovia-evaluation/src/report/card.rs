@@ -56,6 +56,7 @@ fn tasks(report: &Report, out: &mut String) {
         let kind = match task.kind {
             TaskKind::Binary => "binary",
             TaskKind::Multiclass => "multiclass",
+            TaskKind::Ordinal => "ordinal",
         };
         let classes: Vec<String> = task.classes.iter().map(|class| text(class)).collect();
         let _ = writeln!(out, "- {} ({kind}): {}", text(&task.name), classes.join(", "));

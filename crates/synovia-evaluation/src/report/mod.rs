@@ -162,7 +162,7 @@ impl LabelCounts {
             |name: String, value: usize| ClassCount { class: name, n: labels.iter().filter(|&&label| label == value as f32).count() };
         let classes = match task.kind {
             TaskKind::Binary => task.classes.iter().flat_map(|c| [class(format!("not {c}"), 0), class(c.clone(), 1)]).collect(),
-            TaskKind::Multiclass => task.classes.iter().enumerate().map(|(k, c)| class(c.clone(), k)).collect(),
+            TaskKind::Multiclass | TaskKind::Ordinal => task.classes.iter().enumerate().map(|(k, c)| class(c.clone(), k)).collect(),
         };
         Self { task: task.name.clone(), classes, n_unlabelled: rows.len() - labels.len() }
     }

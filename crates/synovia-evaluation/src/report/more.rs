@@ -88,7 +88,7 @@ fn comparison(c: &Comparison, named: Variant, verdict: &str) -> String {
 }
 
 fn probabilities(task: &Task, measured: &TaskMetrics) -> String {
-    let multiclass = measured.kind == TaskKind::Multiclass;
+    let multiclass = measured.kind != TaskKind::Binary;
     let mut names = vec![
         "Model",
         "#Calibration slope",
@@ -101,6 +101,10 @@ fn probabilities(task: &Task, measured: &TaskMetrics) -> String {
     ];
     if multiclass {
         names.extend(["#Balanced accuracy", "#Macro F1", "#Matthews", "#κ"]);
+    }
+    let ordinal = measured.kind == TaskKind::Ordinal;
+    if ordinal {
+        names.push("#Quadratic κ");
     }
     let rows: String = measured
         .variants
@@ -120,6 +124,9 @@ fn probabilities(task: &Task, measured: &TaskMetrics) -> String {
                 for measure in [Measure::BalancedAccuracy, Measure::MacroF1, Measure::Matthews, Measure::Kappa] {
                     row.push_str(&estimate_cell(m.get(measure)));
                 }
+            }
+            if ordinal {
+                row.push_str(&estimate_cell(m.get(Measure::QuadraticKappa)));
             }
             row.push_str("</tr>");
             row

@@ -156,7 +156,7 @@ pub(super) fn intended_use(report: &Report) -> String {
 
 pub(super) fn methods(report: &Report) -> String {
     let options = &report.metrics.options;
-    let multiclass = report.tasks.iter().any(|task| task.kind == synovia_cohort::TaskKind::Multiclass);
+    let multiclass = report.tasks.iter().any(|task| task.kind != synovia_cohort::TaskKind::Binary);
     let mut items = vec![
         format!(
             "Intervals of measures hold {:.0} % and are bias-corrected and accelerated (BCa, Efron 1987), of {} bootstrap samples of patients{}. A patient's examples are drawn together.",

@@ -34,7 +34,7 @@ pub(super) fn summary(report: &Report) -> String {
 }
 
 fn card(k: usize, task: &Task, measured: &TaskMetrics) -> String {
-    let what = if task.kind == TaskKind::Multiclass { "AUROC, mean over classes" } else { "AUROC" };
+    let what = if task.kind != TaskKind::Binary { "AUROC, mean over classes" } else { "AUROC" };
     let said: Vec<&str> = [&measured.gain, &measured.over_baselines].into_iter().flatten().map(|gain| gain.sentence.as_str()).collect();
     let value = |variant: &Variant| measured.variants.get(variant)?.auroc.value;
     card_of(&format!("task-{k}"), &task.name, measured.gain.as_ref().map(|gain| gain.verdict), &value, what, &said)
@@ -111,7 +111,7 @@ pub(super) fn section(report: &Report, k: usize, task: &Task, measured: &TaskMet
 }
 
 fn measures(report: &Report, task: &Task, measured: &TaskMetrics) -> String {
-    let multiclass = measured.kind == TaskKind::Multiclass;
+    let multiclass = measured.kind != TaskKind::Binary;
     let mut names = vec!["Model", "#AUROC", "Drawn", "#AUPRC", "#Brier", "#ECE", "#Log loss"];
     if multiclass {
         names.push("#Accuracy");
@@ -306,7 +306,7 @@ fn calibration(id: &str, task: &Task, all: &[Scored]) -> String {
     }
     let (x_label, y_label) = match task.kind {
         TaskKind::Binary => ("predicted probability", "observed share"),
-        TaskKind::Multiclass => ("probability of the likeliest class", "share that is right"),
+        TaskKind::Multiclass | TaskKind::Ordinal => ("probability of the likeliest class", "share that is right"),
     };
     Plot {
         id: id.to_owned(),

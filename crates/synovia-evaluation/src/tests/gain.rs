@@ -1,7 +1,7 @@
 use synovia_cohort::{ExampleId, Split};
 
 use super::simulated::{Simulation, binary, stage};
-use crate::{EvaluationOptions, Gain, Prediction, Variant, Verdict, evaluate};
+use crate::{EvaluationError, EvaluationOptions, Gain, Prediction, Variant, Verdict, between_runs, evaluate};
 
 const NO_BOOTSTRAP: EvaluationOptions = EvaluationOptions { seed: 0, n_bootstrap: 0, level: 0.95 };
 
@@ -190,4 +190,25 @@ fn a_difference_that_nothing_varies_by_is_said_so() {
     let gain = gain(&predictions);
     assert_eq!((gain.difference, gain.p, gain.verdict), (Some(0.5), None, Verdict::NoEvidence));
     assert!(gain.notes.iter().any(|note| note.contains("nothing to test by")), "{gain:?}");
+}
+
+#[test]
+fn two_runs_differ_as_two_models_of_one_run_do() {
+    let all = Simulation::new(300, &[(Variant::Joint, 2.0), (Variant::Image, 1.0)]).draw(11);
+    let within = gain(&all);
+    let one: Vec<Prediction> = all.iter().filter(|p| p.variant == Variant::Joint).cloned().collect();
+    // In another run the other model has the same name.
+    let renamed = all.iter().filter(|p| p.variant == Variant::Image).map(|p| Prediction { variant: Variant::Joint, ..p.clone() });
+    let other: Vec<Prediction> = renamed.collect();
+    let of = |first, second| between_runs(&binary(), first, second, 0.95);
+    let found = of((&one, Variant::Joint), (&other, Variant::Joint)).unwrap().unwrap();
+    assert_eq!((found.n, found.auroc.value, found.auroc.low, found.p), (within.n, within.difference, within.low, within.p));
+    // On the examples of both alone.
+    let half = of((&one[..150], Variant::Joint), (&other, Variant::Joint)).unwrap().unwrap();
+    assert_eq!(half.n, 150);
+    assert_eq!(of((&one, Variant::Joint), (&other, Variant::Record)).unwrap(), None, "no such model");
+    let mut wrong = other.clone();
+    wrong[0].label = wrong[0].label.map(|label| 1.0 - label);
+    let refused = of((&one, Variant::Joint), (&wrong, Variant::Joint));
+    assert!(matches!(refused, Err(EvaluationError::LabelConflict { .. })), "{refused:?}");
 }

@@ -1,13 +1,16 @@
-//! `synovia compare`: the measures of several runs side by side.
+//! `synovia compare`: the measures of several runs side by side, and of two models the difference on the patients of both.
 
-use anyhow::Context as _;
-use synovia_cohort::EndpointKind;
-use synovia_evaluation::{EndpointMeasure, Estimate, Metrics, Variant};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use synovia_cohort::{EndpointKind, Task};
+use synovia_evaluation::{BetweenRuns, EndpointMeasure, Estimate, EvaluationOptions, Metrics, Prediction, Variant, between_runs};
 
 use crate::cli::CompareArgs;
 use crate::failure::print;
+use crate::stages::evaluate::read_predictions;
 
-/// Prints a table: a line a task, model and measure, a column a run.
+/// Prints a table: a line a task, model and measure, a column a run; or, between two models, their difference.
 pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let runs: Vec<(String, Metrics)> = args
         .runs
@@ -20,7 +23,55 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
             Ok((run.display().to_string(), metrics))
         })
         .collect::<anyhow::Result<_>>()?;
-    print(table(&runs).trim_end())
+    match (&args.between[..], &args.runs[..]) {
+        ([], _) => print(table(&runs).trim_end()),
+        ([of_first, of_second], [first, second]) => {
+            let models = [model(of_first)?, model(of_second)?];
+            print(&differences([first, second], models, [&runs[0].1, &runs[1].1])?.join("\n"))
+        }
+        _ => bail!(
+            "--between compares a model of one run with a model of another: give two runs, and two models, as in `--between joint-image,image`"
+        ),
+    }
+}
+
+fn model(name: &str) -> anyhow::Result<Variant> {
+    let known = || Variant::ALL.map(Variant::as_str).join(", ");
+    Variant::from_name(name).with_context(|| format!("`{name}` is no model; models are {}", known()))
+}
+
+/// A line of JSON a task that both runs have.
+fn differences(runs: [&Path; 2], models: [Variant; 2], metrics: [&Metrics; 2]) -> anyhow::Result<Vec<String>> {
+    let read = |run: &Path| -> anyhow::Result<Vec<Prediction>> {
+        if run.join("folds").exists() {
+            bail!("{}: a run of folds, whose models are several; --between is for runs of one split", run.display());
+        }
+        read_predictions(&run.join("predictions.parquet"))
+    };
+    let [first, second] = [read(runs[0])?, read(runs[1])?];
+    let mut lines = Vec::new();
+    for (name, measured) in metrics[0].tasks.iter().filter(|(name, _)| metrics[1].tasks.contains_key(*name)) {
+        let mut classes: Vec<String> = Vec::new();
+        for row in first.iter().filter(|row| *row.task == **name) {
+            if !classes.iter().any(|class| **class == *row.class) {
+                classes.push(row.class.to_string());
+            }
+        }
+        let task = Task { name: name.clone(), kind: measured.kind, classes };
+        let level = EvaluationOptions::default().level;
+        let found = between_runs(&task, (&first, models[0]), (&second, models[1]), level)
+            .with_context(|| format!("{} and {} are not of the same data", runs[0].display(), runs[1].display()))?;
+        let Some(BetweenRuns { n, auroc, p }) = found else { continue };
+        let line = serde_json::json!({
+            "task": name, "first": models[0].as_str(), "second": models[1].as_str(), "n": n,
+            "auroc": { "difference": auroc.value, "low": auroc.low, "high": auroc.high }, "p": p,
+        });
+        lines.push(line.to_string());
+    }
+    if lines.is_empty() {
+        bail!("no task has test examples that both `{}` of the first run and `{}` of the second predicted", models[0], models[1]);
+    }
+    Ok(lines)
 }
 
 fn cell(estimate: Option<&Estimate>) -> String {

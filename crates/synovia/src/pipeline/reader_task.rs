@@ -54,9 +54,10 @@ enum Read {
     Endpoint(EndpointSettings),
 }
 
-const KINDS: [(&str, Kind); 5] = [
+const KINDS: [(&str, Kind); 6] = [
     ("binary", Kind::Classes(TaskKind::Binary)),
     ("multiclass", Kind::Classes(TaskKind::Multiclass)),
+    ("ordinal", Kind::Classes(TaskKind::Ordinal)),
     ("regression", Kind::Endpoint(Asked::Regression)),
     ("survival", Kind::Endpoint(Asked::Survival)),
     ("treatment", Kind::Endpoint(Asked::Treatment)),
@@ -253,7 +254,7 @@ fn read_classes(label: &Section<'_>, kind: TaskKind) -> Option<Classes> {
             let advice = "a binary task takes two, the negative one first; more are kind = \"multiclass\"";
             label.wrong("classes", format!("`classes` has {}; {advice}", classes.len()));
         }
-        TaskKind::Multiclass if classes.len() < 2 || classes.len() > 1000 => {
+        TaskKind::Multiclass | TaskKind::Ordinal if classes.len() < 2 || classes.len() > 1000 => {
             label.wrong("classes", format!("`classes` has {}; allowed: 2 to 1000", classes.len()));
         }
         _ => {}
@@ -282,8 +283,8 @@ fn read_column(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Opti
         (["classes"], _) => ColumnRule::Classes(read_classes(label, kind)?),
         (["above"], TaskKind::Binary) => ColumnRule::Above { above: label.number("above", ..)? },
         (["equals"], TaskKind::Binary) => ColumnRule::Equals { equals: label.word("equals")? },
-        ([key @ ("above" | "equals")], TaskKind::Multiclass) => {
-            label.wrong(key, format!("`{key}` makes a binary label; a multiclass task takes `classes`"));
+        ([key @ ("above" | "equals")], TaskKind::Multiclass | TaskKind::Ordinal) => {
+            label.wrong(key, format!("`{key}` makes a binary label; a task of several classes takes `classes`"));
             return None;
         }
         (found, _) => {

@@ -129,7 +129,7 @@ impl TaskSettings {
         };
         let classes = match self.kind {
             TaskKind::Binary => names.last().cloned().into_iter().collect(),
-            TaskKind::Multiclass => names,
+            TaskKind::Multiclass | TaskKind::Ordinal => names,
         };
         Task { name: self.name.clone(), kind: self.kind, classes }
     }

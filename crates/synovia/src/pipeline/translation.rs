@@ -242,7 +242,7 @@ impl TaskSettings {
     pub fn n_classes(&self) -> usize {
         match self.kind {
             TaskKind::Binary => 2,
-            TaskKind::Multiclass => self.task().classes.len(),
+            TaskKind::Multiclass | TaskKind::Ordinal => self.task().classes.len(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Trained models to predictions, metrics, the report and the model card.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use polars::prelude::{Column, DataFrame, ParquetWriter};
-use synovia_cohort::{CohortReader, ExampleRow, Split, Task};
+use polars::prelude::{Column, DataFrame, ParquetReader, ParquetWriter, SerReader as _};
+use synovia_cohort::{CohortReader, ExampleId, ExampleRow, Split, Task};
 use synovia_evaluation::{
     Attribute, CalibrationRow, Curve, EndpointFold, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report,
     SplitSummary, Variant, add_subgroups, evaluate, evaluate_endpoints, model_card, pool_folds, probabilities, report_html,
@@ -191,6 +191,42 @@ fn write_predictions(path: &std::path::Path, predictions: &[Prediction]) -> anyh
     ];
     let mut frame = DataFrame::new(predictions.len(), columns)?;
     atomic_file(path, |out| ParquetWriter::new(out).finish(&mut frame).map(|_| ()).with_context(|| path.display().to_string()))
+}
+
+/// What [`run`] wrote to `predictions.parquet`.
+///
+/// # Errors
+/// A file that can't be read, or is not one of these.
+pub fn read_predictions(path: &std::path::Path) -> anyhow::Result<Vec<Prediction>> {
+    let at = || path.display().to_string();
+    let frame = ParquetReader::new(std::fs::File::open(path).with_context(at)?).finish().with_context(at)?;
+    let text = |name: &str| frame.column(name).and_then(|column| column.str()).with_context(at);
+    let [examples, patients, splits, tasks, classes, variants] =
+        [text("example_id")?, text("patient_id")?, text("split")?, text("task")?, text("class")?, text("variant")?];
+    let number = |name: &str| frame.column(name).and_then(|column| column.f32()).with_context(at);
+    let (labels, probabilities) = (number("label")?, number("probability")?);
+    let mut names: HashSet<Arc<str>> = HashSet::new();
+    let mut name = |text: &str| {
+        if let Some(known) = names.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        names.insert(Arc::clone(&new));
+        new
+    };
+    let mut row = |k: usize| {
+        Some(Prediction {
+            example: ExampleId::from_digest(examples.get(k)?),
+            patient: name(patients.get(k)?),
+            split: Split::from_name(splits.get(k)?)?,
+            task: name(tasks.get(k)?),
+            class: name(classes.get(k)?),
+            label: labels.get(k),
+            probability: probabilities.get(k)?,
+            variant: Variant::from_name(variants.get(k)?)?,
+        })
+    };
+    (0..frame.height()).map(|k| row(k).with_context(|| format!("{}: row {} is not a prediction of synovia", at(), k + 1))).collect()
 }
 
 fn report<'a>(

@@ -224,7 +224,7 @@ impl Explained<'_> {
         match self.task.kind {
             TaskKind::Binary if label == 0 => format!("not {}", self.task.classes[0]),
             TaskKind::Binary => self.task.classes[0].clone(),
-            TaskKind::Multiclass => self.task.classes[label].clone(),
+            TaskKind::Multiclass | TaskKind::Ordinal => self.task.classes[label].clone(),
         }
     }
 
@@ -246,7 +246,9 @@ impl Explainer<'_> {
         // Of a binary task what it asks for, of several classes the likeliest.
         let class = |logits: &Vec<Vec<f32>>| match task.kind {
             TaskKind::Binary => 1,
-            TaskKind::Multiclass => (0..logits[k].len()).reduce(|a, b| if logits[k][b] > logits[k][a] { b } else { a }).unwrap_or(0),
+            TaskKind::Multiclass | TaskKind::Ordinal => {
+                (0..logits[k].len()).reduce(|a, b| if logits[k][b] > logits[k][a] { b } else { a }).unwrap_or(0)
+            }
         };
         let classes: Vec<usize> = logits.iter().map(class).collect();
         let mut explained = Explained { k, task, calibration: calibration.map.clone(), rows, given, classes, probabilities: Vec::new() };
@@ -524,7 +526,7 @@ fn cases(explained: &Explained<'_>) -> Vec<(usize, String)> {
             add(best(&|i| explained.label(i) == 1 && p[i] <= 0.5, &|i| -p[i]), format!("The most sure of no {name}, and wrong"));
             add(best(&|_| true, &|i| -(p[i] - 0.5).abs()), "The least sure".to_owned());
         }
-        TaskKind::Multiclass => {
+        TaskKind::Multiclass | TaskKind::Ordinal => {
             let is_right = |i: usize| explained.label(i) == explained.classes[i];
             add(best(&is_right, &|i| p[i]), "The most sure, and right".to_owned());
             add(best(&|i| !is_right(i), &|i| p[i]), "The most sure, and wrong".to_owned());

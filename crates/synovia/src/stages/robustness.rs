@@ -206,7 +206,7 @@ fn mean_of_logs(of: &[&Vec<f32>], kind: TaskKind) -> Vec<f32> {
             let odds = mean(&|p| log(p[0]) - log(1.0 - p[0])).exp();
             vec![(odds / (1.0 + odds)) as f32]
         }
-        TaskKind::Multiclass => {
+        TaskKind::Multiclass | TaskKind::Ordinal => {
             let terms: Vec<f64> = (0..of[0].len()).map(|class| mean(&|p| log(p[class])).exp()).collect();
             let sum: f64 = terms.iter().sum();
             terms.iter().map(|term| (term / sum) as f32).collect()

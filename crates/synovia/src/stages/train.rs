@@ -25,7 +25,7 @@ use crate::commands::Work;
 use crate::pipeline::{self, Pipeline};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 /// Images a step where there are no labels: variances and covariances are of a batch.
 const UNLABELLED_BATCH: usize = 128;
 

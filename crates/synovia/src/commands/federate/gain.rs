@@ -135,7 +135,7 @@ impl<'a> Panel<'a> {
     fn auroc(&self, model: usize, times: &[Vec<u16>]) -> Option<f64> {
         let classes = match self.task.kind {
             TaskKind::Binary => 1..2,
-            TaskKind::Multiclass => 0..self.task.classes.len(),
+            TaskKind::Multiclass | TaskKind::Ordinal => 0..self.task.classes.len(),
         };
         let of_class = |class: usize| {
             let output = if self.task.kind == TaskKind::Binary { 0 } else { class };
@@ -161,7 +161,9 @@ impl<'a> Panel<'a> {
     fn accuracy(&self, model: usize) -> Option<f64> {
         let is_right = |(_, label, said): &&(usize, usize, Vec<&[f32]>)| match self.task.kind {
             TaskKind::Binary => usize::from(said[model][0] > 0.5) == *label,
-            TaskKind::Multiclass => said[model].iter().enumerate().all(|(k, p)| k == *label || *p < said[model][*label]),
+            TaskKind::Multiclass | TaskKind::Ordinal => {
+                said[model].iter().enumerate().all(|(k, p)| k == *label || *p < said[model][*label])
+            }
         };
         let right = self.sites.iter().flat_map(|site| &site.rows).filter(is_right).count();
         (self.n() > 0).then(|| right as f64 / self.n() as f64)

@@ -188,14 +188,14 @@ fn words() {
         "kind = \"binary\"",
         "kind = \"multilabel\"",
         &expect![[
-            r#"p.toml:16: kind = "multilabel" is several binary tasks: write each as one; kinds: binary, multiclass, regression, survival, treatment"#
+            r#"p.toml:16: kind = "multilabel" is several binary tasks: write each as one; kinds: binary, multiclass, ordinal, regression, survival, treatment"#
         ]],
     );
     lung(
         "kind = \"binary\"",
         "kind = \"Binary\"",
         &expect![[
-            r#"p.toml:16: `kind` in [[task]] is "Binary"; allowed: binary, multiclass, regression, survival, treatment; did you mean "binary"?"#
+            r#"p.toml:16: `kind` in [[task]] is "Binary"; allowed: binary, multiclass, ordinal, regression, survival, treatment; did you mean "binary"?"#
         ]],
     );
     lung(
