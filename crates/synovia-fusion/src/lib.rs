@@ -11,7 +11,7 @@ mod state;
 
 pub use calibrated::Calibrated;
 pub use endpoint::{EndpointHead, EndpointLayers, Estimator, PROPENSITY, Scale};
-pub use fuse::{Fusion, FusionKind};
+pub use fuse::{Absent, Fill, Fusion, FusionKind};
 pub use loss::{binary_loss, contrast, divergence, multiclass_loss, ordinal_loss};
 pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordEncoder, RecordTower};
 pub use state::{NamedTensor, StateError, apply_state, collect_state, visit_state};

@@ -9,7 +9,7 @@ use synovia_encoders::{
     NormKind, TableEncoder, TableEncoderConfig, TokenEncoder, TokenEncoderConfig,
 };
 
-use crate::{Calibrated, EndpointHead, EndpointLayers, Fusion, FusionKind};
+use crate::{Absent, Calibrated, EndpointHead, EndpointLayers, Fill, Fusion, FusionKind};
 
 /// An encoder of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +131,9 @@ pub struct JointModelConfig {
     pub record: Option<RecordTower>,
     /// How the towers are put together.
     pub fusion: FusionKind,
+    /// What stands where a modality is absent.
+    #[serde(default, skip_serializing_if = "Absent::is_mask")]
+    pub absent: Absent,
     /// Width of each projected modality and of the joint embedding.
     pub embedding: usize,
     /// Share of the joint embedding dropped in training.
@@ -201,6 +204,7 @@ pub struct JointModel {
     image_projection: Option<Linear>,
     record: Option<RecordEncoder>,
     record_projection: Option<Linear>,
+    absent: Option<Fill>,
     fusion: Fusion,
     dropout: Dropout,
     heads: Vec<Linear>,
@@ -244,6 +248,7 @@ impl JointModelConfig {
             image_projection,
             record,
             record_projection,
+            absent: Fill::new(self.absent, n_modalities, self.embedding, device),
             fusion: Fusion::new(self.fusion, n_modalities, self.embedding, device),
             dropout: DropoutConfig::new(self.dropout).init(),
             heads: self.heads.iter().map(|head| LinearConfig::new(self.embedding, head.n_logits).init(device)).collect(),
@@ -304,9 +309,16 @@ impl JointModel {
     }
 
     fn fused(&self, modalities: Vec<(Tensor<2>, Tensor<2>)>) -> Outputs {
-        let embedding = self.fusion.forward(modalities.clone());
+        let embedding = self.fuse(modalities.clone());
         let dropped = self.dropout.forward(embedding.clone());
         Outputs { logits: self.answers(&dropped), embedding, dropped, modalities }
+    }
+
+    fn fuse(&self, modalities: Vec<(Tensor<2>, Tensor<2>)>) -> Tensor<2> {
+        self.fusion.forward(match &self.absent {
+            Some(fill) => fill.forward(modalities),
+            None => modalities,
+        })
     }
 
     fn answers(&self, dropped: &Tensor<2>) -> Vec<Tensor<2>> {
@@ -325,7 +337,7 @@ impl JointModel {
             let present = if shown { present.clone() } else { present.zeros_like() };
             (embedding.clone(), present)
         });
-        self.answers(&self.dropout.forward(self.fusion.forward(seen.collect())))
+        self.answers(&self.dropout.forward(self.fuse(seen.collect())))
     }
 
     /// What one head says of a joint embedding, such as [`Outputs::dropped`]; endpoints come after tasks.
@@ -365,6 +377,7 @@ mod tests {
             image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
             record: Some(RecordTower::Table { n_features: 3, width: 8, dropout: 0.0 }),
             fusion,
+            absent: Absent::Mask,
             // Wide enough that no draw of weights leaves all of its units at 0.
             embedding: 32,
             dropout: 0.0,

@@ -362,7 +362,7 @@ fn between(from: Option<&[f32]>, to: Option<&[f32]>, share: f32) -> Option<Vec<f
 #[cfg(test)]
 mod tests {
     use synovia_encoders::{ImageEncoderKind, NormKind};
-    use synovia_fusion::{FusionKind, Head, ImageTower, RecordTower};
+    use synovia_fusion::{Absent, FusionKind, Head, ImageTower, RecordTower};
 
     use super::*;
     use crate::initial_weights;
@@ -374,6 +374,7 @@ mod tests {
             image: image.then_some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
             record: Some(record),
             fusion: FusionKind::Concat,
+            absent: Absent::Mask,
             embedding: 16,
             dropout: 0.5,
             norm: NormKind::Batch,

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_fusion::{
-    FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, binary_loss, multiclass_loss,
+    Absent, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, binary_loss, multiclass_loss,
 };
 
 use crate::{AdamW, AdamWSettings, TrainingError};
@@ -100,6 +100,7 @@ pub fn bench(settings: BenchSettings) -> Result<BenchTimes, TrainingError> {
         image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: settings.width }),
         record: Some(RecordTower::Table { n_features: FEATURES, width: EMBEDDING, dropout: 0.0 }),
         fusion: FusionKind::Gated,
+        absent: Absent::Mask,
         embedding: EMBEDDING,
         dropout: 0.0,
         norm: NormKind::Batch,

@@ -11,7 +11,7 @@ use synovia_cohort::{
     TaskKind, Time, Train, Validation,
 };
 use synovia_encoders::{ImageEncoderKind, NormKind};
-use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, NamedTensor, RecordTower};
+use synovia_fusion::{Absent, FusionKind, Head, ImageTower, JointModelConfig, NamedTensor, RecordTower};
 
 use crate::{
     Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, Unlabelled, Weights, fit,
@@ -126,6 +126,7 @@ pub(crate) fn model(image: bool, record: bool) -> JointModelConfig {
         image: image.then_some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
         record: record.then_some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
         fusion: FusionKind::Gated,
+        absent: Absent::Mask,
         embedding: 16,
         dropout: 0.1,
         norm: NormKind::Batch,

@@ -34,7 +34,7 @@ pub(super) fn summary(report: &Report) -> String {
 }
 
 fn card(k: usize, task: &Task, measured: &TaskMetrics) -> String {
-    let what = if task.kind != TaskKind::Binary { "AUROC, mean over classes" } else { "AUROC" };
+    let what = if task.kind == TaskKind::Binary { "AUROC" } else { "AUROC, mean over classes" };
     let said: Vec<&str> = [&measured.gain, &measured.over_baselines].into_iter().flatten().map(|gain| gain.sentence.as_str()).collect();
     let value = |variant: &Variant| measured.variants.get(variant)?.auroc.value;
     card_of(&format!("task-{k}"), &task.name, measured.gain.as_ref().map(|gain| gain.verdict), &value, what, &said)

@@ -14,7 +14,7 @@ use synovia_cohort::{
     TaskKind, Time,
 };
 use synovia_encoders::{ImageEncoderKind, NormKind};
-use synovia_fusion::{FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
+use synovia_fusion::{Absent, FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{Augmentation, Balance, Branches, Sampling, TrainingSettings};
 
 use crate::{Kept, Method, Terms};
@@ -94,6 +94,7 @@ fn model() -> JointModelConfig {
         image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
         record: Some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
         fusion: FusionKind::Gated,
+        absent: Absent::Mask,
         embedding: 16,
         dropout: 0.1,
         norm: NormKind::Batch,

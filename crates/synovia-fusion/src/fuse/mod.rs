@@ -2,6 +2,7 @@
 //!
 //! A strategy is a module of its own; each sees embeddings that are 0 where the modality is absent, and the masks beside them.
 
+mod absent;
 mod attention;
 mod dense;
 mod multiplicative;
@@ -10,6 +11,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub use absent::{Absent, Fill};
 pub use attention::Attention;
 pub use dense::{Average, Concat, Experts, Gated};
 pub use multiplicative::{Film, LowRank};
@@ -74,6 +76,12 @@ impl Masked {
     fn new(modalities: Vec<(Tensor<2>, Tensor<2>)>) -> Self {
         let (embeddings, present) = modalities.into_iter().map(|(embedding, present)| (embedding * present.clone(), present)).unzip();
         Self { embeddings, present }
+    }
+
+    /// The same with modality `m` hidden.
+    fn without(&self, m: usize) -> Self {
+        let hide = |all: &[Tensor<2>]| all.iter().enumerate().map(|(k, x)| if k == m { x.zeros_like() } else { x.clone() }).collect();
+        Self { embeddings: hide(&self.embeddings), present: hide(&self.present) }
     }
 
     /// Embeddings and masks side by side: a layer must be able to tell "absent" from "all zero". `[batch, n × (width + 1)]`

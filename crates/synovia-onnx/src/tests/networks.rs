@@ -6,8 +6,8 @@ use burn::nn::{EmbeddingConfig, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, activation};
 use synovia_encoders::{ConvNormActConfig, FeatureStatistics, ImageEncoderKind, NormKind};
 use synovia_fusion::{
-    Calibrated, EndpointHead, Estimator, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, Scale,
-    apply_state, collect_state,
+    Absent, Calibrated, EndpointHead, Estimator, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower,
+    Scale, apply_state, collect_state,
 };
 
 use super::layers::layer;
@@ -54,6 +54,7 @@ const N_FEATURES: usize = 3;
 #[derive(Clone, Copy)]
 struct Kind {
     fusion: FusionKind,
+    absent: Absent,
     norm: NormKind,
     image: ImageEncoderKind,
     record: RecordTower,
@@ -61,6 +62,7 @@ struct Kind {
 
 const PLAIN: Kind = Kind {
     fusion: FusionKind::Gated,
+    absent: Absent::Mask,
     norm: NormKind::Batch,
     image: ImageEncoderKind::ResNet18,
     record: RecordTower::Table { n_features: N_FEATURES, width: 8, dropout: 0.1 },
@@ -71,6 +73,7 @@ fn config(kind: Kind) -> JointModelConfig {
         image: Some(ImageTower { kind: kind.image, channels: 1, width: 4 }),
         record: Some(kind.record),
         fusion: kind.fusion,
+        absent: kind.absent,
         embedding: 8,
         dropout: 0.1,
         norm: kind.norm,
@@ -191,6 +194,7 @@ fn the_joint_model_over_all_patterns() {
         RecordTower::Cross { n_features: N_FEATURES, width: 8, dropout: 0.1 },
     ];
     let kinds = (FusionKind::ALL.into_iter().map(|fusion| Kind { fusion, ..PLAIN }))
+        .chain([Absent::Token, Absent::Reconstruct].map(|absent| Kind { absent, ..PLAIN }))
         .chain([Kind { norm: NormKind::Group, ..PLAIN }])
         .chain(ImageEncoderKind::ALL[1..].iter().map(|&image| Kind { image, ..PLAIN }))
         .chain(records.map(|record| Kind { record, ..PLAIN }));

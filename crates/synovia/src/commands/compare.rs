@@ -27,7 +27,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         ([], _) => print(table(&runs).trim_end()),
         ([of_first, of_second], [first, second]) => {
             let models = [model(of_first)?, model(of_second)?];
-            print(&differences([first, second], models, [&runs[0].1, &runs[1].1])?.join("\n"))
+            print(differences([first, second], models, [&runs[0].1, &runs[1].1])?.join("\n"))
         }
         _ => bail!(
             "--between compares a model of one run with a model of another: give two runs, and two models, as in `--between joint-image,image`"

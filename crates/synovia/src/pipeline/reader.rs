@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use synovia_cohort::EndpointKind;
 use synovia_encoders::NormKind;
 use synovia_evaluation::Calibrator;
-use synovia_fusion::FusionKind;
+use synovia_fusion::{Absent, FusionKind};
 use synovia_records::{Format, LongLayout, Statistic};
 use synovia_training::{Balance, Branches, Privacy};
 
@@ -82,7 +82,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
         let why = "survival is told from a moment that does not depend on what comes after it, and the last visit does: give `index` in [cohort], or unit = \"encounter\"";
         top.problems.push(&top.place_of("cohort"), why);
     }
-    let model_keys = ["image", "image_weights", "width", "record", "fusion", "embedding", "norm", "dropout", "modality_dropout"];
+    let model_keys = ["image", "image_weights", "width", "record", "fusion", "absent", "embedding", "norm", "dropout", "modality_dropout"];
     let model = read_model(&open(&top, "model", &model_keys), images.is_some());
     let training = read_training(&open(
         &top,
@@ -448,6 +448,7 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
         width: section.count("width", 4..=128).unwrap_or(16),
         record,
         fusion: section.choice("fusion", &FUSIONS, &[]).unwrap_or(FusionKind::Gated),
+        absent: section.choice("absent", &ABSENT, &[]).unwrap_or_default(),
         embedding: section.count("embedding", 4..=2048).unwrap_or(128),
         norm: section.choice("norm", &[("batch", NormKind::Batch), ("group", NormKind::Group)], &[]).unwrap_or_default(),
         dropout: section.number("dropout", 0.0..1.0).unwrap_or(0.1),
@@ -465,6 +466,8 @@ const FUSIONS: [(&str, FusionKind); 8] = [
     ("attention", FusionKind::Attention),
     ("experts", FusionKind::Experts),
 ];
+
+const ABSENT: [(&str, Absent); 3] = [("mask", Absent::Mask), ("token", Absent::Token), ("reconstruct", Absent::Reconstruct)];
 
 const CALIBRATORS: [(&str, Calibrator); 4] = [
     ("temperature", Calibrator::Temperature),

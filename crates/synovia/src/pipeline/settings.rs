@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_evaluation::Calibrator;
-use synovia_fusion::FusionKind;
+use synovia_fusion::{Absent, FusionKind};
 use synovia_records::{LongLayout, Statistic};
 use synovia_training::{Balance, Branches, Privacy};
 
@@ -301,6 +301,10 @@ pub struct Model {
     /// How the embeddings become one: `gated`, `concat`, `late`, `late-weighted`, `film`, `low-rank`, `attention` or `experts`.
     /// Default `gated`.
     pub fusion: FusionKind,
+    /// What stands where a modality is absent: nothing (`mask`), a learnt embedding (`token`), or one made of those that are there
+    /// (`reconstruct`). Default `mask`.
+    #[serde(skip_serializing_if = "Absent::is_mask")]
+    pub absent: Absent,
     /// Width of each embedding: 4 to 2048. Default 128.
     pub embedding: usize,
     /// What activations are normalised over: `batch`, or `group` (channels within each example, which privacy asks for, and which

@@ -141,6 +141,7 @@ pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> anyhow::Result<Ve
         image,
         record,
         fusion: model.fusion,
+        absent: model.absent,
         embedding: model.embedding,
         dropout: model.dropout,
         norm: model.norm,
