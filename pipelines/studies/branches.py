@@ -3,8 +3,8 @@
     python3 pipelines/studies/branches.py [--seeds 8201-8205]
 
 Of each cohort, whose seed is new, models are trained with so many of the training patients' labels: 300, and 10 %, with image towers that
-learnt from all images before and branches that teach each other, also by patients without a label; and without any of this, 10 % and
-30 %, twice as many times through the examples, of which there are fewer. A line of JSON a cohort and setting goes to
+learnt from all images before and branches that teach each other, also by patients without a label; 300 without the branches, three times
+as often through the examples; and without any of this, 10 % and 30 %, twice as often. A line of JSON a cohort and setting goes to
 runs/branches/branches.jsonl; those that are there already are not made again. Prints, for each setting, AUROCs, and for the branches of
 the joint model by how much each is better than the model that was trained on its modality alone (DeLong). That model's tower has learnt
 from the same images before.
@@ -14,10 +14,13 @@ import shutil
 
 from study import Study, spread
 
-TAUGHT = ["training.unlabelled=50", "training.tower_rate=0.5", "training.branches={ own = 0.5, joint = 0.5 }"]
+BEFORE = ["training.unlabelled=50", "training.tower_rate=0.5"]
+TAUGHT = [*BEFORE, "training.branches={ own = 0.5, joint = 0.5 }"]
 PLAIN = ["training.epochs=40"]
 SETTINGS = {
     "300 labelled, images without labels before, branches": ["task.0.labelled=0.075", *TAUGHT],
+    # Whether the model of one modality had time enough.
+    "300 labelled, images without labels before, three times as long": ["task.0.labelled=0.075", *BEFORE, "training.epochs=60", "training.patience=60"],
     "10 % labelled, images without labels before, branches": ["task.0.labelled=0.1", *TAUGHT],
     "10 % labelled": ["task.0.labelled=0.1", *PLAIN],
     "30 % labelled": ["task.0.labelled=0.3", *PLAIN],

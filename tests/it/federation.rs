@@ -179,6 +179,14 @@ fn a_round_by_hand_and_what_goes_wrong_in_it() {
     let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
     assert_eq!((measured["round"].as_u64(), measured["site"].as_str()), (Some(1), Some("site-1")));
     assert!(measured["test"]["malignant"]["n"].as_u64().unwrap() > 5 && measured["validation_loss"].is_number(), "{measured}");
+    // What the Flower app takes the number of labels from: texts, the number first.
+    let of_tasks: Vec<Vec<f64>> = measured["validation"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|of_task| of_task.as_array().unwrap().iter().map(|text| text.as_str().unwrap().parse().unwrap()).collect())
+        .collect();
+    assert!(!of_tasks.is_empty() && of_tasks.iter().all(|sums| sums.len() > 2 && sums[0] >= 1.0 && sums[0].fract() == 0.0), "{measured}");
 }
 
 #[test]

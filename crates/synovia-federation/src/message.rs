@@ -196,6 +196,12 @@ pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig) -> 
             let gate = number(parts.next()).and_then(|k| modalities.into_iter().flatten().nth(k));
             gate.unwrap_or(seen.examples)
         }
+        // What stands in for a modality is trained by those that do not show it; the image's first.
+        (Some("absent"), Some(_)) => match number(parts.next()) {
+            Some(0) => seen.examples.saturating_sub(seen.images),
+            Some(1) => seen.examples.saturating_sub(seen.records),
+            _ => seen.examples,
+        },
         (Some("heads"), task) => number(task).and_then(|k| seen.labels.get(k).copied()).unwrap_or(seen.examples),
         _ => seen.examples,
     }

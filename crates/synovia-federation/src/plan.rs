@@ -1,5 +1,6 @@
 //! What all sites agree on before the first round.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -236,10 +237,12 @@ fn same(first: &Statement, second: &Statement) -> Result<(), FederationError> {
     };
     let (ours, theirs) = (comparable(first), comparable(second));
     for (section, ours, theirs) in [("training", ours.0, theirs.0), ("model", ours.1, theirs.1)] {
-        for (key, value) in ours.as_object().into_iter().flatten() {
-            if theirs.get(key) != Some(value) {
-                let other = theirs.get(key).map(ToString::to_string).unwrap_or_default();
-                return disagree(&format!("{section}.{key}"), value.to_string(), other);
+        let keys: BTreeSet<&String> = [&ours, &theirs].into_iter().filter_map(|of| of.as_object()).flat_map(|of| of.keys()).collect();
+        for key in keys {
+            // What is left out is by default.
+            let text = |of: &serde_json::Value| of.get(key).map_or_else(|| "the default".to_owned(), ToString::to_string);
+            if ours.get(key) != theirs.get(key) {
+                return disagree(&format!("{section}.{key}"), text(&ours), text(&theirs));
             }
         }
     }

@@ -37,9 +37,6 @@ pub fn multiclass_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>)
     masked_mean(losses, weight)
 }
 
-/// Least probability that a loss of sums of probabilities goes by: keeps the logarithm finite.
-const LEAST: f32 = 1e-7;
-
 /// Cross-entropy of classes that stand in an order: the mean, over the places between two of them, of the binary cross-entropy of lying
 /// below (the ranked logarithmic score: Tödter & Ahrens 2012, "Generalization of the ignorance score"). It is least where all probabilities
 /// are right, as [`multiclass_loss`] is, but an error by two classes costs more than one by a class.
@@ -48,16 +45,22 @@ const LEAST: f32 = 1e-7;
 /// - as those of [`multiclass_loss`], of two classes or more
 pub fn ordinal_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
     let n_classes = logits.dims()[1];
-    let (places, device) = (n_classes - 1, logits.device());
-    // Column k has ones in the rows of the classes up to k.
-    let up_to: Vec<f32> = (0..n_classes).flat_map(|class| (0..places).map(move |k| f32::from(u8::from(class <= k)))).collect();
-    let up_to = Tensor::<1>::from_floats(up_to.as_slice(), &device).reshape([n_classes, places]);
-    let beyond = up_to.clone().neg() + 1.0;
-    let p = activation::softmax(logits, 1);
-    let log = |x: Tensor<2>| x.clamp_min(LEAST).log();
-    let below = one_hot.clone().matmul(up_to.clone()) * log(p.clone().matmul(up_to));
-    let above = one_hot.matmul(beyond.clone()) * log(p.matmul(beyond));
-    masked_mean((below + above).sum_dim(1).div_scalar(-(places as f64)), weight)
+    let places = n_classes - 1;
+    // Sums of probabilities by their logarithms: an example that is surely wrong still has a slope.
+    let highest = logits.clone().max_dim(1).detach();
+    let log_sum = |from: usize, to: usize| {
+        let part = logits.clone().narrow(1, from, to - from);
+        let highest = part.clone().max_dim(1).detach();
+        (part - highest.clone()).exp().sum_dim(1).log() + highest
+    };
+    let all = (logits.clone() - highest.clone()).exp().sum_dim(1).log() + highest;
+    let of_place = |k: usize| {
+        let below = one_hot.clone().narrow(1, 0, k).sum_dim(1);
+        let above = one_hot.clone().narrow(1, k, n_classes - k).sum_dim(1);
+        below * log_sum(0, k) + above * log_sum(k, n_classes) - all.clone()
+    };
+    let sum = (1..n_classes).map(of_place).reduce(|a, b| a + b).unwrap_or_else(|| all.zeros_like());
+    masked_mean(sum.div_scalar(-(places.max(1) as f64)), weight)
 }
 
 /// Probabilities of classes: of `[batch, 1]` logits those of no and yes, else by softmax. `[batch, n_classes]`

@@ -149,7 +149,10 @@ pub fn relative(losses: impl Iterator<Item = f64>, uninformed: &[f64]) -> f64 {
     losses.zip(uninformed).map(|(loss, base)| loss / base).sum::<f64>() / uninformed.len() as f64
 }
 
-/// What logits are divided by where a validation loss is measured: the temperatures that a calibration may choose.
+/// Labels under which no temperature is fitted, as in calibration.
+const LEAST_CALIBRATED: f64 = 30.0;
+
+/// What logits are divided by where a validation loss is measured: half octaves about the temperatures that calibration finds.
 const TEMPERATURES: [f64; 11] = [
     1.0,
     0.5,
@@ -174,11 +177,16 @@ pub struct ValidationSum {
 }
 
 impl ValidationSum {
-    /// Takes in more.
+    /// Takes in more. What is not of the same temperatures makes no sum: NaN.
     pub fn add(&mut self, other: &Self) {
         self.n += other.n;
-        self.sums.resize(self.sums.len().max(other.sums.len()), 0.0);
-        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, more)| *sum += more);
+        if self.sums.is_empty() {
+            self.sums.clone_from(&other.sums);
+        } else if self.sums.len() == other.sums.len() {
+            self.sums.iter_mut().zip(&other.sums).for_each(|(sum, more)| *sum += more);
+        } else {
+            self.sums = vec![f64::NAN];
+        }
     }
 
     /// Mean loss; 0 without any label.
@@ -188,10 +196,16 @@ impl ValidationSum {
 
     /// Mean loss at the temperature that suits best. Networks grow too sure of themselves long before they stop to rank better (Guo et al.
     /// 2017, "On calibration of modern neural networks"), and calibration takes that out of the model that is kept: which one that is shall
-    /// not be decided by it, or a task of few labels ends the training of all.
+    /// not be decided by it, or a task of few labels ends the training of all. With labels too few to calibrate by it is [`Self::mean`]; NaN
+    /// where a loss is not finite.
     pub fn calibrated(&self) -> f64 {
-        let least = self.sums.iter().copied().fold(f64::INFINITY, |least, sum| if sum.is_nan() { sum } else { least.min(sum) });
-        if self.sums.is_empty() { 0.0 } else { least / self.n.max(1.0) }
+        if !self.n.is_finite() || self.sums.iter().any(|sum| !sum.is_finite()) {
+            return f64::NAN;
+        }
+        if self.n < LEAST_CALIBRATED {
+            return self.mean();
+        }
+        self.sums.iter().copied().reduce(f64::min).map_or(0.0, |least| least / self.n)
     }
 }
 
@@ -238,7 +252,7 @@ mod tests {
         let sum = |logits: Tensor<2>| {
             let (kind, target, weight) = (LossKind::Task(TaskKind::Binary), column([1.0, 0.0, 1.0, 0.0]), column([1.0; 4]));
             let value = kind.loss(logits.clone(), &target, &weight);
-            TaskLoss { value, kind, target, weight }.validation(&logits, 4.0)
+            TaskLoss { value, kind, target, weight }.validation(&logits, 40.0)
         };
         // One of four is on the wrong side: eight times as sure, the loss is worse, and what calibration makes of it is not.
         let (modest, sure) = (sum(column([1.0, -1.0, 1.0, 1.0])), sum(column([8.0, -8.0, 8.0, 8.0])));
@@ -248,9 +262,27 @@ mod tests {
         assert!((modest.calibrated() - of(1.0)).abs() < 1e-6 && (sure.calibrated() - of(1.0)).abs() < 1e-6);
         let mut both = modest.clone();
         both.add(&sure);
-        assert_eq!((both.n, both.sums.len()), (8.0, TEMPERATURES.len()));
+        assert_eq!((both.n, both.sums.len()), (80.0, TEMPERATURES.len()));
         assert!((both.mean() - f64::midpoint(modest.mean(), sure.mean())).abs() < 1e-12, "places add up");
         assert!(both.calibrated() > modest.calibrated() + 0.01, "one temperature has to suit all places");
         assert_eq!(ValidationSum::default().calibrated(), 0.0);
+        let few = ValidationSum { n: 4.0, sums: sure.sums.iter().map(|sum| sum / 10.0).collect() };
+        assert_eq!(few.calibrated(), few.mean(), "four labels are calibrated by nobody");
+        let mut unlike = sure.clone();
+        unlike.add(&ValidationSum { n: 1.0, sums: vec![1.0, 2.0] });
+        let infinite = ValidationSum { n: 40.0, sums: vec![f64::INFINITY, 1.0] };
+        assert!(unlike.calibrated().is_nan() && infinite.calibrated().is_nan());
+    }
+
+    #[test]
+    fn guesses_by_shares_worked_by_hand() {
+        let task = |kind| Task { name: "stage".into(), kind, classes: ["I", "II", "III"].map(String::from).to_vec() };
+        let nats = |kind, counts: [u64; 3]| uninformed_losses(&[task(kind)], &[counts.to_vec()])[0];
+        let entropy = |p: f64| -p * p.ln() - (1.0 - p) * (1.0 - p).ln();
+        // Half lie below the first place, eight of ten below the second.
+        assert!((nats(TaskKind::Ordinal, [5, 3, 2]) - f64::midpoint(entropy(0.5), entropy(0.8))).abs() < 1e-12);
+        assert!((nats(TaskKind::Ordinal, [5, 0, 5]) - 2f64.ln()).abs() < 1e-12, "a class without examples");
+        let multiclass = -(0.5f64 * 0.5f64.ln() + 0.3 * 0.3f64.ln() + 0.2 * 0.2f64.ln());
+        assert!((nats(TaskKind::Multiclass, [5, 3, 2]) - multiclass).abs() < 1e-12);
     }
 }

@@ -229,7 +229,7 @@ pub struct CompareArgs {
     #[arg(value_name = "RUN", required = true, num_args = 1..)]
     pub runs: Vec<PathBuf>,
     /// Instead of a table: by how much a model of the first run is better than one of the second, on the test examples of both; a line of
-    /// JSON a task
+    /// JSON a task of classes
     #[arg(long, value_name = "MODEL,MODEL", num_args = 1, value_delimiter = ',')]
     pub between: Vec<String>,
 }

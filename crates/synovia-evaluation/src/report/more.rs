@@ -148,11 +148,11 @@ fn probabilities(task: &Task, measured: &TaskMetrics) -> String {
         if let (Some(averages), Variant::Joint) = (&m.averages, variant) {
             let value = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
             out.push_str(&format!(
-                "<p>AUROC of the joint model by other averages: one against the rest, weighted {}; one against one, macro {}, weighted {}. Quadratic κ {}.</p>",
+                "<p>AUROC of the joint model by other averages: one against the rest, weighted {}; one against one, macro {}, weighted {}.{}</p>",
                 value(averages.one_against_rest_weighted),
                 value(averages.one_against_one_macro),
                 value(averages.one_against_one_weighted),
-                value(averages.quadratic_kappa)
+                if ordinal { String::new() } else { format!(" Quadratic κ {}.", value(averages.quadratic_kappa)) }
             ));
             let k = averages.confusion.n_classes;
             let rows: String = (0..k)

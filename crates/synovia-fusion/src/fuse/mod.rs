@@ -1,6 +1,7 @@
 //! From one embedding a modality to one embedding an example.
 //!
-//! A strategy is a module of its own; each sees embeddings that are 0 where the modality is absent, and the masks beside them.
+//! A strategy is a module of its own; each sees embeddings that are 0 where the modality is absent, and the masks beside them; or, where
+//! [`Absent`] says so, what stands in for them.
 
 mod absent;
 mod attention;

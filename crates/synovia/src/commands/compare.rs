@@ -7,7 +7,7 @@ use synovia_cohort::{EndpointKind, Task};
 use synovia_evaluation::{BetweenRuns, EndpointMeasure, Estimate, EvaluationOptions, Metrics, Prediction, Variant, between_runs};
 
 use crate::cli::CompareArgs;
-use crate::failure::print;
+use crate::failure::{UsageError, print};
 use crate::stages::evaluate::read_predictions;
 
 /// Prints a table: a line a task, model and measure, a column a run; or, between two models, their difference.
@@ -29,15 +29,16 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
             let models = [model(of_first)?, model(of_second)?];
             print(differences([first, second], models, [&runs[0].1, &runs[1].1])?.join("\n"))
         }
-        _ => bail!(
-            "--between compares a model of one run with a model of another: give two runs, and two models, as in `--between joint-image,image`"
-        ),
+        _ => {
+            let advice = "give two runs, and two models, as in `--between joint-image,image`";
+            Err(UsageError(format!("--between compares a model of one run with a model of another: {advice}")).into())
+        }
     }
 }
 
 fn model(name: &str) -> anyhow::Result<Variant> {
     let known = || Variant::ALL.map(Variant::as_str).join(", ");
-    Variant::from_name(name).with_context(|| format!("`{name}` is no model; models are {}", known()))
+    Variant::from_name(name).ok_or_else(|| UsageError(format!("`{name}` is no model; models are {}", known())).into())
 }
 
 /// A line of JSON a task that both runs have.
@@ -69,7 +70,11 @@ fn differences(runs: [&Path; 2], models: [Variant; 2], metrics: [&Metrics; 2]) -
         lines.push(line.to_string());
     }
     if lines.is_empty() {
-        bail!("no task has test examples that both `{}` of the first run and `{}` of the second predicted", models[0], models[1]);
+        bail!(
+            "no task of classes has test examples that both `{}` of the first run and `{}` of the second predicted",
+            models[0],
+            models[1]
+        );
     }
     Ok(lines)
 }

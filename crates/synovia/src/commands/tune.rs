@@ -233,7 +233,9 @@ impl<'a> Search<'a> {
             return Ok(measured.validation_loss);
         }
         let name = format!("trial-{}-of-{epochs}", trial + 1);
-        let course = Course { work, place, data_key, settings: &training, statistics, reader };
+        // Checkpoints of another program are not gone on from.
+        let of_program = format!("{data_key} {}", env!("SYNOVIA_COMMIT"));
+        let course = Course { work, place, data_key: &of_program, settings: &training, statistics, reader };
         let train = || {
             let of_images = train::from_images_alone(work, place, &pipeline, &model, reader, data_key)?;
             let start = start.as_ref().map(|(weights, _)| weights).or(of_images.as_ref());

@@ -134,6 +134,13 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             top.wrong("training", format!("`unlabelled` in [training]: {why}; leave it out"));
         }
     }
+    let hidden = model.modality_dropout > 0.0 || training.branches.own > 0.0 || training.branches.joint > 0.0;
+    if !model.absent.is_mask() && (images.is_none() || model.image == ImageEncoder::None || model.record == RecordEncoder::None) {
+        top.wrong("model", "`absent` in [model] is about one of two modalities, and there is one; leave it out");
+    } else if !model.absent.is_mask() && !hidden {
+        let why = "`absent` in [model]: nothing teaches what stands for a modality while none is hidden; set modality_dropout above 0";
+        top.wrong("model", why);
+    }
     if let Some(Some(images)) = &images
         && model.image == ImageEncoder::Densenet121
         && images.size < 32

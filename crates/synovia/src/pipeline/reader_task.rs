@@ -112,7 +112,7 @@ fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<Read> {
     let later = [("multilabel", "is several binary tasks: write each as one; kinds")];
     let kind = section.choice("kind", &KINDS, &later);
     if !section.has("kind") {
-        section.missing("kind", "write kind = \"binary\" or kind = \"multiclass\"");
+        section.missing("kind", "write kind = \"binary\", or another of those that docs/guide.md lists");
     }
     if !section.has("label") {
         section.missing("label", "write label = { condition = \"system|code\", within = \"180d\" }");
@@ -253,6 +253,9 @@ fn read_classes(label: &Section<'_>, kind: TaskKind) -> Option<Classes> {
         TaskKind::Binary if classes.len() != 2 => {
             let advice = "a binary task takes two, the negative one first; more are kind = \"multiclass\"";
             label.wrong("classes", format!("`classes` has {}; {advice}", classes.len()));
+        }
+        TaskKind::Ordinal if classes.len() < 2 || classes.len() > 100 => {
+            label.wrong("classes", format!("`classes` has {}; allowed in an order: 2 to 100", classes.len()));
         }
         TaskKind::Multiclass | TaskKind::Ordinal if classes.len() < 2 || classes.len() > 1000 => {
             label.wrong("classes", format!("`classes` has {}; allowed: 2 to 1000", classes.len()));

@@ -49,6 +49,9 @@ fn moments_path(folder: &Path, round: usize) -> PathBuf {
     folder.join(format!("moments-{round:05}.safetensors"))
 }
 
+/// Raised when the same plan gives another choice of rounds.
+const VERSION: u32 = 2;
+
 /// Runs all rounds, in a folder of `parent` that is named for the plan; goes on after the last round that is whole.
 ///
 /// A round is whole when `rounds.json` says so. What a killed one left is made again, to the same bits: sites keep what they
@@ -56,7 +59,7 @@ fn moments_path(folder: &Path, round: usize) -> PathBuf {
 pub fn run(sites: &[&Site], statements: Vec<Statement>, terms: &Terms, parent: &Path, progress: &Progress) -> anyhow::Result<Federated> {
     let (plan, first) = agree(statements, terms)?;
     let digest = plan.digest();
-    let folder = parent.join(&digest[..16]);
+    let folder = parent.join(format!("{}-{VERSION}", &digest[..16]));
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     write_json(&folder.join("plan.json"), &plan)?;
     let rounds_path = folder.join("rounds.json");

@@ -339,6 +339,32 @@ fn tasks() {
 }
 
 #[test]
+fn what_stands_for_an_absent_modality() {
+    let with = |absent: &str| LUNG.replace("fusion =", &format!("{absent}\nfusion ="));
+    for absent in ["mask", "token", "reconstruct"] {
+        let pipeline = parse(&with(&format!("absent = \"{absent}\"")), &[]).unwrap();
+        assert_eq!(serde_json::to_value(pipeline.model.absent).unwrap(), absent);
+    }
+    check(
+        &with("absent = \"tokn\""),
+        &[],
+        &expect![[r#"p.toml:24: `absent` in [model] is "tokn"; allowed: mask, token, reconstruct; did you mean "token"?"#]],
+    );
+    check(
+        &with("absent = \"token\"\nmodality_dropout = 0"),
+        &[],
+        &expect![
+            "p.toml:22: `absent` in [model]: nothing teaches what stands for a modality while none is hidden; set modality_dropout above 0"
+        ],
+    );
+    check(
+        &with("absent = \"token\"\nrecord = \"none\""),
+        &[],
+        &expect!["p.toml:22: `absent` in [model] is about one of two modalities, and there is one; leave it out"],
+    );
+}
+
+#[test]
 fn modalities() {
     let record_only = LUNG.replace("[images]\npath = \"D/dicom\"\nkind = \"dicom\"\nsize = 64\n", "");
     check(&record_only, &[], &expect![[r#"p.toml:19: `image` in [model] needs an [images] section; add one, or write image = "none""#]]);
@@ -451,7 +477,7 @@ fn everything_at_once_in_the_order_of_lines() {
             p.toml:2: [images] has no `path`; write path = "…", relative to the current directory
             p.toml:3: `kind` in [images] is "tiff"; allowed: dicom, nifti, picture
             p.toml:5: unknown key `fussion` in [model]; did you mean `fusion`?
-            p.toml:6: [[task]] has no `kind`; write kind = "binary" or kind = "multiclass"
+            p.toml:6: [[task]] has no `kind`; write kind = "binary", or another of those that docs/guide.md lists
             p.toml:6: [[task]] has no `label`; write label = { condition = "system|code", within = "180d" }"#]],
     );
 }
