@@ -43,7 +43,7 @@ pub fn multiclass_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>)
 ///
 /// # Shapes
 /// - as those of [`multiclass_loss`], of two classes or more
-pub fn ordinal_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+pub fn ordinal_loss(logits: &Tensor<2>, one_hot: &Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
     let n_classes = logits.dims()[1];
     let places = n_classes - 1;
     // Sums of probabilities by their logarithms: an example that is surely wrong still has a slope.
@@ -137,7 +137,7 @@ mod tests {
         let of = |shares: [f32; 3], label: usize| {
             let one_hot: [f32; 3] = std::array::from_fn(|k| f32::from(u8::from(k == label)));
             let logits = Tensor::<2>::from_floats([shares.map(f32::ln)], &device);
-            ordinal_loss(logits, Tensor::from_floats([one_hot], &device), column(&[1.0])).into_scalar::<f32>()
+            ordinal_loss(&logits, &Tensor::from_floats([one_hot], &device), column(&[1.0])).into_scalar::<f32>()
         };
         // Below the first place .7, below the second .9.
         assert!((of([0.7, 0.2, 0.1], 0) - -(0.7f32.ln() + 0.9f32.ln()) / 2.0).abs() < 1e-6);
@@ -150,9 +150,14 @@ mod tests {
         for other in [[0.55, 0.25, 0.2], [0.45, 0.3, 0.25], [0.5, 0.35, 0.15], [0.6, 0.1, 0.3]] {
             assert!(cost([0.5, 0.3, 0.2]) < cost(other), "{other:?}");
         }
-        let surely_wrong =
-            ordinal_loss(Tensor::from_floats([[200.0, 0.0]], &device), Tensor::from_floats([[0.0, 1.0]], &device), column(&[1.0]));
-        assert!(surely_wrong.into_scalar::<f32>().is_finite());
+        // Of two classes it is the cross-entropy, also where the model is surely wrong, and has its slope there.
+        let device = Device::flex().autodiff();
+        let logits = Tensor::<2>::from_floats([[200.0, 0.0]], &device).require_grad();
+        let one_hot = Tensor::from_floats([[0.0, 1.0]], &device);
+        let loss = ordinal_loss(&logits, &one_hot, Tensor::ones([1, 1], &device));
+        assert_eq!(loss.clone().into_scalar::<f32>(), 200.0);
+        let slope: Vec<f32> = logits.grad(&loss.backward()).unwrap().into_data().try_to_vec().unwrap();
+        assert_eq!(slope, [1.0, -1.0]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl LossKind<'_> {
         match self {
             Self::Task(TaskKind::Binary) => binary_loss(logits, target.clone(), weight.clone()),
             Self::Task(TaskKind::Multiclass) => multiclass_loss(logits, target.clone(), weight.clone()),
-            Self::Task(TaskKind::Ordinal) => ordinal_loss(logits, target.clone(), weight.clone()),
+            Self::Task(TaskKind::Ordinal) => ordinal_loss(&logits, target, weight.clone()),
             Self::Endpoint(head) => head.loss(logits, target, weight),
         }
     }
