@@ -162,7 +162,7 @@ federation: build flower
     .flower/venv/bin/python pipelines/federation/run_local.py --sites runs/federation/federation/sites --out runs/federation/flower --rounds 10 --tls
     cmp runs/federation/federation/together/*/round-00010.safetensors runs/federation/flower/round-00010.safetensors && echo "Flower and the simulation made the same weights"
 
-# What modalities learn from each other where few labels are known, over SEEDS; half an hour
+# What modalities learn from each other where few labels are known, over SEEDS; three quarters of an hour
 branches SEEDS="8201-8205": build
     python3 pipelines/studies/branches.py --seeds {{SEEDS}}
 

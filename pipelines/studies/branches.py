@@ -4,10 +4,10 @@
 
 Of each cohort, whose seed is new, models are trained with so many of the training patients' labels: 300, and 10 %, with image towers that
 learnt from all images before and branches that teach each other, also by patients without a label; 300 without the branches, three times
-as often through the examples; and without any of this, 10 % and 30 %, twice as often. A line of JSON a cohort and setting goes to
+as often through the examples; and without any of this, 10 % and 30 %, up to twice as often. A line of JSON a cohort and setting goes to
 runs/branches/branches.jsonl; those that are there already are not made again. Prints, for each setting, AUROCs, and for the branches of
-the joint model by how much each is better than the model that was trained on its modality alone (DeLong). That model's tower has learnt
-from the same images before.
+the joint model by how much each is better than the model that was trained on its modality alone (DeLong). Where
+images were learnt from before, that model's tower has as well.
 """
 
 import shutil

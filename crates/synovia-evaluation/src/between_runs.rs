@@ -1,4 +1,4 @@
-//! A model of one run against the same model of another, on the test examples of both.
+//! A model of one run against a model of another, on the test examples of both.
 
 use synovia_cohort::{Task, Test};
 

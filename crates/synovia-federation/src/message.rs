@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use synovia_fusion::JointModelConfig;
-use synovia_training::{Seen, Weights, decode_weights, encode_weights};
+use synovia_training::{Branches, Seen, Weights, decode_weights, encode_weights};
 
 use crate::FederationError;
 
@@ -179,7 +179,7 @@ pub(crate) fn is_statistic(name: &str) -> bool {
 
 /// How many of the examples that a training went through trained the number of this name: a tower only those that showed its
 /// modality, a head only those whose label is known; the features' statistics nobody.
-pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig) -> u64 {
+pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig, branches: Branches) -> u64 {
     let averaged = name.strip_prefix(AVERAGE);
     let mut parts = averaged.or_else(|| name.strip_prefix(CONTROL)).unwrap_or(name).split('.');
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
@@ -196,8 +196,9 @@ pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig) -> 
             let gate = number(parts.next()).and_then(|k| modalities.into_iter().flatten().nth(k));
             gate.unwrap_or(seen.examples)
         }
-        // What stands in for a modality is trained by those that do not show it; the image's first.
-        (Some("absent"), Some(_)) => match number(parts.next()) {
+        // What stands in for a modality is trained by those that do not show it, the image's first; by all where each modality is also
+        // shown by itself.
+        (Some("absent"), Some(_)) if branches.own == 0.0 && branches.joint == 0.0 => match number(parts.next()) {
             Some(0) => seen.examples.saturating_sub(seen.images),
             Some(1) => seen.examples.saturating_sub(seen.records),
             _ => seen.examples,

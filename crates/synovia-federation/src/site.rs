@@ -68,7 +68,8 @@ pub fn fit_round(
             weights.insert(format!("{CONTROL}{name}"), change.unwrap_or_else(none));
         }
     }
-    let examples = weights.keys().map(|name| (name.clone(), examples_of(name, &trained.seen, &plan.model))).collect();
+    let examples =
+        weights.keys().map(|name| (name.clone(), examples_of(name, &trained.seen, &plan.model, plan.training.branches))).collect();
     // Means of losses have no noise.
     let losses = if settings.privacy.is_some() { Vec::new() } else { trained.losses };
     let epsilon = trained.epsilon;

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use synovia_cohort::{CohortReader, Train, Validation};
 use synovia_encoders::NormKind;
-use synovia_fusion::JointModelConfig;
-use synovia_training::{Checkpoint, Fit, NoiseKey, Privacy, Weights, fit, fit_statistics};
+use synovia_fusion::{Absent, JointModelConfig};
+use synovia_training::{Branches, Checkpoint, Fit, NoiseKey, Privacy, Seen, Weights, fit, fit_statistics};
 
 use super::{Has, alone, cohort, model, terms, training};
+use crate::message::examples_of;
 use crate::{
     FederationError, Global, Kept, Method, Plan, ServerState, Statement, Terms, Unmerged, Update, ValidationSums, aggregate, agree,
     fit_round, validate_round,
@@ -302,6 +303,16 @@ fn refused(statements: Vec<Statement>, terms: &Terms, expected: &str) {
 }
 
 #[test]
+fn a_stand_in_counts_those_who_trained_it() {
+    let seen = Seen { examples: 100, images: 90, records: 60, labels: vec![70] };
+    let of = |name: &str, own: f64| examples_of(name, &seen, &model(), Branches { own, ..Branches::default() });
+    for (name, expected) in [("absent.tokens.0", 10), ("absent.layers.1.weight", 40), ("average/absent.tokens.1", 40), ("image.x", 90)] {
+        assert_eq!(of(name, 0.0), expected, "{name}");
+    }
+    assert_eq!(of("absent.tokens.0", 0.5), 100, "each modality is shown by itself");
+}
+
+#[test]
 fn who_does_not_agree_is_told() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
@@ -315,6 +326,10 @@ fn who_does_not_agree_is_told() {
     };
     refused(change(|s| s.training.batch = 8), &terms, "site `b` has training.batch 8 where site `a` has 16");
     refused(change(|s| s.model.embedding = 8), &terms, "site `b` has model.embedding 8 where site `a` has 16");
+    refused(change(|s| s.model.absent = Absent::Token), &terms, "site `b` has model.absent \"token\" where site `a` has the default");
+    let mut token = of("a");
+    token.model.absent = Absent::Token;
+    refused(vec![token, of("b")], &terms, "site `b` has model.absent the default where site `a` has \"token\"");
     refused(change(|s| s.tasks[0].name = "else".into()), &terms, "site `b` has the tasks else (match), high (high) where site `a` has");
     refused(change(|s| s.features[1].unit = "mg".into()), &terms, "site `b` has the features");
     refused(vec![of("a"), of("a")], &terms, "site `a` states what it has twice");
