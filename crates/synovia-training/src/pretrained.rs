@@ -232,6 +232,8 @@ mod tests {
 
     #[test]
     fn torchvisions_weights_give_torchvisions_embeddings() {
+        // Weights are drawn, if only to be replaced: not while others count on their draws.
+        let _alone = crate::tests::alone();
         check(ImageEncoderKind::ResNet18, 4, "resnet18.pth");
         check(ImageEncoderKind::ResNet50, 2, "resnet50.pth");
         check(ImageEncoderKind::DenseNet121, 4, "densenet121-weights.safetensors");
@@ -239,6 +241,8 @@ mod tests {
 
     #[test]
     fn every_parameter_has_a_name_in_torchvision() {
+        // Weights are drawn, if only to be replaced: not while others count on their draws.
+        let _alone = crate::tests::alone();
         for kind in ImageEncoderKind::ALL {
             let (model, _) = kind.init(1, 4, NormKind::Batch, &Device::flex()).unwrap();
             let names: Vec<String> = collect_state(&model).into_keys().collect();
@@ -258,6 +262,8 @@ mod tests {
 
     #[test]
     fn names_may_be_older_or_have_something_before_them() {
+        // Weights are drawn, if only to be replaced: not while others count on their draws.
+        let _alone = crate::tests::alone();
         let dir = tempfile::tempdir().unwrap();
         let tower = ImageTower { kind: ImageEncoderKind::DenseNet121, channels: 3, width: 4 };
         let plain = read_pretrained(&fixture("densenet121-weights.safetensors"), tower, NormKind::Batch).unwrap();
@@ -284,6 +290,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_said() {
+        // Weights are drawn, if only to be replaced: not while others count on their draws.
+        let _alone = crate::tests::alone();
         let dir = tempfile::tempdir().unwrap();
         let tower = ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 8 };
         let why = |path: &Path, tower| read_pretrained(path, tower, NormKind::Batch).unwrap_err().to_string();
