@@ -194,7 +194,7 @@ torch-towers: build
     test -d .torch/venv || { python3 -m venv .torch/venv && .torch/venv/bin/pip install --quiet torch torchvision safetensors numpy; } || { rm -rf .torch; exit 1; }
     .torch/venv/bin/python pipelines/torch/towers.py .torch/towers
     cargo build --release --workspace --examples --locked
-    for kind in resnet18 resnet34 resnet50 densenet121; do target/release/examples/torch_tower $kind 64 .torch/towers/$kind.pth .torch/towers/$kind.safetensors; done
+    for kind in resnet18:64 resnet34:64 resnet50:64 densenet121:64 convnext-tiny:96; do target/release/examples/torch_tower ${kind%:*} ${kind#*:} .torch/towers/${kind%:*}.pth .torch/towers/${kind%:*}.safetensors; done
 
 # How often the verdict is right over SEEDS, where both modalities matter and where one is noise; hours
 verdicts SEEDS="9601-9700": build

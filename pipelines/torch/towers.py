@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torchvision.models import DenseNet, densenet121, resnet
+from torchvision.models import DenseNet, convnext_tiny, densenet121, resnet
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 
@@ -33,11 +34,21 @@ SMALL = {
     "resnet18": lambda: Narrow(BasicBlock, [2, 2, 2, 2], 4),
     "resnet50": lambda: Narrow(Bottleneck, [3, 4, 6, 3], 2),
     "densenet121": lambda: DenseNet(2, (6, 12, 24, 16), 4, num_classes=5),
+    "convnext-tiny": lambda: ConvNeXt([CNBlockConfig(4 << k, 8 << k if k < 3 else None, n) for k, n in enumerate([3, 3, 9, 3])], num_classes=5),
 }
-FULL = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50, "densenet121": densenet121}
+FULL = {
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "densenet121": densenet121,
+    "convnext-tiny": convnext_tiny,
+}
 
 
 def embedding(model, x):
+    if isinstance(model, ConvNeXt):
+        model.classifier[2] = torch.nn.Identity()
+        return model(x)
     for name in ("fc", "classifier"):
         if hasattr(model, name):
             setattr(model, name, torch.nn.Identity())
@@ -57,6 +68,10 @@ def main():
         with torch.no_grad():
             for _ in range(3):
                 model(torch.randn(8, 3, side, side))
+            # What blocks add is multiplied with 1e-6 at first, and would be lost among rounding.
+            for name, parameter in model.named_parameters():
+                if name.endswith("layer_scale"):
+                    parameter.uniform_(0.5, 1.5)
             model.eval()
             if arguments.small and kind == "densenet121":
                 save_file(model.state_dict(), arguments.out / f"{kind}-weights.safetensors")

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{DenseNet, DenseNetConfig, Depth, EncoderError, NormKind, ResNet, ResNetConfig};
+use crate::{ConvNeXt, ConvNeXtConfig, DenseNet, DenseNetConfig, Depth, EncoderError, NormKind, ResNet, ResNetConfig, ViT, ViTConfig};
 
 /// Which encoder of images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,12 @@ pub enum ImageEncoderKind {
     ResNet50,
     /// [`DenseNet`] of 121 layers.
     DenseNet121,
+    /// [`ConvNeXt`], the tiny one.
+    #[serde(rename = "convnext-tiny")]
+    ConvNeXtTiny,
+    /// [`ViT`], the tiny one.
+    #[serde(rename = "vit-tiny")]
+    ViTTiny,
 }
 
 impl ImageEncoderKind {
@@ -29,6 +35,8 @@ impl ImageEncoderKind {
             Self::ResNet34 => "resnet34",
             Self::ResNet50 => "resnet50",
             Self::DenseNet121 => "densenet121",
+            Self::ConvNeXtTiny => "convnext-tiny",
+            Self::ViTTiny => "vit-tiny",
         }
     }
 
@@ -39,24 +47,42 @@ impl ImageEncoderKind {
             Self::ResNet34 => Depth::ThirtyFour.torch_name(name.strip_prefix("ResNet.")?),
             Self::ResNet50 => Depth::Fifty.torch_name(name.strip_prefix("ResNet.")?),
             Self::DenseNet121 => DenseNet::torch_name(name.strip_prefix("DenseNet.")?),
+            Self::ConvNeXtTiny => ConvNeXt::torch_name(name.strip_prefix("ConvNeXt.")?),
+            // torchvision's has a table of places for images of one size, and a token of its own.
+            Self::ViTTiny => None,
         }
     }
 
     /// Whether it is the convolution that looks at the image.
     pub fn is_stem(self, name: &str) -> bool {
-        name.ends_with("Net.stem.conv.weight")
+        name.ends_with(".stem.conv.weight")
+    }
+
+    /// Whether it is a matrix that torchvision has the other way round: rows are outputs there, inputs here.
+    pub fn is_transposed(self, name: &str) -> bool {
+        self == Self::ConvNeXtTiny && ConvNeXt::is_transposed(name)
+    }
+
+    /// The least side of an image, in pixels, that it sees anything of.
+    pub const fn least_side(self) -> usize {
+        match self {
+            Self::DenseNet121 | Self::ConvNeXtTiny => 32,
+            Self::ViTTiny => ViT::STRIDE,
+            _ => 1,
+        }
     }
 
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::ResNet18, Self::ResNet34, Self::ResNet50, Self::DenseNet121];
+    pub const ALL: [Self; 6] = [Self::ResNet18, Self::ResNet34, Self::ResNet50, Self::DenseNet121, Self::ConvNeXtTiny, Self::ViTTiny];
 
     /// Makes one on `device`, with the width of its embedding.
     ///
     /// - channels: of the image
-    /// - width: of its first stage; 64 as published
+    /// - width: of its first stage (64 as published, of `ConvNeXt` 96), or of each head of attention (64)
+    /// - norm: of those that have a choice; `ConvNeXt` and vision transformers normalise within each place
     ///
     /// # Errors
-    /// [`EncoderError::Zero`] for a size of 0.
+    /// [`EncoderError`] for a size that there can't be one of.
     pub fn init(self, channels: usize, width: usize, norm: NormKind, device: &Device) -> Result<(ImageEncoder, usize), EncoderError> {
         let resnet = |depth| {
             let config = ResNetConfig { depth, channels, width, norm };
@@ -69,6 +95,14 @@ impl ImageEncoderKind {
             Self::DenseNet121 => {
                 let config = DenseNetConfig { channels, width, norm };
                 Ok((ImageEncoder::DenseNet(config.init(device)?), config.embedding()))
+            }
+            Self::ConvNeXtTiny => {
+                let config = ConvNeXtConfig { channels, width };
+                Ok((ImageEncoder::ConvNeXt(config.init(device)?), config.embedding()))
+            }
+            Self::ViTTiny => {
+                let config = ViTConfig { channels, width };
+                Ok((ImageEncoder::ViT(config.init(device)?), config.embedding()))
             }
         }
     }
@@ -93,6 +127,10 @@ pub enum ImageEncoder {
     ResNet(ResNet),
     /// A densely connected one.
     DenseNet(DenseNet),
+    /// A convolutional one in the ways of transformers.
+    ConvNeXt(ConvNeXt),
+    /// A vision transformer.
+    ViT(ViT),
 }
 
 impl ImageEncoder {
@@ -106,6 +144,8 @@ impl ImageEncoder {
         match self {
             Self::ResNet(tower) => tower.forward(image),
             Self::DenseNet(tower) => tower.forward(image),
+            Self::ConvNeXt(tower) => tower.forward(image),
+            Self::ViT(tower) => tower.forward(image),
         }
     }
 
@@ -113,11 +153,13 @@ impl ImageEncoder {
     ///
     /// # Shapes
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
-    /// - stage: 1 to [`ImageEncoder::STAGES`]; its maps have a 2^(stage + 1)th of the image's rows and columns
+    /// - stage: 1 to [`ImageEncoder::STAGES`]; its maps have a row for each [`ImageEncoder::stride`] rows of the image
     pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
         match self {
             Self::ResNet(tower) => tower.maps(image, stage),
             Self::DenseNet(tower) => tower.maps(image, stage),
+            Self::ConvNeXt(tower) => tower.maps(image, stage),
+            Self::ViT(tower) => tower.maps(image, stage),
         }
     }
 
@@ -126,6 +168,8 @@ impl ImageEncoder {
         match self {
             Self::ResNet(tower) => tower.embed(maps, stage),
             Self::DenseNet(tower) => tower.embed(maps, stage),
+            Self::ConvNeXt(tower) => tower.embed(maps, stage),
+            Self::ViT(tower) => tower.embed(maps, stage),
         }
     }
 
@@ -134,6 +178,16 @@ impl ImageEncoder {
         match self {
             Self::ResNet(tower) => tower.field(stage),
             Self::DenseNet(_) => DenseNet::field(stage),
+            Self::ConvNeXt(_) => ConvNeXt::field(stage),
+            Self::ViT(_) => ViT::field(stage),
+        }
+    }
+
+    /// Pixels from a unit after a stage to the next.
+    pub const fn stride(&self, stage: usize) -> usize {
+        match self {
+            Self::ViT(_) => ViT::STRIDE,
+            _ => 2 << stage,
         }
     }
 }

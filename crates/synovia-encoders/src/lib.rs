@@ -4,26 +4,32 @@
 //! business of fusion.
 
 mod conv;
+mod convnext;
 mod cross;
 mod densenet;
 mod image;
 mod norm;
 mod resnet;
+mod slices;
 mod standardize;
 mod table;
 mod tokens;
+mod vit;
 
 use synovia_kernels::TowerError;
 
 pub use conv::{ConvNormAct, ConvNormActConfig, NormActConv};
+pub use convnext::{ConvNeXt, ConvNeXtBlock, ConvNeXtConfig, Patches};
 pub use cross::{CrossEncoder, CrossEncoderConfig};
 pub use densenet::{DenseLayer, DenseNet, DenseNetConfig};
 pub use image::{ImageEncoder, ImageEncoderKind};
 pub use norm::{Norm, NormKind};
 pub use resnet::{Depth, ResNet, ResNetConfig};
+pub use slices::SlicePool;
 pub use standardize::{FeatureStatistics, Standardize};
 pub use table::{LinearEncoder, LinearEncoderConfig, TableEncoder, TableEncoderConfig};
 pub use tokens::{TokenEncoder, TokenEncoderConfig};
+pub use vit::{Stem, ViT, ViTConfig};
 
 /// A configuration that no encoder can be made from.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -34,6 +40,9 @@ pub enum EncoderError {
         /// The setting.
         what: &'static str,
     },
+    /// A vision transformer whose heads can't be cut into sines and cosines.
+    #[error("width is {0}: a vision transformer needs a multiple of 4")]
+    Width(usize),
     /// Sizes that the kernels have no tower of.
     #[error(transparent)]
     Tower(#[from] TowerError),

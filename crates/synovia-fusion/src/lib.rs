@@ -5,6 +5,7 @@
 mod calibrated;
 mod endpoint;
 mod fuse;
+mod image;
 mod loss;
 mod model;
 mod state;
@@ -12,6 +13,7 @@ mod state;
 pub use calibrated::Calibrated;
 pub use endpoint::{EndpointHead, EndpointLayers, Estimator, PROPENSITY, Scale};
 pub use fuse::{Absent, Fill, Fusion, FusionKind};
+pub use image::{ImagePath, ImageTower};
 pub use loss::{binary_loss, contrast, divergence, multiclass_loss, ordinal_loss};
-pub use model::{Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordEncoder, RecordTower};
+pub use model::{Head, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordEncoder, RecordTower};
 pub use state::{NamedTensor, StateError, apply_state, collect_state, visit_state};

@@ -5,22 +5,11 @@ use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use synovia_encoders::{
-    CrossEncoder, CrossEncoderConfig, EncoderError, FeatureStatistics, ImageEncoder, ImageEncoderKind, LinearEncoder, LinearEncoderConfig,
-    NormKind, TableEncoder, TableEncoderConfig, TokenEncoder, TokenEncoderConfig,
+    CrossEncoder, CrossEncoderConfig, EncoderError, FeatureStatistics, ImageEncoder, LinearEncoder, LinearEncoderConfig, NormKind,
+    SlicePool, TableEncoder, TableEncoderConfig, TokenEncoder, TokenEncoderConfig,
 };
 
-use crate::{Absent, Calibrated, EndpointHead, EndpointLayers, Fill, Fusion, FusionKind};
-
-/// An encoder of images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageTower {
-    /// Which.
-    pub kind: ImageEncoderKind,
-    /// Channels of the image.
-    pub channels: usize,
-    /// Channels of the first stage.
-    pub width: usize,
-}
+use crate::{Absent, Calibrated, EndpointHead, EndpointLayers, Fill, Fusion, FusionKind, ImagePath, ImageTower};
 
 /// An encoder of records.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,6 +190,7 @@ pub struct Outputs {
 #[derive(Module, Debug)]
 pub struct JointModel {
     image: Option<ImageEncoder>,
+    slices: Option<SlicePool>,
     image_projection: Option<Linear>,
     record: Option<RecordEncoder>,
     record_projection: Option<Linear>,
@@ -225,12 +215,13 @@ impl JointModelConfig {
             return Err(ModelError::Zero("the number of tasks, or of a task's classes,"));
         }
         let project = |width| LinearConfig::new(width, self.embedding).init(device);
-        let (image, image_projection) = match self.image {
-            Some(ImageTower { kind, channels, width }) => {
+        let (image, slices, image_projection) = match self.image {
+            Some(ImageTower { slices: 0, .. }) => return Err(ModelError::Zero("the number of slices")),
+            Some(ImageTower { kind, channels, slices, width }) => {
                 let (tower, width) = kind.init(channels, width, self.norm, device)?;
-                (Some(tower), Some(project(width)))
+                (Some(tower), (slices > 1).then(|| SlicePool::new(slices, width, device)), Some(project(width)))
             }
-            None => (None, None),
+            None => (None, None, None),
         };
         let (record, record_projection) = match self.record {
             Some(tower) => {
@@ -245,6 +236,7 @@ impl JointModelConfig {
         }
         Ok(JointModel {
             image,
+            slices,
             image_projection,
             record,
             record_projection,
@@ -275,7 +267,7 @@ impl JointModel {
         let mut modalities = Vec::with_capacity(2);
         let width = self.fusion_width();
         let absent = || (Tensor::<2>::zeros([batch, width], device), Tensor::<2>::zeros([batch, 1], device));
-        if let (Some(tower), Some(projection)) = (&self.image, &self.image_projection) {
+        if let (Some(tower), Some(projection)) = (self.image_path(), &self.image_projection) {
             modalities.push(match inputs.image {
                 Some(image) => (by_example(projection.forward(tower.forward(image.values)), image.rows), image.present),
                 None => absent(),
@@ -290,9 +282,9 @@ impl JointModel {
         self.fused(modalities)
     }
 
-    /// The image tower, for those who look at its feature maps.
-    pub const fn image_tower(&self) -> Option<&ImageEncoder> {
-        self.image.as_ref()
+    /// From images to the tower's embedding, for those too who look at feature maps.
+    pub fn image_path(&self) -> Option<ImagePath<'_>> {
+        Some(ImagePath { tower: self.image.as_ref()?, slices: self.slices.as_ref() })
     }
 
     /// [`JointModel::forward`] of an image that is in every row and of which the tower's embedding is there already.
@@ -369,12 +361,13 @@ impl JointModel {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Distribution;
+    use synovia_encoders::ImageEncoderKind;
 
     use super::*;
 
     fn config(fusion: FusionKind) -> JointModelConfig {
         JointModelConfig {
-            image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
+            image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, slices: 1, width: 4 }),
             record: Some(RecordTower::Table { n_features: 3, width: 8, dropout: 0.0 }),
             fusion,
             absent: Absent::Mask,
@@ -432,6 +425,26 @@ mod tests {
             assert_eq!(hidden(&[false, true]), logits(&model, image.clone(), record.clone(), [0.0, 1.0]), "{kind:?}");
             assert_eq!(hidden(&[true, false])[..5], logits(&model, image, record, [1.0, 0.0])[..5], "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_volume_is_its_slices_in_any_order() {
+        let device = Device::flex();
+        let mut volumes = config(FusionKind::Gated);
+        let tower = ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, slices: 3, width: 4 };
+        volumes.image = Some(tower);
+        let model = volumes.init(None, &device).unwrap();
+        let image = Tensor::<4>::random([2, 3, 32, 32], Distribution::Default, &device);
+        let record = Tensor::<2>::random([2, 3], Distribution::Default, &device);
+        let said = |image: Tensor<4>| logits(&model, image, record.clone(), [1.0, 1.0]);
+        let (whole, flipped) = (said(image.clone()), said(image.clone().flip([1])));
+        let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far(&whole, &flipped) < 1e-5, "{whole:?} and {flipped:?}");
+        // What is in one slice matters.
+        let dark = Tensor::cat(vec![image.clone().narrow(1, 0, 2), image.narrow(1, 2, 1) * 0.1], 1);
+        assert!(far(&whole, &said(dark)) > 1e-4);
+        volumes.image = Some(ImageTower { slices: 0, ..tower });
+        assert_eq!(volumes.init(None, &device).err(), Some(ModelError::Zero("the number of slices")));
     }
 
     #[test]

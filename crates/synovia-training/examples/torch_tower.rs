@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 /// Relative where embeddings are above 1.
 fn difference(kind: ImageEncoderKind, width: usize, weights: &Path, image: &NamedTensor, expected: &NamedTensor) -> f32 {
     let device = Device::flex();
-    let tower = ImageTower { kind, channels: image.shape[1], width };
+    let tower = ImageTower { kind, channels: image.shape[1], slices: 1, width };
     let read = read_pretrained(weights, tower, NormKind::Batch).expect("a checkpoint");
     assert!(read.absent.is_empty(), "{:?}", read.absent);
     let (blank, _) = kind.init(tower.channels, width, NormKind::Batch, &device).expect("a tower");

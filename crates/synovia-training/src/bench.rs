@@ -97,7 +97,7 @@ pub fn bench(settings: BenchSettings) -> Result<BenchTimes, TrainingError> {
     let device = Device::flex().autodiff();
     device.seed(0);
     let config = JointModelConfig {
-        image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: settings.width }),
+        image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, slices: 1, width: settings.width }),
         record: Some(RecordTower::Table { n_features: FEATURES, width: EMBEDDING, dropout: 0.0 }),
         fusion: FusionKind::Gated,
         absent: Absent::Mask,

@@ -178,7 +178,7 @@ impl<'a, 'v> Course<'a, 'v> {
                     return Err(diverged("the loss", loss.into(), epoch, step));
                 }
                 rate = learning_rate(settings.learning_rate, epoch * steps + step, n_steps, n_warmup);
-                let joint = balanced(&model, &forwarded.losses, &forwarded.shared, uninformed, settings.balance, &mut moving.state)
+                let joint = balanced(&model, &forwarded.losses, &known, &forwarded.shared, uninformed, settings.balance, &mut moving.state)
                     .ok_or(TrainingError::EmptySplit("train"))?;
                 let total = match settings.branches.loss(&model, &forwarded, uninformed) {
                     Some(between) => joint + between,

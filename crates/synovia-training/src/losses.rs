@@ -73,14 +73,15 @@ pub(crate) fn forward<'a>(
     Forwarded { losses: losses.collect(), logits: outputs.logits, shared: outputs.dropped, modalities: outputs.modalities }
 }
 
-/// What a step descends on: the tasks' losses, in units of that of an uninformed guess, by the weights of `balance`. `None`
-/// without any task.
+/// What a step descends on: the tasks' losses, each the mean over its `known` labels and in units of that of an uninformed guess, by the
+/// weights of `balance`. `None` without any task.
 ///
 /// Where weights come from gradients, each task's loss is made again from a copy of the embedding that is cut off from the
 /// towers: its gradient there is that task's alone. The towers are given the combination, the heads their own loss each.
 pub(crate) fn balanced(
     model: &JointModel,
     losses: &[TaskLoss<'_>],
+    known: &[f64],
     shared: &Tensor<2>,
     uninformed: &[f64],
     balance: Balance,
@@ -91,7 +92,7 @@ pub(crate) fn balanced(
     let by_epoch = |report: &EpochReport| report.tasks.iter().zip(uninformed).map(|(task, base)| task.train / base).collect::<Vec<f64>>();
     let epochs: Vec<Vec<f64>> = state.history.iter().rev().take(2).rev().map(by_epoch).collect();
     if !balance.wants_gradients() {
-        let weights = balance.weights(&values, &epochs, &[], &mut state.balance);
+        let weights = balance.weights(&values, known, &epochs, &[], &mut state.balance);
         let parts = losses.iter().zip(uninformed).zip(weights).map(|((loss, base), weight)| loss.value.clone().div_scalar(base / weight));
         return parts.reduce(|a, b| a + b);
     }
@@ -107,7 +108,7 @@ pub(crate) fn balanced(
         gradients.push(gradient);
     }
     let rows: Option<Vec<Vec<f32>>> = gradients.iter().map(|gradient| gradient.clone().into_data().try_to_vec().ok()).collect();
-    let weights = balance.weights(&values, &epochs, &gramian(&rows?), &mut state.balance);
+    let weights = balance.weights(&values, known, &epochs, &gramian(&rows?), &mut state.balance);
     let combined = gradients.into_iter().zip(weights).map(|(gradient, weight)| gradient.mul_scalar(weight)).reduce(|a, b| a + b)?;
     // The slope of this by the embedding is the combination.
     let mut total = (shared.clone() * Tensor::from_inner(combined)).sum();

@@ -298,8 +298,9 @@ impl Course<'_, '_> {
         if !loss.is_finite() {
             return Err(diverged("the loss", loss, epoch, step));
         }
-        let joint = balanced(model, &forwarded.losses, &forwarded.shared, &self.uninformed, self.settings.balance, &mut moving.state)
-            .ok_or(TrainingError::EmptySplit("train"))?;
+        let joint =
+            balanced(model, &forwarded.losses, &known, &forwarded.shared, &self.uninformed, self.settings.balance, &mut moving.state)
+                .ok_or(TrainingError::EmptySplit("train"))?;
         let total = match self.settings.branches.loss(model, &forwarded, &self.uninformed) {
             Some(between) => joint + between,
             None => joint,

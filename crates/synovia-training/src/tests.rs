@@ -123,7 +123,7 @@ pub(crate) fn facts(dir: &Path, n: usize) -> CohortReader {
 
 pub(crate) fn model(image: bool, record: bool) -> JointModelConfig {
     JointModelConfig {
-        image: image.then_some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
+        image: image.then_some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, slices: 1, width: 4 }),
         record: record.then_some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
         fusion: FusionKind::Gated,
         absent: Absent::Mask,

@@ -43,19 +43,27 @@ const EXPANSION: usize = 4;
 struct Learner {
     image: ImageEncoder,
     expander: Vec<Linear>,
+    /// Channels of what the tower looks at.
+    channels: usize,
 }
 
 impl Learner {
     fn init(tower: ImageTower, norm: NormKind, device: &Device) -> Result<Self, ModelError> {
+        // Of a volume each slice by itself: what puts slices together is left to the labels.
         let (image, width) = tower.kind.init(tower.channels, tower.width, norm, device)?;
         let wide = EXPANSION * width;
         let expander = [(width, wide), (wide, wide)].map(|(from, to)| LinearConfig::new(from, to).init(device)).to_vec();
-        Ok(Self { image, expander })
+        Ok(Self { image, expander, channels: tower.channels })
     }
 
     fn forward(&self, views: Tensor<4>) -> Tensor<2> {
         let last = self.expander.len().saturating_sub(1);
-        self.expander.iter().enumerate().fold(self.image.forward(views), |x, (k, layer)| {
+        let [batch, all, height, width] = views.dims();
+        let slices = all / self.channels;
+        let embedded = self.image.forward(views.reshape([batch * slices, self.channels, height, width]));
+        let width = embedded.dims()[1];
+        let of_image = embedded.reshape([batch, slices, width]).mean_dim(1).reshape([batch, width]);
+        self.expander.iter().enumerate().fold(of_image, |x, (k, layer)| {
             let x = layer.forward(x);
             if k < last { activation::relu(x) } else { x }
         })

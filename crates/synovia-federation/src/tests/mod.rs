@@ -91,7 +91,7 @@ fn cohort(dir: &Path, has: Has) -> CohortReader {
 fn model() -> JointModelConfig {
     let head = |task: &str| Head { task: task.into(), n_logits: 1 };
     JointModelConfig {
-        image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, width: 4 }),
+        image: Some(ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, slices: 1, width: 4 }),
         record: Some(RecordTower::Table { n_features: 2, width: 16, dropout: 0.1 }),
         fusion: FusionKind::Gated,
         absent: Absent::Mask,

@@ -47,16 +47,18 @@ fn a_transformer_of_events() {
     }
 }
 
-const IMAGE: [usize; 3] = [1, 33, 40];
+/// Height and width.
+const IMAGE: [usize; 2] = [33, 40];
 const N_FEATURES: usize = 3;
 
 /// What a model is made of.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Kind {
     fusion: FusionKind,
     absent: Absent,
     norm: NormKind,
     image: ImageEncoderKind,
+    slices: usize,
     record: RecordTower,
 }
 
@@ -65,12 +67,13 @@ const PLAIN: Kind = Kind {
     absent: Absent::Mask,
     norm: NormKind::Batch,
     image: ImageEncoderKind::ResNet18,
+    slices: 1,
     record: RecordTower::Table { n_features: N_FEATURES, width: 8, dropout: 0.1 },
 };
 
 fn config(kind: Kind) -> JointModelConfig {
     JointModelConfig {
-        image: Some(ImageTower { kind: kind.image, channels: 1, width: 4 }),
+        image: Some(ImageTower { kind: kind.image, channels: 1, slices: kind.slices, width: 4 }),
         record: Some(kind.record),
         fusion: kind.fusion,
         absent: kind.absent,
@@ -103,7 +106,7 @@ fn trained(kind: Kind) -> JointModel {
     let device = Device::flex().autodiff();
     device.seed(3);
     let model = config(kind).init(Some(&statistics()), &device).unwrap();
-    let image = Tensor::random([8, IMAGE[0], IMAGE[1], IMAGE[2]], burn::tensor::Distribution::Uniform(0.0, 1.0), &device);
+    let image = Tensor::random([8, kind.slices, IMAGE[0], IMAGE[1]], burn::tensor::Distribution::Uniform(0.0, 1.0), &device);
     let record = Tensor::random([8, N_FEATURES], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
     let present = Tensor::ones([8, 1], &device);
     let inputs = Inputs {
@@ -147,7 +150,7 @@ fn export(model: &JointModel, kind: Kind) -> Vec<u8> {
     let graph = trace(|tracer| {
         let blank = config(kind).init(None, tracer.device()).map_err(TraceError::forward)?;
         let model = apply_state(blank, &state).map_err(TraceError::forward)?;
-        let image = tracer.input::<4>("image", IMAGE);
+        let image = tracer.input::<4>("image", [kind.slices, IMAGE[0], IMAGE[1]]);
         let image_present = tracer.input::<2>("image_present", [1]);
         let record = tracer.input::<2>("record", [N_FEATURES]);
         let record_present = tracer.input::<2>("record_present", [1]);
@@ -177,11 +180,12 @@ fn predict(model: &JointModel, inputs: &[InputArray<'_>]) -> Vec<OutputArray> {
         .collect()
 }
 
-fn examples() -> [ModalityInput; 2] {
-    let image = super::numbers(1, 5 * IMAGE.iter().product::<usize>()).iter().map(|value| value.abs()).collect();
+fn examples(kind: Kind) -> [ModalityInput; 2] {
+    let shape = vec![kind.slices, IMAGE[0], IMAGE[1]];
+    let image = super::numbers(1, 5 * shape.iter().product::<usize>()).iter().map(|value| value.abs()).collect();
     let record = super::numbers(2, 5 * N_FEATURES).iter().map(|&value| if value > 0.5 { f32::NAN } else { 3.0 * value }).collect();
     [
-        ModalityInput { modality: "image".into(), shape: IMAGE.to_vec(), values: image },
+        ModalityInput { modality: "image".into(), shape, values: image },
         ModalityInput { modality: "record".into(), shape: vec![N_FEATURES], values: record },
     ]
 }
@@ -195,7 +199,7 @@ fn the_joint_model_over_all_patterns() {
     ];
     let kinds = (FusionKind::ALL.into_iter().map(|fusion| Kind { fusion, ..PLAIN }))
         .chain([Absent::Token, Absent::Reconstruct].map(|absent| Kind { absent, ..PLAIN }))
-        .chain([Kind { norm: NormKind::Group, ..PLAIN }])
+        .chain([Kind { norm: NormKind::Group, ..PLAIN }, Kind { slices: 3, ..PLAIN }])
         .chain(ImageEncoderKind::ALL[1..].iter().map(|&image| Kind { image, ..PLAIN }))
         .chain(records.map(|record| Kind { record, ..PLAIN }));
     for kind in kinds {
@@ -203,7 +207,8 @@ fn the_joint_model_over_all_patterns() {
         let before = collect_state(&model);
         let bytes = export(&model, kind);
         assert_eq!(collect_state(&model), before, "the exported model is left as it was");
-        let verification = verify(&bytes, |inputs| Ok::<_, RuntimeError>(predict(&model, inputs)), &examples(), |_| 1.0).unwrap();
+        let verification = verify(&bytes, |inputs| Ok::<_, RuntimeError>(predict(&model, inputs)), &examples(kind), |_| 1.0);
+        let verification = verification.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         assert_eq!(verification.n_patterns, 3);
         assert_eq!(verification.outputs.iter().map(|output| output.output.as_str()).collect::<Vec<_>>(), OUTPUTS);
         // Equal models give equal bytes.
@@ -224,17 +229,17 @@ fn another_model_does_not_pass_for_this_one() {
             .collect();
         Ok::<_, RuntimeError>(predict(&model, &inputs))
     };
-    let error = verify(&bytes, deaf, &examples(), |_| 1.0).unwrap_err();
+    let error = verify(&bytes, deaf, &examples(kind), |_| 1.0).unwrap_err();
     assert!(matches!(&error, VerifyError::Differs { present, batch: 1, .. } if present == "record"), "{error}");
     let nan = |inputs: &[InputArray<'_>]| {
         let mut outputs = predict(&model, inputs);
         outputs[1].2[0] = f32::NAN;
         Ok::<_, RuntimeError>(outputs)
     };
-    let error = verify(&bytes, nan, &examples(), |_| 1.0).unwrap_err();
+    let error = verify(&bytes, nan, &examples(kind), |_| 1.0).unwrap_err();
     assert!(matches!(&error, VerifyError::Differs { output, .. } if output == "stage"), "{error}");
     let fewer = |inputs: &[InputArray<'_>]| Ok::<_, RuntimeError>(predict(&model, inputs)[..2].to_vec());
-    assert!(matches!(verify(&bytes, fewer, &examples(), |_| 1.0), Err(VerifyError::Outputs { .. })));
+    assert!(matches!(verify(&bytes, fewer, &examples(kind), |_| 1.0), Err(VerifyError::Outputs { .. })));
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub enum Balance {
     /// Each counts the same.
     #[default]
     Fixed,
+    /// By the square root of how many of its labels a batch has: a mean over n labels is off by 1/√n, so that what chance adds to each
+    /// task's gradient is of one size.
+    Labels,
     /// By learnt uncertainty (Kendall et al. 2018).
     Uncertainty,
     /// By how fast each loss fell over the last two epochs: Dynamic Weight Average (Liu et al. 2019).
@@ -61,13 +64,18 @@ impl Balance {
     ///
     /// # Shapes
     /// - losses: of this step, a number a task
+    /// - known: for each task the labels that the batch has of it
     /// - epochs: mean training losses of the epochs before, the last one last
     /// - gram: inner products of the tasks' gradients, empty where none were asked for
-    pub fn weights(self, losses: &[f64], epochs: &[Vec<f64>], gram: &[Vec<f64>], state: &mut BalanceState) -> Vec<f64> {
+    pub fn weights(self, losses: &[f64], known: &[f64], epochs: &[Vec<f64>], gram: &[Vec<f64>], state: &mut BalanceState) -> Vec<f64> {
         let n = losses.len();
         let even = vec![1.0 / n as f64; n];
         match self {
             Self::Fixed => even,
+            Self::Labels => {
+                let all: f64 = known.iter().map(|n| n.sqrt()).sum();
+                if all > 0.0 { known.iter().map(|n| n.sqrt() / all).collect() } else { even }
+            }
             Self::Uncertainty => {
                 state.numbers.resize(n, 0.0);
                 let weights = state.numbers.iter().map(|log_variance| (-log_variance).exp() / n as f64).collect();

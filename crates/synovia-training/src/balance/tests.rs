@@ -98,7 +98,17 @@ fn losses_and_their_progress() {
 fn a_task_without_labels_has_no_say() {
     let gram = gramian(&[vec![-4.0, 1.0, 1.0], vec![0.0; 3], vec![6.0, 1.0, 1.0]]);
     for balance in [Balance::PcGrad, Balance::CaGrad, Balance::UpGrad, Balance::Mgda, Balance::GradNorm] {
-        let weights = balance.weights(&[1.0, 0.0, 1.0], &[], &gram, &mut BalanceState::default());
+        let weights = balance.weights(&[1.0, 0.0, 1.0], &[4.0, 0.0, 1.0], &[], &gram, &mut BalanceState::default());
         assert!(weights[1] == 0.0 && weights[0] > 0.0 && weights[2] > 0.0, "{balance:?}: {weights:?}");
     }
+}
+
+#[test]
+fn few_labels_are_not_louder_than_they_are_sure() {
+    let weights = |known: &[f64]| Balance::Labels.weights(&[1.0, 2.0, 3.0], known, &[], &[], &mut BalanceState::default());
+    assert_eq!(weights(&[36.0, 4.0, 64.0]), [0.375, 0.125, 0.5]);
+    assert_eq!(weights(&[0.0, 4.0, 0.0]), [0.0, 1.0, 0.0]);
+    // A batch without any: what they count for is of no weight.
+    assert_eq!(weights(&[0.0; 3]), [1.0 / 3.0; 3]);
+    assert!(!Balance::Labels.wants_gradients());
 }

@@ -19,7 +19,7 @@ use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
     Augmentation, Device, EndpointLabel, Features, History, ImageEncoder, ImageLink, Model, Pipeline, RecordEncoder, RecordFormat, Records,
-    ReportSettings, Sampling, Start, Training, Unit,
+    ReportSettings, Sampling, Slices, Start, Training, Unit,
 };
 use super::span::{TimeSpan, TimeUnit};
 use super::translation::address;
@@ -82,7 +82,8 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
         let why = "survival is told from a moment that does not depend on what comes after it, and the last visit does: give `index` in [cohort], or unit = \"encounter\"";
         top.problems.push(&top.place_of("cohort"), why);
     }
-    let model_keys = ["image", "image_weights", "width", "record", "fusion", "absent", "embedding", "norm", "dropout", "modality_dropout"];
+    let model_keys =
+        ["image", "image_weights", "slices", "width", "record", "fusion", "absent", "embedding", "norm", "dropout", "modality_dropout"];
     let model = read_model(&open(&top, "model", &model_keys), images.is_some());
     let training = read_training(&open(
         &top,
@@ -142,10 +143,29 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
         top.wrong("model", why);
     }
     if let Some(Some(images)) = &images
-        && model.image == ImageEncoder::Densenet121
-        && images.size < 32
+        && let Some(kind) = model.image.kind()
+        && images.size < kind.least_side()
     {
-        top.wrong("images", format!("`size` in [images] is {}; a densenet121 needs images of at least 32", images.size));
+        let (name, least) = (kind.as_str(), kind.least_side());
+        top.wrong("images", format!("`size` in [images] is {}; a {name} needs images of at least {least}", images.size));
+    }
+    let of_volumes = match &images {
+        Some(Some(images)) => images.selection.slices > 1,
+        // What is wrong with them is said already.
+        Some(None) => true,
+        None => false,
+    };
+    if !model.slices.is_channels() && !of_volumes {
+        top.wrong("model", "`slices` in [model] is about volumes of several slices; write slices = 8 in [images], or leave it out");
+    }
+    if model.image == ImageEncoder::VitTiny {
+        if !model.width.is_multiple_of(4) {
+            top.wrong("model", format!("`width` in [model] is {}; a vit-tiny needs a multiple of 4", model.width));
+        }
+        if model.image_weights.is_some() {
+            let why = "`image_weights` in [model]: there are no published weights of this form of a vit-tiny; leave it out";
+            top.wrong("model", why);
+        }
     }
     let images = match images {
         Some(images) => Some(images?),
@@ -412,9 +432,11 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
             ("resnet34", ImageEncoder::Resnet34),
             ("resnet50", ImageEncoder::Resnet50),
             ("densenet121", ImageEncoder::Densenet121),
+            ("convnext-tiny", ImageEncoder::ConvnextTiny),
+            ("vit-tiny", ImageEncoder::VitTiny),
             ("none", ImageEncoder::None),
         ],
-        &[("convnext", later), ("vit", later)],
+        &[],
     );
     if !images && image.and_then(ImageEncoder::kind).is_some() {
         section.wrong("image", "`image` in [model] needs an [images] section; add one, or write image = \"none\"");
@@ -452,6 +474,7 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
     Model {
         image,
         image_weights,
+        slices: section.choice("slices", &SLICES, &[]).unwrap_or_default(),
         width: section.count("width", 4..=128).unwrap_or(16),
         record,
         fusion: section.choice("fusion", &FUSIONS, &[]).unwrap_or(FusionKind::Gated),
@@ -462,6 +485,8 @@ fn read_model(section: &Section<'_>, images: bool) -> Model {
         modality_dropout: section.number("modality_dropout", 0.0..1.0).unwrap_or(0.2),
     }
 }
+
+const SLICES: [(&str, Slices); 2] = [("channels", Slices::Channels), ("attention", Slices::Attention)];
 
 const FUSIONS: [(&str, FusionKind); 8] = [
     ("gated", FusionKind::Gated),
@@ -483,8 +508,9 @@ const CALIBRATORS: [(&str, Calibrator); 4] = [
     ("beta", Calibrator::Beta),
 ];
 
-const BALANCES: [(&str, Balance); 8] = [
+const BALANCES: [(&str, Balance); 9] = [
     ("fixed", Balance::Fixed),
+    ("labels", Balance::Labels),
     ("uncertainty", Balance::Uncertainty),
     ("dwa", Balance::Dwa),
     ("gradnorm", Balance::GradNorm),

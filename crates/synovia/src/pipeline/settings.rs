@@ -288,13 +288,17 @@ impl Serialize for ImageLink {
 /// `[model]`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Model {
-    /// Encoder of the images: `resnet18`, `resnet34`, `resnet50`, `densenet121`, or `none`. Default `resnet18` where there are images. The
-    /// kernels know the first two; the others train by burn's own operations, several times slower.
+    /// Encoder of the images: `resnet18`, `resnet34`, `resnet50`, `densenet121`, `convnext-tiny`, `vit-tiny`, or `none`. Default `resnet18`
+    /// where there are images. The kernels know the first two; the others train by burn's own operations, several times slower.
     pub image: ImageEncoder,
     /// Weights that it begins with: a checkpoint with torchvision's names, `.pth` or safetensors. Default: random ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_weights: Option<PathBuf>,
-    /// Channels of its first block: 4 to 128. Default 16; 64 is what is published.
+    /// What the slices of a volume are to it: `channels` of one image, or looked at one by one and put together by `attention`. Default
+    /// `channels`.
+    #[serde(skip_serializing_if = "Slices::is_channels")]
+    pub slices: Slices,
+    /// Channels of its first block, or of each head of attention: 4 to 128. Default 16; 64 is what is published, of `ConvNeXt` 96.
     pub width: usize,
     /// Encoder of the records: `table`, `linear`, `transformer`, `cross`, or `none`. Default `table`.
     pub record: RecordEncoder,
@@ -328,6 +332,12 @@ pub enum ImageEncoder {
     Resnet50,
     /// A densely connected network of 121 layers (Huang et al. 2017).
     Densenet121,
+    /// A convolutional network in the ways of transformers (Liu et al. 2022).
+    #[serde(rename = "convnext-tiny")]
+    ConvnextTiny,
+    /// A vision transformer (Dosovitskiy et al. 2021; Beyer et al. 2022).
+    #[serde(rename = "vit-tiny")]
+    VitTiny,
     /// Images are no input.
     None,
 }
@@ -340,8 +350,29 @@ impl ImageEncoder {
             Self::Resnet34 => Some(ImageEncoderKind::ResNet34),
             Self::Resnet50 => Some(ImageEncoderKind::ResNet50),
             Self::Densenet121 => Some(ImageEncoderKind::DenseNet121),
+            Self::ConvnextTiny => Some(ImageEncoderKind::ConvNeXtTiny),
+            Self::VitTiny => Some(ImageEncoderKind::ViTTiny),
             Self::None => None,
         }
+    }
+}
+
+/// What the slices of a volume are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slices {
+    /// Channels of one image.
+    #[default]
+    Channels,
+    /// Images of their own, put together by attention (Ilse et al. 2018).
+    Attention,
+}
+
+impl Slices {
+    /// Whether it is the default.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+    pub const fn is_channels(&self) -> bool {
+        matches!(self, Self::Channels)
     }
 }
 
@@ -402,7 +433,7 @@ pub struct Training {
     /// Threads, 1 to 1024; `None` for all cores. Results do not depend on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// What each task counts for, where there are several: `fixed`, `uncertainty`, `dwa`, `gradnorm`, `pcgrad`, `cagrad`,
+    /// What each task counts for, where there are several: `fixed`, `labels`, `uncertainty`, `dwa`, `gradnorm`, `pcgrad`, `cagrad`,
     /// `upgrad` or `mgda`. Default `fixed`: each the same, in units of an uninformed guess's loss.
     pub balance: Balance,
     /// What the modalities learn from each other beside the joint loss. Default nothing.

@@ -128,7 +128,10 @@ pub fn run(work: &Work, cohort: &Stage, place: &Place) -> anyhow::Result<Stage> 
 pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> anyhow::Result<Vec<(Variant, JointModelConfig)>> {
     let model = &pipeline.model;
     let manifest = reader.manifest();
-    let image = manifest.geometry.zip(model.image.kind()).map(|(g, kind)| ImageTower { kind, channels: g.channels, width: model.width });
+    let image = manifest.geometry.zip(model.image.kind()).map(|(g, kind)| {
+        let (channels, slices) = if model.slices.is_channels() { (g.channels, 1) } else { (1, g.channels) };
+        ImageTower { kind, channels, slices, width: model.width }
+    });
     let n_features = manifest.features.len();
     let record = (n_features > 0).then_some(match model.record {
         pipeline::RecordEncoder::Linear => RecordTower::Linear { n_features, width: model.embedding },

@@ -1,0 +1,78 @@
+//! From an image, or a volume of slices, to the image modality's embedding.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use synovia_encoders::{ImageEncoder, ImageEncoderKind, SlicePool};
+
+/// An encoder of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageTower {
+    /// Which.
+    pub kind: ImageEncoderKind,
+    /// Channels of what it looks at: of an image, or of one slice.
+    pub channels: usize,
+    /// Slices of a volume that it looks at one by one, to be put together by attention ([`SlicePool`]); 1 where it looks at a whole image.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slices: usize,
+    /// Channels of the first stage.
+    pub width: usize,
+}
+
+const fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_one(slices: &usize) -> bool {
+    *slices == 1
+}
+
+/// The image tower of a model with what puts slices together, where there are some.
+#[derive(Clone, Copy, Debug)]
+pub struct ImagePath<'a> {
+    pub(crate) tower: &'a ImageEncoder,
+    pub(crate) slices: Option<&'a SlicePool>,
+}
+
+impl ImagePath<'_> {
+    /// # Shapes
+    /// - image: `[batch, channels or slices, height, width]`, values in [0, 1]
+    /// - returns `[batch, width of the tower's embedding]`
+    pub fn forward(&self, image: Tensor<4>) -> Tensor<2> {
+        self.together(self.tower.forward(self.apart(image)))
+    }
+
+    /// Feature maps after a stage, as [`ImageEncoder::maps`]; of a volume those of its slices, one after the other.
+    pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
+        self.tower.maps(self.apart(image), stage)
+    }
+
+    /// The embedding of [`ImagePath::maps`] of the same stage.
+    pub fn embed(&self, maps: Tensor<4>, stage: usize) -> Tensor<2> {
+        self.together(self.tower.embed(maps, stage))
+    }
+
+    /// [`ImageEncoder::field`]
+    pub fn field(&self, stage: usize) -> f64 {
+        self.tower.field(stage)
+    }
+
+    /// [`ImageEncoder::stride`]
+    pub const fn stride(&self, stage: usize) -> usize {
+        self.tower.stride(stage)
+    }
+
+    fn apart(&self, image: Tensor<4>) -> Tensor<4> {
+        match self.slices {
+            Some(pool) => pool.apart(image),
+            None => image,
+        }
+    }
+
+    fn together(&self, embedding: Tensor<2>) -> Tensor<2> {
+        match self.slices {
+            Some(pool) => pool.forward(embedding),
+            None => embedding,
+        }
+    }
+}
