@@ -172,7 +172,7 @@ fusions SEEDS="8301-8305": build
 
 # Five tasks at once against five models of one each, over SEEDS; an hour
 tasks SEEDS="8401-8405": build
-    python3 pipelines/studies/tasks.py --seeds {{SEEDS}}
+    cargo build --release --workspace --examples --locked && python3 pipelines/studies/tasks.py --seeds {{SEEDS}}
 
 # OASIS-1, five-fold over SEEDS; a quarter of an hour
 oasis SEEDS="1-5" *ARGS: build

@@ -68,10 +68,13 @@ def main():
         with torch.no_grad():
             for _ in range(3):
                 model(torch.randn(8, 3, side, side))
-            # What blocks add is multiplied with 1e-6 at first, and would be lost among rounding.
-            for name, parameter in model.named_parameters():
-                if name.endswith("layer_scale"):
+            # Of ConvNeXt what blocks add is multiplied with 1e-6 at first, and would be lost among rounding; biases are all 0 and
+            # weights of norms all 1, and would fit under each other's names.
+            for name, parameter in model.named_parameters() if isinstance(model, ConvNeXt) else ():
+                if name.endswith("layer_scale") or (parameter.dim() == 1 and name.endswith("weight")):
                     parameter.uniform_(0.5, 1.5)
+                elif parameter.dim() == 1:
+                    parameter.normal_(0, 0.2)
             model.eval()
             if arguments.small and kind == "densenet121":
                 save_file(model.state_dict(), arguments.out / f"{kind}-weights.safetensors")

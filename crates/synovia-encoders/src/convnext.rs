@@ -31,13 +31,13 @@ pub struct ConvNeXtBlock {
     norm: LayerNorm,
     expand: Linear,
     shrink: Linear,
-    /// `[channels, 1, 1]`
-    scale: Param<Tensor<3>>,
+    /// `[channels]`: no matrix, so that nothing decays it.
+    scale: Param<Tensor<1>>,
 }
 
 /// A convolution whose places do not overlap, and a normalisation: after it in the stem, before it between stages.
 #[derive(Module, Debug)]
-pub struct Patches {
+pub struct ConvNeXtPatches {
     conv: Conv2d,
     norm: LayerNorm,
 }
@@ -45,18 +45,18 @@ pub struct Patches {
 /// The tower: stem, four stages with fewer places and more channels each, global average, normalisation.
 #[derive(Module, Debug)]
 pub struct ConvNeXt {
-    stem: Patches,
+    stem: ConvNeXtPatches,
     blocks: Vec<ConvNeXtBlock>,
-    downs: Vec<Patches>,
+    downs: Vec<ConvNeXtPatches>,
     norm: LayerNorm,
 }
 
-/// Of the paper, appendix A.1 (there cut at two standard deviations).
+/// Of the paper, appendix A.1 (there cut at two standard deviations; biases, which burn draws with the weights, are 0 there).
 const INITIAL: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
 
-fn patches(channels_in: usize, channels_out: usize, side: usize, normed: usize, device: &Device) -> Patches {
+fn patches(channels_in: usize, channels_out: usize, side: usize, normed: usize, device: &Device) -> ConvNeXtPatches {
     let conv = Conv2dConfig::new([channels_in, channels_out], [side, side]).with_stride([side, side]).with_initializer(INITIAL);
-    Patches { conv: conv.init(device), norm: norm(normed, device) }
+    ConvNeXtPatches { conv: conv.init(device), norm: norm(normed, device) }
 }
 
 fn norm(channels: usize, device: &Device) -> LayerNorm {
@@ -74,7 +74,7 @@ fn block(channels: usize, device: &Device) -> ConvNeXtBlock {
         norm: norm(channels, device),
         expand: linear(channels, 4 * channels),
         shrink: linear(4 * channels, channels),
-        scale: Param::from_tensor(Tensor::full([channels, 1, 1], FIRST_SCALE, device)),
+        scale: Param::from_tensor(Tensor::full([channels], FIRST_SCALE, device)),
     }
 }
 
@@ -121,6 +121,7 @@ impl ConvNeXt {
     /// # Shapes
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
     /// - stage: 1 to [`ConvNeXt::STAGES`]; its maps have a 2^(stage + 1)th of the image's rows and columns
+    /// - returns `[batch, width · 2^(stage − 1), rows, columns]`
     pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
         let x = of_places(&self.stem.norm, self.stem.conv.forward(image.sub_scalar(0.5)));
         (0..stage).fold(x, |x, stage| self.stage(x, stage))
@@ -129,6 +130,7 @@ impl ConvNeXt {
     /// The embedding of [`ConvNeXt::maps`] of the same stage.
     ///
     /// # Shapes
+    /// - maps: as [`ConvNeXt::maps`] returns them
     /// - returns `[batch, 8 × width]`
     pub fn embed(&self, maps: Tensor<4>, stage: usize) -> Tensor<2> {
         let x = (stage..Self::STAGES).fold(maps, |x, stage| self.stage(x, stage));
@@ -218,7 +220,7 @@ impl ConvNeXtBlock {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let by_place = self.norm.forward(self.conv.forward(x.clone()).permute([0, 2, 3, 1]));
         let added = self.shrink.forward(activation::gelu(self.expand.forward(by_place)));
-        x + added.permute([0, 3, 1, 2]) * self.scale.val().unsqueeze::<4>()
+        x + (added * self.scale.val().unsqueeze::<4>()).permute([0, 3, 1, 2])
     }
 }
 

@@ -183,6 +183,15 @@ impl ImageEncoder {
         }
     }
 
+    /// Where the first unit after a stage looks, in pixels from the first one: padded convolutions look around where they stand,
+    /// patches at their middle.
+    pub const fn first(&self, stage: usize) -> f64 {
+        match self {
+            Self::ResNet(_) | Self::DenseNet(_) => 0.0,
+            Self::ConvNeXt(_) | Self::ViT(_) => (self.stride(stage) - 1) as f64 / 2.0,
+        }
+    }
+
     /// Pixels from a unit after a stage to the next.
     pub const fn stride(&self, stage: usize) -> usize {
         match self {

@@ -19,17 +19,17 @@ mod vit;
 use synovia_kernels::TowerError;
 
 pub use conv::{ConvNormAct, ConvNormActConfig, NormActConv};
-pub use convnext::{ConvNeXt, ConvNeXtBlock, ConvNeXtConfig, Patches};
+pub use convnext::{ConvNeXt, ConvNeXtBlock, ConvNeXtConfig, ConvNeXtPatches};
 pub use cross::{CrossEncoder, CrossEncoderConfig};
 pub use densenet::{DenseLayer, DenseNet, DenseNetConfig};
 pub use image::{ImageEncoder, ImageEncoderKind};
 pub use norm::{Norm, NormKind};
 pub use resnet::{Depth, ResNet, ResNetConfig};
-pub use slices::SlicePool;
+pub use slices::{SlicePool, SlicePoolConfig};
 pub use standardize::{FeatureStatistics, Standardize};
 pub use table::{LinearEncoder, LinearEncoderConfig, TableEncoder, TableEncoderConfig};
 pub use tokens::{TokenEncoder, TokenEncoderConfig};
-pub use vit::{Stem, ViT, ViTConfig};
+pub use vit::{ViT, ViTConfig, ViTStem};
 
 /// A configuration that no encoder can be made from.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub enum EncoderError {
         /// The setting.
         what: &'static str,
     },
+    /// Slices of several channels.
+    #[error("slices of {0} channels: a volume is looked at slice by slice in grey")]
+    Slices(usize),
     /// A vision transformer whose heads can't be cut into sines and cosines.
     #[error("width is {0}: a vision transformer needs a multiple of 4")]
     Width(usize),

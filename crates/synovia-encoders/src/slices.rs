@@ -5,6 +5,8 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation};
 
+use crate::EncoderError;
+
 /// From an embedding a slice to one a volume.
 #[derive(Module, Debug)]
 pub struct SlicePool {
@@ -18,21 +20,43 @@ pub struct SlicePool {
 /// Widest layer between an embedding and its score; that of the paper.
 const WIDEST: usize = 128;
 
-impl SlicePool {
-    /// - n: slices of a volume
-    /// - width: of a slice's embedding
-    pub fn new(n: usize, width: usize, device: &Device) -> Self {
-        let hidden = width.min(WIDEST);
-        let layer = |to| LinearConfig::new(width, to).init(device);
-        Self { n, value: layer(hidden), gate: layer(hidden), score: LinearConfig::new(hidden, 1).with_bias(false).init(device) }
-    }
+/// Settings of a [`SlicePool`].
+#[derive(Clone, Copy, Debug)]
+pub struct SlicePoolConfig {
+    /// Slices of a volume.
+    pub n: usize,
+    /// Width of a slice's embedding.
+    pub width: usize,
+}
 
+impl SlicePoolConfig {
+    /// Makes it on `device`.
+    ///
+    /// # Errors
+    /// [`EncoderError::Zero`] for a size of 0.
+    pub fn init(&self, device: &Device) -> Result<SlicePool, EncoderError> {
+        let Self { n, width } = *self;
+        for (what, size) in [("slices", n), ("width", width)] {
+            if size == 0 {
+                return Err(EncoderError::Zero { what });
+            }
+        }
+        let hidden = width.min(WIDEST);
+        let layer = || LinearConfig::new(width, hidden).init(device);
+        Ok(SlicePool { n, value: layer(), gate: layer(), score: LinearConfig::new(hidden, 1).with_bias(false).init(device) })
+    }
+}
+
+impl SlicePool {
+    /// # Panics
+    /// Where there is another number of slices.
+    ///
     /// # Shapes
     /// - volumes: `[batch, n, height, width]`
     /// - returns `[batch × n, 1, height, width]`, the slices of a volume one after the other
     pub fn apart(&self, volumes: Tensor<4>) -> Tensor<4> {
-        let [batch, n, height, width] = volumes.dims();
-        volumes.reshape([batch * n, 1, height, width])
+        let [batch, _, height, width] = volumes.dims();
+        volumes.reshape([batch * self.n, 1, height, width])
     }
 
     /// # Shapes
@@ -64,7 +88,7 @@ mod tests {
     fn slices_have_no_order_and_volumes_do_not_mix() {
         let device = Device::flex();
         device.seed(4);
-        let pool = SlicePool::new(3, 5, &device);
+        let pool = SlicePoolConfig { n: 3, width: 5 }.init(&device).unwrap();
         let slices = Tensor::<2>::random([6, 5], Distribution::Normal(0.0, 1.0), &device);
         let said = |slices: Tensor<2>| pool.forward(slices).into_data().try_to_vec::<f32>().unwrap();
         let whole = said(slices.clone());
@@ -87,8 +111,9 @@ mod tests {
         let device = Device::flex();
         let values: Vec<f32> = (0..24u8).map(f32::from).collect();
         let volumes = Tensor::<4>::from_data(TensorData::new(values.clone(), [2, 3, 2, 2]), &device);
-        let apart = SlicePool::new(3, 4, &device).apart(volumes);
+        let apart = SlicePoolConfig { n: 3, width: 4 }.init(&device).unwrap().apart(volumes);
         assert_eq!(apart.dims(), [6, 1, 2, 2]);
+        assert_eq!(SlicePoolConfig { n: 0, width: 4 }.init(&device).err(), Some(EncoderError::Zero { what: "slices" }));
         assert_eq!(apart.into_data().try_to_vec::<f32>().unwrap(), values);
     }
 }

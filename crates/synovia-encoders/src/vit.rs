@@ -1,6 +1,7 @@
 //! A small vision transformer (Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"), in the plain form of Beyer et al. 2022, "Better
 //! plain ViT baselines for ImageNet-1k": places are told by sines and cosines, and the embedding is the mean over places, so that
-//! one model serves images of any size. At width 64 it is ViT-Ti/16 (192 numbers a place, three heads, twelve blocks).
+//! one model serves images of any size. At width 64 it has the size of ViT-Ti/16 (Touvron et al. 2021, "Training data-efficient image
+//! transformers & distillation through attention", table 1: 192 numbers a place, three heads, twelve blocks).
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -24,21 +25,21 @@ const LONGEST: f64 = 10_000.0;
 pub struct ViTConfig {
     /// Channels of the image: 1 for grey.
     pub channels: usize,
-    /// Width of each of the three heads, a multiple of 4; 64 in the paper.
+    /// Width of each of the three heads, a multiple of 4; 64 as published.
     pub width: usize,
 }
 
 /// The tower: patches, twelve blocks of attention, normalisation, mean over places.
 #[derive(Module, Debug)]
 pub struct ViT {
-    stem: Stem,
+    stem: ViTStem,
     stages: Vec<TransformerEncoder>,
     norm: LayerNorm,
 }
 
-/// What the image is cut up with.
+/// What the image is cut up with; by its name it is known for what looks at the image's channels.
 #[derive(Module, Debug)]
-pub struct Stem {
+pub struct ViTStem {
     conv: Conv2d,
 }
 
@@ -64,7 +65,7 @@ impl ViTConfig {
         let width = self.embedding();
         let stage = TransformerEncoderConfig::new(width, 4 * width, HEADS, BLOCKS).with_norm_first(true).with_dropout(0.0);
         Ok(ViT {
-            stem: Stem { conv: Conv2dConfig::new([self.channels, width], [PATCH, PATCH]).with_stride([PATCH, PATCH]).init(device) },
+            stem: ViTStem { conv: Conv2dConfig::new([self.channels, width], [PATCH, PATCH]).with_stride([PATCH, PATCH]).init(device) },
             stages: (0..ViT::STAGES).map(|_| stage.init(device)).collect(),
             norm: LayerNormConfig::new(width).init(device),
         })
@@ -89,6 +90,7 @@ impl ViT {
     /// # Shapes
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
     /// - stage: 1 to [`ViT::STAGES`]; its maps have a 16th of the image's rows and columns
+    /// - returns `[batch, 3 × width, rows, columns]`
     pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
         let x = self.stem.conv.forward(image.sub_scalar(0.5));
         let [_, width, rows, columns] = x.dims();
@@ -99,6 +101,7 @@ impl ViT {
     /// The embedding of [`ViT::maps`] of the same stage.
     ///
     /// # Shapes
+    /// - maps: as [`ViT::maps`] returns them
     /// - returns `[batch, 3 × width]`
     pub fn embed(&self, maps: Tensor<4>, stage: usize) -> Tensor<2> {
         let x = self.run(maps, stage..Self::STAGES);

@@ -188,7 +188,7 @@ pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig, bra
         return averaged.map_or(0, |_| seen.records);
     }
     match (parts.next(), parts.next()) {
-        (Some("image" | "image_projection"), _) => seen.images,
+        (Some("image" | "image_projection" | "slices"), _) => seen.images,
         (Some("record" | "record_projection"), _) => seen.records,
         (Some("fusion"), Some("Gated")) if parts.next() == Some("gates") => {
             // A gate for each modality that the model has, the image's first.

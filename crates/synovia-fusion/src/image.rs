@@ -14,7 +14,7 @@ pub struct ImageTower {
     /// Slices of a volume that it looks at one by one, to be put together by attention ([`SlicePool`]); 1 where it looks at a whole image.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slices: usize,
-    /// Channels of the first stage.
+    /// Channels of the first stage, or of a head of attention.
     pub width: usize,
 }
 
@@ -42,12 +42,20 @@ impl ImagePath<'_> {
         self.together(self.tower.forward(self.apart(image)))
     }
 
-    /// Feature maps after a stage, as [`ImageEncoder::maps`]; of a volume those of its slices, one after the other.
+    /// Feature maps after a stage, as [`ImageEncoder::maps`].
+    ///
+    /// # Shapes
+    /// - image: `[batch, channels or slices, height, width]`, values in [0, 1]
+    /// - returns `[batch, channels of the stage, rows, columns]`; of volumes `[batch × slices, …]`, the slices of one after the other
     pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
         self.tower.maps(self.apart(image), stage)
     }
 
     /// The embedding of [`ImagePath::maps`] of the same stage.
+    ///
+    /// # Shapes
+    /// - maps: as [`ImagePath::maps`] returns them
+    /// - returns `[batch, width of the tower's embedding]`
     pub fn embed(&self, maps: Tensor<4>, stage: usize) -> Tensor<2> {
         self.together(self.tower.embed(maps, stage))
     }
@@ -55,6 +63,11 @@ impl ImagePath<'_> {
     /// [`ImageEncoder::field`]
     pub fn field(&self, stage: usize) -> f64 {
         self.tower.field(stage)
+    }
+
+    /// [`ImageEncoder::first`]
+    pub const fn first(&self, stage: usize) -> f64 {
+        self.tower.first(stage)
     }
 
     /// [`ImageEncoder::stride`]

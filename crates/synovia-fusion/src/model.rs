@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use synovia_encoders::{
     CrossEncoder, CrossEncoderConfig, EncoderError, FeatureStatistics, ImageEncoder, LinearEncoder, LinearEncoderConfig, NormKind,
-    SlicePool, TableEncoder, TableEncoderConfig, TokenEncoder, TokenEncoderConfig,
+    SlicePool, SlicePoolConfig, TableEncoder, TableEncoderConfig, TokenEncoder, TokenEncoderConfig,
 };
 
 use crate::{Absent, Calibrated, EndpointHead, EndpointLayers, Fill, Fusion, FusionKind, ImagePath, ImageTower};
@@ -166,7 +166,7 @@ pub struct Modality<const D: usize> {
 /// A batch's inputs.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// `[batch, channels, height, width]`, values in [0, 1].
+    /// `[batch, channels or slices, height, width]`, values in [0, 1].
     pub image: Option<Modality<4>>,
     /// `[batch, n_features]`, NaN where missing.
     pub record: Option<Modality<2>>,
@@ -216,10 +216,11 @@ impl JointModelConfig {
         }
         let project = |width| LinearConfig::new(width, self.embedding).init(device);
         let (image, slices, image_projection) = match self.image {
-            Some(ImageTower { slices: 0, .. }) => return Err(ModelError::Zero("the number of slices")),
+            Some(ImageTower { channels, slices, .. }) if slices != 1 && channels != 1 => return Err(EncoderError::Slices(channels).into()),
             Some(ImageTower { kind, channels, slices, width }) => {
                 let (tower, width) = kind.init(channels, width, self.norm, device)?;
-                (Some(tower), (slices > 1).then(|| SlicePool::new(slices, width, device)), Some(project(width)))
+                let pool = if slices == 1 { None } else { Some(SlicePoolConfig { n: slices, width }.init(device)?) };
+                (Some(tower), pool, Some(project(width)))
             }
             None => (None, None, None),
         };
@@ -443,8 +444,13 @@ mod tests {
         // What is in one slice matters.
         let dark = Tensor::cat(vec![image.clone().narrow(1, 0, 2), image.narrow(1, 2, 1) * 0.1], 1);
         assert!(far(&whole, &said(dark)) > 1e-4);
-        volumes.image = Some(ImageTower { slices: 0, ..tower });
-        assert_eq!(volumes.init(None, &device).err(), Some(ModelError::Zero("the number of slices")));
+        for (tower, why) in [
+            (ImageTower { slices: 0, ..tower }, EncoderError::Zero { what: "slices" }),
+            (ImageTower { channels: 2, ..tower }, EncoderError::Slices(2)),
+        ] {
+            volumes.image = Some(tower);
+            assert_eq!(volumes.init(None, &device).err(), Some(ModelError::Encoder(why)));
+        }
     }
 
     #[test]

@@ -39,8 +39,10 @@ pub struct Map {
     pub width: usize,
     /// Row-major: how fast the score changes as what the place says grows in proportion.
     pub values: Vec<f32>,
-    /// Pixels from a place to the next. What a strided convolution looks at is around pixel 0 for the first.
+    /// Pixels from a place to the next.
     pub stride: usize,
+    /// Pixel that the first one is about: 0 of strided convolutions, the middle of the first patch where images are cut up.
+    pub first: f64,
     /// How far around it a place looks, pixels: a standard deviation.
     pub field: f64,
 }
@@ -202,7 +204,7 @@ impl Differentiable {
     /// Grad-CAM at the feature maps after `stage` of the image tower (1 to 4), with the gradient of each place instead of its mean over
     /// places: of a network that averages right after it is the same, and of one that goes on only this says which places mattered.
     /// The sign is of one way of writing the same network (a bias moves it), the size is what to look at. `None` for those without an
-    /// image, and all of them for a model without an image tower.
+    /// image, and all of them for a model without an image tower. Of a volume's slices the sum.
     ///
     /// # Panics
     /// Where there is no such task or class.
@@ -239,7 +241,10 @@ impl Differentiable {
         let maps = (features.clone().inner() * gradient).sum_dim(1).reshape([rows.len(), n / rows.len(), height * width]);
         let map = maps.sum_dim(1);
         let values: Vec<f32> = map.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-        let of = |values: &[f32]| Map { height, width, values: values.to_vec(), stride: tower.stride(stage), field: tower.field(stage) };
+        let of = |values: &[f32]| {
+            let (stride, first, field) = (tower.stride(stage), tower.first(stage), tower.field(stage));
+            Map { height, width, values: values.to_vec(), stride, first, field }
+        };
         values.chunks(height * width).map(of).collect()
     }
 
@@ -504,6 +509,8 @@ mod tests {
             let map = model.grad_cam(&[&given], target, stage)[0].clone().unwrap();
             let side = SIDE / tower.stride(stage);
             assert_eq!((map.height, map.width), (side, side));
+            let cut_up = matches!(kind, ImageEncoderKind::ConvNeXtTiny | ImageEncoderKind::ViTTiny);
+            assert_eq!(map.first, if cut_up { (map.stride - 1) as f64 / 2.0 } else { 0.0 });
             // Differences of single precision over kinks: of the norm, not of each place.
             let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
             let missed = norm(&mut map.values.iter().zip(&expected).map(|(got, expected)| f64::from(*got) - expected));

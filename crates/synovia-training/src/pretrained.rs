@@ -29,7 +29,8 @@ pub struct Pretrained {
 
 /// The weights of `path` for such a tower. A stem of other channels is made to say of a grey image, the same in all channels, what the
 /// checkpoint's says: its weights are summed over channels and shared out evenly. Images here are in [0, 1] less ½, where such
-/// checkpoints were mostly trained on standardised channels; the first normalisation evens that out in training.
+/// checkpoints were mostly trained on standardised channels; the first normalisation over the batch evens that out in training. `ConvNeXt` has
+/// none: contrasts of its stem are some four times too low until its weights have learnt.
 ///
 /// # Errors
 /// [`TrainingError::Io`] where the file can't be read, [`TrainingError::Checkpoint`] where it is damaged, has no tensor for the tower, or one
@@ -52,6 +53,8 @@ pub fn read_pretrained(path: &Path, tower: ImageTower, norm: NormKind) -> Result
         let wanted = &ours[*name].shape;
         let tensor = match (tensor.shape.as_slice(), wanted.as_slice()) {
             (had, wanted) if had == wanted => tensor,
+            // A number a channel, which torchvision has with a height and a width of 1.
+            (&[n, 1, 1], &[m]) if n == m => NamedTensor { shape: vec![n], values: tensor.values },
             (&[n, had, h, w], &[m, wanted, k, l]) if (n, h, w) == (m, k, l) && had > 0 && tower.kind.is_stem(name) => {
                 out.adapted = Some(had);
                 NamedTensor { shape: vec![n, wanted, h, w], values: shared(&tensor.values, [n, had, h * w], wanted) }
@@ -257,11 +260,12 @@ mod tests {
         // Weights are drawn, if only to be replaced: not while others count on their draws.
         let _alone = crate::tests::alone();
         for kind in ImageEncoderKind::ALL {
-            if kind == ImageEncoderKind::ViTTiny {
-                continue;
-            }
             let (model, _) = kind.init(1, 4, NormKind::Batch, &Device::flex()).unwrap();
             let names: Vec<String> = collect_state(&model).into_keys().collect();
+            if kind == ImageEncoderKind::ViTTiny {
+                assert!(names.iter().all(|name| kind.torch_name(name).is_none()));
+                continue;
+            }
             let theirs: BTreeSet<String> = names.iter().map(|name| kind.torch_name(name).unwrap_or_else(|| panic!("{name}"))).collect();
             assert_eq!(theirs.len(), names.len());
             assert_eq!(names.iter().filter(|name| kind.is_stem(name)).count(), 1);

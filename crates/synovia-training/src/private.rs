@@ -115,7 +115,9 @@ impl Privacy {
             return wrong("balanced sampling shows some patients more often than the noise is made for; set training.sampling = \"plain\"");
         }
         if settings.balance != Balance::Fixed {
-            return wrong("a balance of tasks looks at gradients before they have noise; set training.balance = \"fixed\"");
+            return wrong(
+                "a balance of tasks looks at labels, losses or gradients before they have noise; set training.balance = \"fixed\"",
+            );
         }
         if settings.branches.pairs > 0.0 {
             return wrong("training.branches pairs compares patients with each other; leave it out");
@@ -433,7 +435,9 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         };
         check(TrainingSettings { sampling: Sampling::Balanced, ..private.clone() }, "set training.sampling = \"plain\"");
-        check(TrainingSettings { balance: Balance::PcGrad, ..private.clone() }, "set training.balance = \"fixed\"");
+        for balance in [Balance::PcGrad, Balance::Labels] {
+            check(TrainingSettings { balance, ..private.clone() }, "set training.balance = \"fixed\"");
+        }
         check(TrainingSettings { branches: Branches { pairs: 0.1, ..Branches::default() }, ..private.clone() }, "compares patients");
         check(TrainingSettings { privacy: Some(Privacy { noise: 1.0, clip: 0.0, delta: 1e-5 }), ..private.clone() }, "clip above 0");
         let batch_norm = JointModelConfig { norm: NormKind::Batch, ..private_model() };

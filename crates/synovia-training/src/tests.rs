@@ -31,12 +31,17 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// A cohort in which image and record each say nothing, and both together all: the label is whether a bright picture goes
 /// with a high value. One example in ten lacks its image, another one its record, another one its label.
 fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
-    cohort_of_tasks(dir, n, share_positive, &["match"], 1)
+    cohort_of(dir, n, share_positive, &["match"], 1, 1)
 }
 
 /// As [`cohort`], with more tasks: whether the record's value is high, which one example in `every` says.
 fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str], every: usize) -> CohortReader {
-    let geometry = Geometry { channels: 1, height: SIDE, width: SIDE };
+    cohort_of(dir, n, share_positive, tasks, every, 1)
+}
+
+/// The same of volumes: of a bright one a single slice is bright, and any may be.
+fn cohort_of(dir: &Path, n: usize, share_positive: f64, tasks: &[&str], every: usize, slices: usize) -> CohortReader {
+    let geometry = Geometry { channels: slices, height: SIDE, width: SIDE };
     let spec = |name: &str| FeatureSpec { name: name.into(), kind: FeatureKind::Number, code: String::new(), unit: String::new() };
     let task = |name: &&str| Task { name: (*name).to_owned(), kind: TaskKind::Binary, classes: vec![(*name).to_owned()] };
     let manifest = Manifest {
@@ -57,8 +62,9 @@ fn cohort_of_tasks(dir: &Path, n: usize, share_positive: f64, tasks: &[&str], ev
         let bright: bool = rng.random();
         let label = rng.random_bool(share_positive);
         let high = bright == label;
-        let image: Vec<f32> =
-            (0..SIDE * SIDE).map(|_| 0.35 + 0.3 * f32::from(u8::from(bright)) + 0.2 * (rng.random::<f32>() - 0.5)).collect();
+        let slice = if slices > 1 { rng.random_range(0..slices) } else { 0 };
+        let is_bright = |at: usize| f32::from(u8::from(bright && at / (SIDE * SIDE) == slice));
+        let image: Vec<f32> = (0..slices * SIDE * SIDE).map(|at| 0.35 + 0.3 * is_bright(at) + 0.2 * (rng.random::<f32>() - 0.5)).collect();
         let value = if high { 1.0 } else { -1.0 } + 0.4 * (rng.random::<f32>() - 0.5);
         writer.write_image(k, &image).unwrap();
         writer.write_record(k, &[value, rng.random()]).unwrap();
@@ -204,6 +210,23 @@ fn the_joint_model_learns_what_neither_modality_shows() {
     let (joint, image, record) = (measure(true, true), measure(true, false), measure(false, true));
     assert!(joint > 0.95, "joint {joint}");
     assert!(image < 0.75 && record < 0.75, "image {image}, record {record}");
+}
+
+#[test]
+fn of_a_volume_the_slice_that_matters_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let slices = 3;
+    let reader = cohort_of(&dir.path().join("cohort"), 600, 0.5, &["match"], 1, slices);
+    let tower = ImageTower { kind: ImageEncoderKind::ResNet18, channels: 1, slices, width: 4 };
+    let model = JointModelConfig { image: Some(tower), ..model(true, true) };
+    let trained = train(&reader, &model, &settings(16, Sampling::Plain), &dir.path().join("once"), &mut |_| ()).unwrap();
+    let joint = auroc(&tested(&reader, &model, &trained));
+    assert!(joint > 0.9, "{joint}");
+    // What learns without labels fits the same tower, slice by slice.
+    let unlabelled = Unlabelled { epochs: 1, batch: 32, learning_rate: 1e-3, augmentation: Augmentation::NONE, seed: 1 };
+    let _alone = alone();
+    let learnt = learn_images(tower, model.norm, &unlabelled, &reader.view::<Train>(), &mut |_, _, _| ()).unwrap();
+    assert!(learnt.iter().all(|(name, tensor)| trained.weights[name].shape == tensor.shape) && learnt.len() > 20);
 }
 
 #[test]
@@ -357,7 +380,7 @@ fn surgery_on_one_task_changes_nothing() {
     let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
     let model = JointModelConfig { dropout: 0.0, ..model(true, true) };
     let fixed = weights_by(&reader, &model, Balance::Fixed, &dir.path().join("fixed"));
-    for balance in [Balance::Dwa, Balance::PcGrad, Balance::UpGrad, Balance::Mgda] {
+    for balance in [Balance::Labels, Balance::Dwa, Balance::PcGrad, Balance::UpGrad, Balance::Mgda] {
         let other = weights_by(&reader, &model, balance, &dir.path().join(format!("{balance:?}")));
         let far = fixed.iter().zip(&other).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
         let norm = fixed.iter().map(|a| a.powi(2)).sum::<f32>().sqrt();
@@ -373,7 +396,7 @@ fn every_balance_of_two_tasks_learns_and_resumes() {
     let model = JointModelConfig { heads: vec![head("match"), head("high")], ..model(true, true) };
     let mut all: Vec<(Balance, Vec<f32>)> = Vec::new();
     let mut balances = vec![Balance::Fixed, Balance::Uncertainty, Balance::Dwa, Balance::GradNorm];
-    balances.extend([Balance::PcGrad, Balance::CaGrad, Balance::UpGrad, Balance::Mgda]);
+    balances.extend([Balance::Labels, Balance::PcGrad, Balance::CaGrad, Balance::UpGrad, Balance::Mgda]);
     for balance in balances {
         let settings = TrainingSettings { balance, ..settings(12, Sampling::Plain) };
         let undisturbed = train(&reader, &model, &settings, &dir.path().join(format!("{balance:?}")), &mut |_| ()).unwrap();

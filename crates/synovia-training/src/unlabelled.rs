@@ -49,7 +49,7 @@ struct Learner {
 
 impl Learner {
     fn init(tower: ImageTower, norm: NormKind, device: &Device) -> Result<Self, ModelError> {
-        // Of a volume each slice by itself: what puts slices together is left to the labels.
+        // Of a volume the mean over its slices: how much each counts is left to the labels.
         let (image, width) = tower.kind.init(tower.channels, tower.width, norm, device)?;
         let wide = EXPANSION * width;
         let expander = [(width, wide), (wide, wide)].map(|(from, to)| LinearConfig::new(from, to).init(device)).to_vec();

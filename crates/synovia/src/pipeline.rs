@@ -8,6 +8,7 @@ mod reader;
 mod reader_cohort;
 mod reader_endpoint;
 mod reader_images;
+mod reader_model;
 mod reader_task;
 mod section;
 mod settings;

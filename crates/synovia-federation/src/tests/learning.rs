@@ -306,7 +306,13 @@ fn refused(statements: Vec<Statement>, terms: &Terms, expected: &str) {
 fn a_stand_in_counts_those_who_trained_it() {
     let seen = Seen { examples: 100, images: 90, records: 60, labels: vec![70] };
     let of = |name: &str, own: f64| examples_of(name, &seen, &model(), Branches { own, ..Branches::default() });
-    for (name, expected) in [("absent.tokens.0", 10), ("absent.layers.1.weight", 40), ("average/absent.tokens.1", 40), ("image.x", 90)] {
+    for (name, expected) in [
+        ("absent.tokens.0", 10),
+        ("absent.layers.1.weight", 40),
+        ("average/absent.tokens.1", 40),
+        ("image.x", 90),
+        ("slices.score.weight", 90),
+    ] {
         assert_eq!(of(name, 0.0), expected, "{name}");
     }
     assert_eq!(of("absent.tokens.0", 0.5), 100, "each modality is shown by itself");

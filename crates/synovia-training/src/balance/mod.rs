@@ -60,7 +60,7 @@ impl Balance {
     }
 
     /// What each task's gradient at the embedding is multiplied with in this step; `1 / n` each where tasks do not conflict.
-    /// A task without any known label in the batch gets 0 from methods that look at gradients.
+    /// A task without any known label in the batch gets 0 from [`Balance::Labels`] and from methods that look at gradients.
     ///
     /// # Shapes
     /// - losses: of this step, a number a task

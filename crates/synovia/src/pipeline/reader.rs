@@ -5,9 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use synovia_cohort::EndpointKind;
-use synovia_encoders::NormKind;
 use synovia_evaluation::Calibrator;
-use synovia_fusion::{Absent, FusionKind};
 use synovia_records::{Format, LongLayout, Statistic};
 use synovia_training::{Balance, Branches, Privacy};
 
@@ -15,11 +13,12 @@ use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
 use super::reader_cohort;
 use super::reader_images;
+use super::reader_model;
 use super::reader_task::{self, Source};
 use super::section::{Problems, Section};
 use super::settings::{
-    Augmentation, Device, EndpointLabel, Features, History, ImageEncoder, ImageLink, Model, Pipeline, RecordEncoder, RecordFormat, Records,
-    ReportSettings, Sampling, Slices, Start, Training, Unit,
+    Augmentation, Device, EndpointLabel, Features, History, ImageEncoder, ImageLink, Pipeline, RecordEncoder, RecordFormat, Records,
+    ReportSettings, Sampling, Start, Training, Unit,
 };
 use super::span::{TimeSpan, TimeUnit};
 use super::translation::address;
@@ -82,9 +81,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
         let why = "survival is told from a moment that does not depend on what comes after it, and the last visit does: give `index` in [cohort], or unit = \"encounter\"";
         top.problems.push(&top.place_of("cohort"), why);
     }
-    let model_keys =
-        ["image", "image_weights", "slices", "width", "record", "fusion", "absent", "embedding", "norm", "dropout", "modality_dropout"];
-    let model = read_model(&open(&top, "model", &model_keys), images.is_some());
+    let model = reader_model::read(&open(&top, "model", &reader_model::KEYS), images.is_some());
     let training = read_training(&open(
         &top,
         "training",
@@ -142,30 +139,9 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
         let why = "`absent` in [model]: nothing teaches what stands for a modality while none is hidden; set modality_dropout above 0";
         top.wrong("model", why);
     }
-    if let Some(Some(images)) = &images
-        && let Some(kind) = model.image.kind()
-        && images.size < kind.least_side()
-    {
-        let (name, least) = (kind.as_str(), kind.least_side());
-        top.wrong("images", format!("`size` in [images] is {}; a {name} needs images of at least {least}", images.size));
-    }
-    let of_volumes = match &images {
-        Some(Some(images)) => images.selection.slices > 1,
-        // What is wrong with them is said already.
-        Some(None) => true,
-        None => false,
-    };
-    if !model.slices.is_channels() && !of_volumes {
-        top.wrong("model", "`slices` in [model] is about volumes of several slices; write slices = 8 in [images], or leave it out");
-    }
-    if model.image == ImageEncoder::VitTiny {
-        if !model.width.is_multiple_of(4) {
-            top.wrong("model", format!("`width` in [model] is {}; a vit-tiny needs a multiple of 4", model.width));
-        }
-        if model.image_weights.is_some() {
-            let why = "`image_weights` in [model]: there are no published weights of this form of a vit-tiny; leave it out";
-            top.wrong("model", why);
-        }
+    // What is wrong with the images themselves is said already.
+    if !matches!(images, Some(None)) {
+        reader_model::check(&top, &model, images.as_ref().and_then(Option::as_ref));
     }
     let images = match images {
         Some(images) => Some(images?),
@@ -222,13 +198,13 @@ pub(super) fn read_path(section: &Section<'_>, images: bool) -> Option<PathBuf> 
     None
 }
 
-enum Readable {
+pub(super) enum Readable {
     File,
     Folder,
     EmptyFolder,
 }
 
-fn readable(path: &Path) -> std::io::Result<Readable> {
+pub(super) fn readable(path: &Path) -> std::io::Result<Readable> {
     if std::fs::metadata(path)?.is_dir() {
         let first = std::fs::read_dir(path)?.next().transpose()?;
         return Ok(if first.is_some() { Readable::Folder } else { Readable::EmptyFolder });
@@ -422,84 +398,6 @@ pub(super) fn check_column(section: &Section<'_>, key: &str, column: &str, colum
     };
     section.wrong(key, format!("{}: the table has no column `{column}`; {advice}", section.name(key)));
 }
-
-fn read_model(section: &Section<'_>, images: bool) -> Model {
-    let later = "is not built by this version; encoders that are";
-    let image = section.choice(
-        "image",
-        &[
-            ("resnet18", ImageEncoder::Resnet18),
-            ("resnet34", ImageEncoder::Resnet34),
-            ("resnet50", ImageEncoder::Resnet50),
-            ("densenet121", ImageEncoder::Densenet121),
-            ("convnext-tiny", ImageEncoder::ConvnextTiny),
-            ("vit-tiny", ImageEncoder::VitTiny),
-            ("none", ImageEncoder::None),
-        ],
-        &[],
-    );
-    if !images && image.and_then(ImageEncoder::kind).is_some() {
-        section.wrong("image", "`image` in [model] needs an [images] section; add one, or write image = \"none\"");
-    }
-    let image = image.unwrap_or(if images { ImageEncoder::Resnet18 } else { ImageEncoder::None });
-    let record = section.choice(
-        "record",
-        &[
-            ("table", RecordEncoder::Table),
-            ("linear", RecordEncoder::Linear),
-            ("transformer", RecordEncoder::Transformer),
-            ("cross", RecordEncoder::Cross),
-            ("none", RecordEncoder::None),
-        ],
-        &[("sequence", later)],
-    );
-    let record = record.unwrap_or(RecordEncoder::Table);
-    if image == ImageEncoder::None && record == RecordEncoder::None {
-        section.wrong("record", "neither images nor records are an input; write record = \"table\", or image = \"resnet18\" with [images]");
-    }
-    let image_weights = section.word("image_weights").map(PathBuf::from);
-    if let Some(path) = &image_weights {
-        if image == ImageEncoder::None {
-            section.wrong("image_weights", "`image_weights` in [model] is about images, which are no input here; leave it out");
-        }
-        match readable(path) {
-            Ok(Readable::File) => {}
-            Ok(_) => {
-                section
-                    .wrong("image_weights", format!("`image_weights`: {} is a folder; give a .pth or .safetensors file", path.display()));
-            }
-            Err(error) => section.wrong("image_weights", format!("`image_weights`: {} cannot be read: {error}", path.display())),
-        }
-    }
-    Model {
-        image,
-        image_weights,
-        slices: section.choice("slices", &SLICES, &[]).unwrap_or_default(),
-        width: section.count("width", 4..=128).unwrap_or(16),
-        record,
-        fusion: section.choice("fusion", &FUSIONS, &[]).unwrap_or(FusionKind::Gated),
-        absent: section.choice("absent", &ABSENT, &[]).unwrap_or_default(),
-        embedding: section.count("embedding", 4..=2048).unwrap_or(128),
-        norm: section.choice("norm", &[("batch", NormKind::Batch), ("group", NormKind::Group)], &[]).unwrap_or_default(),
-        dropout: section.number("dropout", 0.0..1.0).unwrap_or(0.1),
-        modality_dropout: section.number("modality_dropout", 0.0..1.0).unwrap_or(0.2),
-    }
-}
-
-const SLICES: [(&str, Slices); 2] = [("channels", Slices::Channels), ("attention", Slices::Attention)];
-
-const FUSIONS: [(&str, FusionKind); 8] = [
-    ("gated", FusionKind::Gated),
-    ("concat", FusionKind::Concat),
-    ("late", FusionKind::Late),
-    ("late-weighted", FusionKind::LateWeighted),
-    ("film", FusionKind::Film),
-    ("low-rank", FusionKind::LowRank),
-    ("attention", FusionKind::Attention),
-    ("experts", FusionKind::Experts),
-];
-
-const ABSENT: [(&str, Absent); 3] = [("mask", Absent::Mask), ("token", Absent::Token), ("reconstruct", Absent::Reconstruct)];
 
 const CALIBRATORS: [(&str, Calibrator); 4] = [
     ("temperature", Calibrator::Temperature),

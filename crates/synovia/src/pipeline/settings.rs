@@ -311,7 +311,7 @@ pub struct Model {
     pub absent: Absent,
     /// Width of each embedding: 4 to 2048. Default 128.
     pub embedding: usize,
-    /// What activations are normalised over: `batch`, or `group` (channels within each example, which privacy asks for, and which
+    /// What activations are normalised over (`convnext-tiny` and `vit-tiny` within each place, whatever it is): `batch`, or `group` (channels within each example, which privacy asks for, and which
     /// shares nothing between sites; the kernels have no such tower, so that images train several times slower). Default `batch`.
     pub norm: NormKind,
     /// Share of activations dropped in training before the heads, in [0, 1). Default 0.1.

@@ -486,7 +486,7 @@ impl Explainer<'_> {
 /// - size: rows of the image
 fn view(map: &synovia_training::Map, size: usize) -> Map<'_> {
     let size = size.max(1) as f64;
-    Map { height: map.height, width: map.width, values: &map.values, first: 0.5 / size, step: map.stride as f64 / size }
+    Map { height: map.height, width: map.width, values: &map.values, first: (map.first + 0.5) / size, step: map.stride as f64 / size }
 }
 
 /// Which part each modality has, over all examples.

@@ -436,10 +436,13 @@ fn towers(trained: &BTreeMap<Variant, Trained>) -> Weights {
     trained.iter().flat_map(|(variant, trained)| tower(*variant, &trained.weights)).collect()
 }
 
-/// The tower of a model of one modality, with the layer that brings it to the width of the joint embedding.
+/// The tower of a model of one modality, with what puts slices together and the layer that brings it to the width of the joint embedding.
 fn tower(variant: Variant, weights: &Weights) -> Weights {
-    let [tower, projection] = [format!("{variant}."), format!("{variant}_projection.")];
-    let is_tower = |name: &str| name.starts_with(&tower) || name.starts_with(&projection);
+    let mut parts = vec![format!("{variant}."), format!("{variant}_projection.")];
+    if variant == Variant::Image {
+        parts.push("slices.".to_owned());
+    }
+    let is_tower = |name: &str| parts.iter().any(|part| name.starts_with(part));
     weights.iter().filter(|(name, _)| is_tower(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
 }
 
