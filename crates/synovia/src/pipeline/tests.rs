@@ -376,9 +376,20 @@ fn overrides() {
         p.toml:3: `size` in [images] is 16; a densenet121 needs images of at least 32
         --set model.image_weights: `image_weights`: D/none.pth cannot be read: No such file or directory (os error 2)"#]],
     );
-    set(&["model.image=vit-tiny", "model.width=6", "images.size=40"], &expect![[r#""#]]);
-    set(&["model.slices=attention"], &expect![[r#""#]]);
-    set(&["model.slices=attention", "images.slices=8", "model.image=none"], &expect![[r#""#]]);
+    set(
+        &["model.image=vit-tiny", "model.width=6", "images.size=40"],
+        &expect![[r#"
+        p.toml:3: `size` in [images] is 40; a vit-tiny needs a multiple of 16, the side of its patches
+        p.toml:22: `width` in [model] is 6; a vit-tiny needs a multiple of 4"#]],
+    );
+    set(
+        &["model.slices=attention"],
+        &expect!["p.toml:22: `slices` in [model] is about volumes of several slices; write slices = 8 in [images], or leave it out"],
+    );
+    set(
+        &["model.slices=attention", "images.slices=8", "model.image=none"],
+        &expect!["p.toml:22: `slices` in [model] is about images, which are no input here; leave it out"],
+    );
     set(
         &["model.fusion=sum", "model.width=2", "training.branches={ won = 1 }", "task.0.labelled=0"],
         &expect![[r#"
