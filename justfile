@@ -166,12 +166,12 @@ federation: build flower
 branches SEEDS="8201-8205": build
     python3 pipelines/studies/branches.py --seeds {{SEEDS}}
 
-# Each fusion, complete and with a share of the images or records missing, over SEEDS; an hour
+# Each fusion, complete and with a share of the images or records missing, over SEEDS; an hour and a half on two cores
 fusions SEEDS="8301-8305": build
     cargo build --release --workspace --examples --locked && python3 pipelines/studies/fusions.py --seeds {{SEEDS}}
 
-# Five tasks at once against five models of one each, over SEEDS; an hour
-tasks SEEDS="8401-8405": build
+# Five tasks at once against five models of one each, over SEEDS; an hour on two cores
+tasks SEEDS="8411-8415": build
     cargo build --release --workspace --examples --locked && python3 pipelines/studies/tasks.py --seeds {{SEEDS}}
 
 # OASIS-1, five-fold over SEEDS; a quarter of an hour

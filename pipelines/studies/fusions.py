@@ -16,7 +16,7 @@ from statistics import mean
 from study import ONE_THREAD, Study, spread
 
 FUSIONS = ["gated", "concat", "late", "late-weighted", "film", "low-rank", "attention", "experts"]
-study = Study("fusions", __doc__, "8301-8305", 4000, examples=["missingness"])
+study = Study("fusions", __doc__, "8301-8305", 8000, examples=["missingness"])
 
 
 def measure(keys):

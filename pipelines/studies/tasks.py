@@ -1,6 +1,6 @@
 """What tasks learn from each other: five at once against five models of one each, on simulated cohorts.
 
-    cargo build --release --workspace --examples && python3 pipelines/studies/tasks.py [--seeds 8401-8405]
+    cargo build --release --workspace --examples && python3 pipelines/studies/tasks.py [--seeds 8411-8415]
 
 Each seed is a cohort. The tasks are a diagnosis, a stage of which a tenth of the training patients' labels are known, a finding, the time to
 deterioration and the effects of a treatment. A line of JSON a cohort and set of tasks goes to runs/tasks/tasks.jsonl; those that are there
@@ -17,7 +17,7 @@ from statistics import mean
 
 from study import ONE_THREAD, Study, inline, spread
 
-study = Study("tasks", __doc__, "8401-8405", 8000, examples=["policy"])
+study = Study("tasks", __doc__, "8411-8415", 8000, examples=["policy"])
 TABLES = tomllib.loads(study.arguments.toml.read_text())["task"]
 TASKS = [table["name"] for table in TABLES]
 
