@@ -167,7 +167,7 @@ branches SEEDS="8201-8205": build
     python3 pipelines/studies/branches.py --seeds {{SEEDS}}
 
 # Each fusion, complete and with a share of the images or records missing, over SEEDS; an hour and a half on two cores
-fusions SEEDS="8301-8305": build
+fusions SEEDS="8311-8315": build
     cargo build --release --workspace --examples --locked && python3 pipelines/studies/fusions.py --seeds {{SEEDS}}
 
 # Five tasks at once against five models of one each, over SEEDS; an hour on two cores

@@ -1,6 +1,6 @@
 """How the ways to fuse compare, and what each keeps where an image or a record is missing: simulated cohorts.
 
-    cargo build --release --workspace --examples && python3 pipelines/studies/fusions.py [--seeds 8301-8305]
+    cargo build --release --workspace --examples && python3 pipelines/studies/fusions.py [--seeds 8311-8315]
 
 Each seed is a cohort on which a model with each fusion is trained, with a modality hidden at times; then a share of the images, or of the
 records, is taken away from the test examples that have both. A line of JSON a cohort and fusion goes to runs/fusions/fusions.jsonl;
@@ -16,7 +16,7 @@ from statistics import mean
 from study import ONE_THREAD, Study, spread
 
 FUSIONS = ["gated", "concat", "late", "late-weighted", "film", "low-rank", "attention", "experts"]
-study = Study("fusions", __doc__, "8301-8305", 8000, examples=["missingness"])
+study = Study("fusions", __doc__, "8311-8315", 8000, examples=["missingness"])
 
 
 def measure(keys):
