@@ -6,7 +6,7 @@ use burn::nn::{BatchNorm, Initializer, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use synovia_kernels::{Parameters, UnitShape, UnitStatistics};
 
-use crate::{EncoderError, Norm, NormKind};
+use crate::{EncoderError, Norm, NormKind, at_least_one};
 
 /// Settings of a [`ConvNormAct`].
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +44,12 @@ impl ConvNormActConfig {
     /// # Errors
     /// [`EncoderError::Zero`] for a size of 0.
     pub fn init(&self, device: &Device) -> Result<ConvNormAct, EncoderError> {
-        for (size, what) in
-            [(self.channels_in, "channels in"), (self.channels_out, "channels out"), (self.kernel, "kernel"), (self.stride, "stride")]
-        {
-            if size == 0 {
-                return Err(EncoderError::Zero { what });
-            }
-        }
+        at_least_one(&[
+            (self.channels_in, "channels in"),
+            (self.channels_out, "channels out"),
+            (self.kernel, "kernel"),
+            (self.stride, "stride"),
+        ])?;
         let conv = convolution(self.channels_in, self.channels_out, self.kernel, self.stride, device);
         Ok(ConvNormAct { conv, norm: Norm::new(self.norm, self.channels_out, device), relu: self.relu })
     }
@@ -87,11 +86,7 @@ impl NormActConvConfig {
     /// # Errors
     /// [`EncoderError::Zero`] for a size of 0.
     pub fn init(&self, device: &Device) -> Result<NormActConv, EncoderError> {
-        for (size, what) in [(self.channels_in, "channels in"), (self.channels_out, "channels out"), (self.kernel, "kernel")] {
-            if size == 0 {
-                return Err(EncoderError::Zero { what });
-            }
-        }
+        at_least_one(&[(self.channels_in, "channels in"), (self.channels_out, "channels out"), (self.kernel, "kernel")])?;
         let conv = convolution(self.channels_in, self.channels_out, self.kernel, 1, device);
         Ok(NormActConv { norm: Norm::new(self.norm, self.channels_in, device), conv })
     }

@@ -6,7 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, activation};
 
-use crate::EncoderError;
+use crate::{EncoderError, at_least_one};
 
 /// Blocks of each stage.
 const BLOCKS: [usize; 4] = [3, 3, 9, 3];
@@ -89,11 +89,7 @@ impl ConvNeXtConfig {
     /// # Errors
     /// [`EncoderError::Zero`] for a size of 0.
     pub fn init(&self, device: &Device) -> Result<ConvNeXt, EncoderError> {
-        for (what, size) in [("channels", self.channels), ("width", self.width)] {
-            if size == 0 {
-                return Err(EncoderError::Zero { what });
-            }
-        }
+        at_least_one(&[(self.channels, "channels"), (self.width, "width")])?;
         let channels = |stage: usize| self.width << stage;
         let blocks = (0..BLOCKS.len()).flat_map(|stage| (0..BLOCKS[stage]).map(move |_| stage));
         Ok(ConvNeXt {

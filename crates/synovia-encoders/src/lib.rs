@@ -60,3 +60,11 @@ pub enum EncoderError {
         expected: usize,
     },
 }
+
+/// That each of these sizes is at least 1.
+///
+/// # Errors
+/// [`EncoderError::Zero`] for the first that is 0.
+fn at_least_one(sizes: &[(usize, &'static str)]) -> Result<(), EncoderError> {
+    sizes.iter().find(|(size, _)| *size == 0).map_or(Ok(()), |&(_, what)| Err(EncoderError::Zero { what }))
+}

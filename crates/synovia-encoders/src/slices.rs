@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation};
 
-use crate::EncoderError;
+use crate::{EncoderError, at_least_one};
 
 /// From an embedding a slice to one a volume.
 #[derive(Module, Debug)]
@@ -36,11 +36,7 @@ impl SlicePoolConfig {
     /// [`EncoderError::Zero`] for a size of 0.
     pub fn init(&self, device: &Device) -> Result<SlicePool, EncoderError> {
         let Self { n, width } = *self;
-        for (what, size) in [("slices", n), ("width", width)] {
-            if size == 0 {
-                return Err(EncoderError::Zero { what });
-            }
-        }
+        at_least_one(&[(n, "slices"), (width, "width")])?;
         let hidden = width.min(WIDEST);
         let layer = || LinearConfig::new(width, hidden).init(device);
         Ok(SlicePool { n, value: layer(), gate: layer(), score: LinearConfig::new(hidden, 1).with_bias(false).init(device) })

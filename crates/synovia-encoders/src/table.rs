@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation};
 
-use crate::{EncoderError, FeatureStatistics, Norm, NormKind, Standardize};
+use crate::{EncoderError, FeatureStatistics, Norm, NormKind, Standardize, at_least_one};
 
 /// Settings of a [`TableEncoder`].
 #[derive(Clone, Copy, Debug)]
@@ -85,11 +85,7 @@ impl LinearEncoder {
 }
 
 pub(crate) fn check_sizes(n_features: usize, width: usize, statistics: &FeatureStatistics) -> Result<(), EncoderError> {
-    for (size, what) in [(n_features, "the number of features"), (width, "the record's width")] {
-        if size == 0 {
-            return Err(EncoderError::Zero { what });
-        }
-    }
+    at_least_one(&[(n_features, "the number of features"), (width, "the record's width")])?;
     let got = statistics.mean.len();
     if got == n_features { Ok(()) } else { Err(EncoderError::Features { what: "mean", got, expected: n_features }) }
 }

@@ -9,7 +9,7 @@ use burn::nn::transformer::{TransformerEncoder, TransformerEncoderConfig, Transf
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::EncoderError;
+use crate::{EncoderError, at_least_one};
 
 /// Sides of a patch.
 const PATCH: usize = 16;
@@ -54,11 +54,7 @@ impl ViTConfig {
     /// # Errors
     /// [`EncoderError::Zero`] for a size of 0, [`EncoderError::Width`] for a width that is no multiple of 4.
     pub fn init(&self, device: &Device) -> Result<ViT, EncoderError> {
-        for (what, size) in [("channels", self.channels), ("width", self.width)] {
-            if size == 0 {
-                return Err(EncoderError::Zero { what });
-            }
-        }
+        at_least_one(&[(self.channels, "channels"), (self.width, "width")])?;
         if !self.width.is_multiple_of(4) {
             return Err(EncoderError::Width(self.width));
         }
