@@ -15,16 +15,19 @@ from statistics import mean
 
 from study import ONE_THREAD, Study, spread
 
-FUSIONS = ["gated", "concat", "late", "late-weighted", "film", "low-rank", "attention", "experts"]
-study = Study("fusions", __doc__, "8311-8315", 8000, examples=["missingness"])
+FUSIONS = ["gated", "concat", "late", "late-weighted", "film", "low-rank", "attention", "experts", "bottleneck", "shared-private"]
+study = Study("fusions", __doc__, "8311-8315", 16000, examples=["missingness"])
 
 
 def measure(keys):
     seed = keys[0]["seed"]
     at = study.cohort(seed, "")
-    for key in keys:
-        study.evaluate(at, seed, f"model.fusion={key['fusion']}")
-        told = subprocess.run([study.example("missingness"), at / "run", at / "data", "malignant"], check=True, capture_output=True, text=True, env=ONE_THREAD)
+    for k, key in enumerate(keys):
+        # The models of one modality are the same whatever fusion the joint one has: the first run's serve all.
+        run = at / ("run" if k else "first")
+        study.evaluate(at, seed, f"model.fusion={key['fusion']}", f"training.singles={json.dumps(k == 0)}", run=run)
+        command = [study.example("missingness"), run, at / "data", "malignant", at / "first"]
+        told = subprocess.run(command, check=True, capture_output=True, text=True, env=ONE_THREAD)
         yield key, json.loads(told.stdout)
     shutil.rmtree(at)
 

@@ -53,11 +53,12 @@ class Study:
         self.synovia("simulate", "--out", at / "data", "--patients", self.arguments.patients, "--seed", seed, *options)
         return at
 
-    def evaluate(self, at, seed, *settings):
-        """What `metrics.json` has of the tasks after a run in `at/run`."""
+    def evaluate(self, at, seed, *settings, run=None):
+        """What `metrics.json` has of the tasks after a run in `at/run`, or in `run`."""
+        run = run or at / "run"
         settings = [f"images.path={at}/data/dicom", f"records.path={at}/data/fhir", *self.arguments.set, *settings]
-        self.synovia("evaluate", self.arguments.toml, "--run", at / "run", "--seed", seed, *(part for s in settings for part in ("--set", s)))
-        return json.loads((at / "run/metrics.json").read_text())["tasks"]
+        self.synovia("evaluate", self.arguments.toml, "--run", run, "--seed", seed, *(part for s in settings for part in ("--set", s)))
+        return json.loads((run / "metrics.json").read_text())["tasks"]
 
     def lines(self, jobs, make):
         """A dictionary for each key of all jobs. `jobs` is a list of lists of keys, each a dictionary with a `seed`; `make` is given those

@@ -38,7 +38,7 @@ def measure(keys):
     at = study.cohort(seed, "")
     for key in keys:
         chosen = [table for table in TABLES if key["trained"] in (table["name"], "all")]
-        study.evaluate(at, seed, f"task={inline(chosen)}")
+        study.evaluate(at, seed, f"task={inline(chosen)}", "training.singles=false")
         history = [json.loads(line) for line in (at / "run/history.jsonl").read_text().splitlines()]
         seconds = sum(line["seconds"] for line in history if line["variant"] == "joint")
         metrics = json.loads((at / "run/metrics.json").read_text())

@@ -277,11 +277,16 @@ fn check_settings(training: &TrainingSettings, terms: &Terms) -> Result<(), Fede
     if training.sampling == Sampling::Balanced {
         return refuse("training.sampling = \"balanced\" has each site its own prior, which no mean can give back; set it to \"plain\"");
     }
+    if !training.imbalance.is_none() {
+        return refuse(
+            "training.imbalance goes by each site's own labels, and no mean of the sites can give the cohort's shares back; leave it out",
+        );
+    }
     if training.balance == Balance::Dwa {
         return refuse("training.balance = \"dwa\" needs the losses of all rounds, which a site that was away lacks; choose another");
     }
-    if matches!(terms.method, Method::FedAdam { .. }) && training.ema > 0.0 {
-        return refuse("fedadam moves the weights and not their moving average; set training.ema = 0");
+    if matches!(terms.method, Method::FedAdam { .. }) && (training.ema > 0.0 || training.swa > 0.0) {
+        return refuse("fedadam moves the weights and not their average; set training.ema = 0 and leave training.swa out");
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ pub use calibrated::Calibrated;
 pub use endpoint::{EndpointHead, EndpointLayers, Estimator, PROPENSITY, Scale};
 pub use fuse::{Absent, Fill, Fusion, FusionKind};
 pub use image::{ImagePath, ImageTower};
-pub use loss::{binary_loss, contrast, divergence, multiclass_loss, ordinal_loss};
+pub use loss::{
+    binary_loss, contrast, divergence, focal_binary_loss, focal_multiclass_loss, jensen_shannon, multiclass_loss, ordinal_loss,
+};
 pub use model::{Head, Inputs, JointModel, JointModelConfig, Modality, ModelError, Outputs, RecordEncoder, RecordTower};
 pub use state::{NamedTensor, StateError, apply_state, collect_state, visit_state};

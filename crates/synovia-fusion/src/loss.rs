@@ -33,8 +33,28 @@ pub(crate) fn binary_losses(logits: Tensor<2>, labels: Tensor<2>) -> Tensor<2> {
 /// - weight: `[batch, 1]`, 0 where the label is unknown
 /// - returns `[1]`, the mean over the known labels
 pub fn multiclass_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
-    let losses = (activation::log_softmax(logits, 1) * one_hot).sum_dim(1).neg();
-    masked_mean(losses, weight)
+    masked_mean(multiclass_losses(logits, one_hot), weight)
+}
+
+fn multiclass_losses(logits: Tensor<2>, one_hot: Tensor<2>) -> Tensor<2> {
+    (activation::log_softmax(logits, 1) * one_hot).sum_dim(1).neg()
+}
+
+/// [`binary_loss`] of which each example counts by (1 − p)², p the probability of its label (Lin et al. 2017, "Focal Loss for Dense Object
+/// Detection", γ = 2).
+pub fn focal_binary_loss(logits: Tensor<2>, labels: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    masked_mean(focal(binary_losses(logits, labels)), weight)
+}
+
+/// [`multiclass_loss`] by the same.
+pub fn focal_multiclass_loss(logits: Tensor<2>, one_hot: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    masked_mean(focal(multiclass_losses(logits, one_hot)), weight)
+}
+
+/// Of −ln p: (1 − p)² · −ln p.
+fn focal(losses: Tensor<2>) -> Tensor<2> {
+    let missed = losses.clone().neg().exp().neg().add_scalar(1.0);
+    missed.square() * losses
 }
 
 /// Cross-entropy of classes that stand in an order: the mean, over the places between two of them, of the binary cross-entropy of lying
@@ -82,6 +102,20 @@ pub fn divergence(teacher: Tensor<2>, student: Tensor<2>, weight: Tensor<2>) -> 
     masked_mean((log_p.clone().exp() * (log_p - log_q)).sum_dim(1), weight)
 }
 
+/// Jensen-Shannon divergence in nats of two probabilities from each other, the mean over the examples that count: of each from the mean of
+/// both, halved (Lin 1991, "Divergence measures based on the Shannon entropy"). Both are drawn together. At most ln 2.
+///
+/// # Shapes
+/// - first, second: logits `[batch, n]`
+/// - weight: `[batch, 1]`, 0 for an example that does not count
+/// - returns `[1]`
+pub fn jensen_shannon(first: Tensor<2>, second: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    let (first, second) = (log_probabilities(first), log_probabilities(second));
+    let middle = ((first.clone().exp() + second.clone().exp()) * 0.5).clamp_min(1e-30).log();
+    let from_middle = |log_p: Tensor<2>| (log_p.clone().exp() * (log_p - middle.clone())).sum_dim(1);
+    masked_mean((from_middle(first) + from_middle(second)) * 0.5, weight)
+}
+
 /// Subtracted from the similarity to an example that does not count: its share is 0 in single precision.
 const NOT_THERE: f32 = 1e4;
 
@@ -110,6 +144,33 @@ mod tests {
 
     fn column(values: &[f32]) -> Tensor<2> {
         Tensor::<1>::from_floats(values, &Device::flex()).reshape([values.len(), 1])
+    }
+
+    #[test]
+    fn what_is_answered_well_counts_less() {
+        // Of p = .5 and of p = .9: .25 · ln 2 = .173287 and .01 · .105361 = .001054.
+        let (half, sure) = (0.25 * 2f64.ln(), -0.01 * 0.9f64.ln());
+        let of_binary = |z: f32, label| f64::from(focal_binary_loss(column(&[z]), column(&[label]), column(&[1.0])).into_scalar::<f32>());
+        assert!((of_binary(0.0, 1.0) - half).abs() < 1e-6 && (of_binary(-(9f32.ln()), 0.0) - sure).abs() < 1e-6);
+        let classes = Tensor::<2>::from_floats([[18f32.ln(), 0.0, 0.0], [2f32.ln(), 0.0, 0.0]], &Device::flex());
+        let first = Tensor::<2>::from_floats([[1.0, 0.0, 0.0]; 2], &Device::flex());
+        let mean = focal_multiclass_loss(classes, first, column(&[1.0, 1.0])).into_scalar::<f32>();
+        assert!((f64::from(mean) - f64::midpoint(half, sure)).abs() < 1e-6, "{mean}");
+    }
+
+    #[test]
+    fn divergences_are_those_by_hand() {
+        let logs = |p: [f32; 3]| Tensor::<2>::from_floats([p.map(f32::ln), [0.0; 3]], &Device::flex());
+        let (p, q, first) = (|| logs([0.7, 0.2, 0.1]), || logs([0.5, 0.3, 0.2]), || column(&[1.0, 0.0]));
+        let close = |value: Tensor<1>, expected: f64| assert!((f64::from(value.into_scalar::<f32>()) - expected).abs() < 1e-6);
+        close(divergence(p(), q(), first()), 0.085_122_825_957_221_6);
+        close(jensen_shannon(p(), q(), first()), 0.021_901_178_968_493_9);
+        close(jensen_shannon(q(), p(), first()), 0.021_901_178_968_493_9);
+        // Of what has nothing in common, ln 2; of what is the same, nothing.
+        let sure =
+            |k: usize| Tensor::<2>::from_floats([std::array::from_fn::<f32, 3, _>(|i| if i == k { 200.0 } else { 0.0 })], &Device::flex());
+        close(jensen_shannon(sure(0), sure(1), column(&[1.0])), std::f64::consts::LN_2);
+        close(jensen_shannon(p(), p(), first()), 0.0);
     }
 
     #[test]

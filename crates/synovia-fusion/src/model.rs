@@ -314,6 +314,12 @@ impl JointModel {
         })
     }
 
+    /// What each of a batch's [`Outputs::modalities`] says in the terms that all share; `None` where the fusion has no such terms.
+    /// `[batch, embedding]` each
+    pub fn common(&self, modalities: &[(Tensor<2>, Tensor<2>)]) -> Option<Vec<Tensor<2>>> {
+        self.fusion.common(modalities.to_vec())
+    }
+
     fn answers(&self, dropped: &Tensor<2>) -> Vec<Tensor<2>> {
         let of_tasks = self.heads.iter().map(|head| head.forward(dropped.clone()));
         of_tasks.chain(self.endpoints.iter().map(|layers| layers.forward(dropped.clone()))).collect()

@@ -10,22 +10,34 @@ use crate::Weights;
 
 /// Exponential moving average of all numbers of a module, running statistics included (Polyak & Juditsky 1992; with the
 /// decay of Tarvainen & Valpola 2017). It lags behind the weights by about `1 / (1 − decay)` steps and has less of the
-/// noise of the last batches.
+/// noise of the last batches. From some step on it can be the plain mean.
 pub struct Average {
     decay: f64,
+    /// The last step before the plain mean.
+    even_after: u64,
     values: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
 }
 
 impl Average {
     /// Of nothing yet; `decay` is in [0, 1), 0 for the last weights alone.
     pub fn new(decay: f64) -> Self {
-        Self { decay, values: BTreeMap::new() }
+        Self { decay, even_after: u64::MAX, values: BTreeMap::new() }
+    }
+
+    /// After so many steps, the plain mean of the weights of all steps that follow.
+    #[must_use]
+    pub fn evenly_after(mut self, step: u64) -> Self {
+        self.even_after = step;
+        self
     }
 
     /// Takes in the module as it is after step `step`, from 1. The decay rises to its value over the first steps, so that
     /// the initial weights are forgotten at once.
     pub fn add<M: Module>(&mut self, module: &M, step: u64) {
-        let decay = self.decay.min(step as f64 / (step as f64 + 10.0));
+        let decay = match step.checked_sub(self.even_after) {
+            Some(n @ 1..) => (n - 1) as f64 / n as f64,
+            _ => self.decay.min(step as f64 / (step as f64 + 10.0)),
+        };
         visit_state(module, |name, shape, value| {
             let mean = match self.values.remove(&name) {
                 Some((_, mean)) => mean.mul_scalar(decay) + value.mul_scalar(1.0 - decay),
@@ -80,6 +92,12 @@ mod tests {
             average = Average::new(decay).with_weights(&average.weights(), &Device::flex());
         }
         let weights = average.weights();
+        let mut even = Average::new(decay).evenly_after(1);
+        for (k, &w) in steps.iter().enumerate() {
+            even.add(&at(w), k as u64 + 1);
+            even = Average::new(decay).evenly_after(1).with_weights(&even.weights(), &Device::flex());
+        }
+        assert!((even.weights()["weight"].values[0] - 2.0).abs() < 1e-6, "the mean of -1, 2 and 5");
         assert!((f64::from(weights["weight"].values[0]) - by_hand.unwrap()).abs() < 1e-6);
         assert_eq!(weights.keys().collect::<Vec<_>>(), collect_state(&linear).keys().collect::<Vec<_>>());
         assert_eq!(weights["weight"].shape, [1, 1]);

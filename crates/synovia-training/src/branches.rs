@@ -5,7 +5,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use synovia_fusion::{JointModel, contrast};
+use synovia_fusion::{JointModel, contrast, jensen_shannon};
 
 use crate::losses::Forwarded;
 
@@ -20,6 +20,14 @@ pub struct Branches {
     pub joint: f64,
     /// How badly the modalities of an example find each other among those of the batch ([`contrast`], by cosines).
     pub pairs: f64,
+    /// How far apart the modalities of an example are in the terms that they share, where the fusion has such terms ([`jensen_shannon`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shared: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
 }
 
 /// What cosines are divided by before the softmax; that of CLIP at its start.
@@ -33,7 +41,7 @@ impl Branches {
 
     /// Whether an example without any label teaches something.
     pub(crate) const fn need_no_labels(&self) -> bool {
-        self.joint > 0.0 || self.pairs > 0.0
+        self.joint > 0.0 || self.pairs > 0.0 || self.shared > 0.0
     }
 
     /// What is added to the joint loss, in the same units; `None` where nothing is.
@@ -60,8 +68,17 @@ impl Branches {
                 }
             }
         }
+        let pairs: Vec<(usize, usize)> = (0..modalities.len()).flat_map(|a| (0..a).map(move |b| (b, a))).collect();
+        if self.shared > 0.0
+            && let Some(common) = model.common(modalities)
+        {
+            for &(a, b) in &pairs {
+                let both = modalities[a].1.clone() * modalities[b].1.clone();
+                let loss = jensen_shannon(common[a].clone(), common[b].clone(), both);
+                parts.push(loss.mul_scalar(self.shared / pairs.len() as f64));
+            }
+        }
         if self.pairs > 0.0 {
-            let pairs: Vec<(usize, usize)> = (0..modalities.len()).flat_map(|a| (0..a).map(move |b| (b, a))).collect();
             for (a, b) in &pairs {
                 let [(a, has_a), (b, has_b)] = [&modalities[*a], &modalities[*b]];
                 let cosines = unit_rows(a.clone()).matmul(unit_rows(b.clone()).transpose());

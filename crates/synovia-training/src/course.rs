@@ -10,8 +10,10 @@ use synovia_fusion::{EndpointHead, JointModel, JointModelConfig, Modality};
 use crate::batch::{HostBatch, TrainingChanges};
 use crate::checkpoint::CheckpointProgress;
 use crate::fit::Progress;
+use crate::imbalance::Adjustment;
 use crate::losses::{TaskSums, ValidationSum, balanced, forward, relative};
-use crate::optimizer::{AdamW, AdamWSettings};
+use crate::optimizer::{AdamW, AdamWSettings, Gathered, gradients};
+use crate::part::label_counts;
 use crate::private::{NoiseKey, Private};
 use crate::{Average, Presence, TrainingError, TrainingSettings, epoch_order, learning_rate};
 
@@ -59,6 +61,10 @@ pub(crate) struct Course<'a, 'v> {
     pub labels: Vec<Option<f32>>,
     /// For each task, then each endpoint, what an uninformed guess costs.
     pub uninformed: Vec<f64>,
+    /// The same of the losses that are trained on.
+    pub trained_on: Vec<f64>,
+    /// What is done about each task's rare classes.
+    pub adjustments: Vec<Adjustment>,
     pub device: Device,
     /// Examples in a batch.
     pub batch: usize,
@@ -96,8 +102,33 @@ impl<'a, 'v> Course<'a, 'v> {
         let steps = (drawn + batch / 2) / batch;
         let labels = rows.iter().map(|row| row.labels.first().copied().flatten()).collect();
         let tasks = &train.manifest().tasks;
+        let imbalance = settings.imbalance;
+        let adjustments: Vec<Adjustment> = if imbalance.is_none() {
+            Vec::new()
+        } else {
+            let counts = label_counts(model, train);
+            let of_task = |((task, counts), &base): ((&Task, &Vec<u64>), &f64)| Adjustment::new(imbalance, task, counts, base);
+            tasks.iter().zip(&counts).zip(&uninformed).map(of_task).collect()
+        };
+        let mut trained_on = uninformed.clone();
+        trained_on.iter_mut().zip(&adjustments).for_each(|(base, adjustment)| *base = adjustment.uninformed);
         let (endpoints, device) = (model.endpoints.as_slice(), Device::flex().autodiff());
-        Ok(Self { train, settings, tasks, endpoints, presence, rows, labels, uninformed, device, batch, steps, private })
+        Ok(Self {
+            train,
+            settings,
+            tasks,
+            endpoints,
+            presence,
+            rows,
+            labels,
+            uninformed,
+            trained_on,
+            adjustments,
+            device,
+            batch,
+            steps,
+            private,
+        })
     }
 
     /// An optimizer without any history.
@@ -106,9 +137,23 @@ impl<'a, 'v> Course<'a, 'v> {
         AdamW::new(AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay, clip })
     }
 
-    /// Steps over which the learning rate rises.
-    pub fn n_warmup(&self) -> usize {
-        (self.settings.warmup_epochs * self.steps as f64).round() as usize
+    /// Steps of the optimizer in an epoch.
+    fn updates(&self) -> usize {
+        self.steps.div_ceil(self.settings.accumulate)
+    }
+
+    /// Learning rate of the optimizer's step `update` of epoch `epoch`, both from 0.
+    pub fn rate(&self, epoch: usize, update: usize) -> f64 {
+        let n = self.updates() * self.settings.epochs;
+        let n_warmup = (self.settings.warmup_epochs * self.updates() as f64).round() as usize;
+        learning_rate(self.settings.learning_rate, (epoch * self.updates() + update).min(self.settings.swa_from(n)), n, n_warmup)
+    }
+
+    /// The average of the weights before the first step.
+    pub fn average(&self) -> Average {
+        let n = self.updates() * self.settings.epochs;
+        let average = Average::new(self.settings.ema);
+        if self.settings.swa > 0.0 { average.evenly_after(self.settings.swa_from(n) as u64) } else { average }
     }
 
     /// Where the examples are.
@@ -130,13 +175,12 @@ impl<'a, 'v> Course<'a, 'v> {
         moving: &mut Moving,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(JointModel, EpochSums), TrainingError> {
-        let Self { settings, tasks, endpoints, presence, batch, steps, device, uninformed, .. } = self;
+        let Self { settings, tasks, endpoints, presence, batch, steps, device, uninformed, trained_on, adjustments, .. } = self;
         // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
         device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
         if let Some(private) = &self.private {
             return self.private_epoch(private, epoch, model, moving, progress);
         }
-        let (n_steps, n_warmup) = (steps * settings.epochs, self.n_warmup());
         let started = Instant::now();
         let order = epoch_order(&self.labels, settings.sampling, settings.seed, epoch);
         let batches: Vec<&[usize]> = (0..*steps).map(|k| &order[k * batch..((k + 1) * batch).min(order.len())]).collect();
@@ -153,7 +197,8 @@ impl<'a, 'v> Course<'a, 'v> {
         };
         let mut sums = TaskSums::new(uninformed.len());
         let mut seen = Seen { labels: vec![0; tasks.len()], ..Seen::default() };
-        let (mut norms, mut rate) = (0.0, 0.0);
+        let (mut norms, mut n_norms, mut rate) = (0.0, 0, 0.0);
+        let mut gathered = Gathered::default();
         // The model goes in and comes out again: with one owner, the optimizer writes in place.
         let model = std::thread::scope(|scope| {
             let mut model = model;
@@ -171,21 +216,28 @@ impl<'a, 'v> Course<'a, 'v> {
                 seen.examples += batch.n as u64;
                 let known = batch.known.clone();
                 seen.labels.iter_mut().zip(&known).for_each(|(sum, n)| *sum += *n as u64);
-                let forwarded = forward(&model, batch, tasks, endpoints, device);
+                let forwarded = forward(&model, batch, tasks, endpoints, adjustments, device);
                 let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
-                let loss = relative(values.iter().map(|&value| f64::from(value)), uninformed) as f32;
+                let loss = relative(values.iter().map(|&value| f64::from(value)), trained_on) as f32;
                 if !loss.is_finite() {
                     return Err(diverged("the loss", loss.into(), epoch, step));
                 }
-                rate = learning_rate(settings.learning_rate, epoch * steps + step, n_steps, n_warmup);
-                let joint = balanced(&model, &forwarded.losses, &known, &forwarded.shared, uninformed, settings.balance, &mut moving.state)
+                rate = self.rate(epoch, step / settings.accumulate);
+                let joint = balanced(&model, &forwarded.losses, &known, &forwarded.shared, trained_on, settings.balance, &mut moving.state)
                     .ok_or(TrainingError::EmptySplit("train"))?;
-                let total = match settings.branches.loss(&model, &forwarded, uninformed) {
+                let total = match settings.branches.loss(&model, &forwarded, trained_on) {
                     Some(between) => joint + between,
                     None => joint,
                 };
                 drop(forwarded);
-                let (stepped, norm) = moving.optimizer.step(model, total.backward(), rate);
+                sums.add(&values, &known);
+                gathered.add(gradients(&model, &mut total.backward()));
+                let examples_per_s = seen.examples as f64 / started.elapsed().as_secs_f64();
+                progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
+                if gathered.n() < settings.accumulate && step + 1 < *steps {
+                    continue;
+                }
+                let (stepped, norm) = moving.optimizer.apply(model, std::mem::take(&mut gathered).mean(), rate);
                 // The step by such a gradient has left no numbers in the model.
                 if !norm.is_finite() {
                     return Err(diverged("the gradient's norm", norm, epoch, step));
@@ -193,15 +245,13 @@ impl<'a, 'v> Course<'a, 'v> {
                 model = stepped;
                 moving.state.steps += 1;
                 moving.average.add(&model, moving.state.steps);
-                sums.add(&values, &known);
                 norms += norm;
-                let examples_per_s = seen.examples as f64 / started.elapsed().as_secs_f64();
-                progress(Progress::Step { epoch: epoch + 1, step: step + 1, loss, examples_per_s });
+                n_norms += 1;
             }
             Ok(model)
         })?;
         let examples_per_s = seen.examples as f64 / started.elapsed().as_secs_f64();
-        Ok((model, EpochSums { losses: sums.means(), rate, gradient_norm: norms / *steps as f64, examples_per_s, seen }))
+        Ok((model, EpochSums { losses: sums.means(), rate, gradient_norm: norms / f64::from(n_norms.max(1)), examples_per_s, seen }))
     }
 }
 
@@ -228,7 +278,7 @@ pub(crate) fn validation_sums(
     for rows in rows.chunks(batch) {
         let batch = HostBatch::read(validation.reader(), rows, presence, None)?.into_tensors(tasks, endpoints, &device);
         let known = batch.known.clone();
-        let forwarded = forward(model, batch, tasks, endpoints, &device);
+        let forwarded = forward(model, batch, tasks, endpoints, &[], &device);
         for ((sum, loss), (logits, n)) in sums.iter_mut().zip(forwarded.losses).zip(forwarded.logits.iter().zip(known)) {
             sum.add(&loss.validation(logits, n));
         }

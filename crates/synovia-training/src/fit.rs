@@ -14,9 +14,10 @@ use synovia_kernels::release_buffers;
 
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::course::{Course, Moving, diverged, usable, validation_sums};
+use crate::imbalance::prior_logits;
 use crate::losses::{ValidationSum, relative, uninformed_losses};
 use crate::part::{initial_weights, label_counts};
-use crate::{Average, NoiseKey, Sampling, TrainingError, TrainingSettings, Weights};
+use crate::{NoiseKey, Sampling, TrainingError, TrainingSettings, Weights};
 
 /// One model to be trained.
 pub struct Fit<'a> {
@@ -138,7 +139,8 @@ fn run(
     let settings = job.settings;
     // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
     let tasks = &train.manifest().tasks;
-    let mut uninformed = uninformed_losses(tasks, &label_counts(job.model, train));
+    let counts = label_counts(job.model, train);
+    let mut uninformed = uninformed_losses(tasks, &counts);
     uninformed.extend(job.model.endpoints.iter().map(|head| head.base));
     let key = key(job);
     // A key that was left by a training with other settings or data gives other noise here.
@@ -156,7 +158,7 @@ fn run(
     let mut model = apply_state(job.model.init(None, &course.device)?, &start)?;
     let mut moving = Moving {
         optimizer: course.optimizer().with_slower(job.start.into_iter().flat_map(Weights::keys).cloned().collect(), settings.tower_rate),
-        average: Average::new(settings.ema),
+        average: course.average(),
         state: CheckpointProgress { key, ..Default::default() },
     };
     let mut best = Weights::new();
@@ -170,7 +172,12 @@ fn run(
     }
     progress(Progress::Start { done: moving.state.epochs, epochs: settings.epochs, steps: course.steps });
 
-    let prior = tasks.first().and_then(|first| prior_logits(&course.labels, settings.sampling, first));
+    // What makes a head that saw all classes as often, or weighed them so, answer as the cohort is. Sampling knows of the first task alone.
+    let is_even = |k: usize| settings.imbalance.evens_classes() || (k == 0 && settings.sampling == Sampling::Balanced);
+    let prior_of = |(k, (task, counts)): (usize, (&Task, &Vec<u64>))| {
+        is_even(k).then(|| prior_logits(task, counts)).flatten().map(|prior| (format!("heads.{k}.bias"), prior))
+    };
+    let priors: Vec<(String, Vec<f32>)> = tasks.iter().zip(&counts).enumerate().filter_map(prior_of).collect();
     while moving.state.epochs < settings.epochs && !patience_is_over(&moving.state, settings.patience) {
         let epoch = moving.state.epochs;
         let started = Instant::now();
@@ -178,10 +185,10 @@ fn run(
         model = stepped;
         let Moving { optimizer, average, state } = &mut moving;
         let mut averaged = average.weights();
-        if let Some(prior) = &prior
-            && let Some(bias) = averaged.get_mut("heads.0.bias")
-        {
-            bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
+        for (name, prior) in &priors {
+            if let Some(bias) = averaged.get_mut(name) {
+                bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
+            }
         }
         let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();
         let validated = validation_sums(&candidate, course.endpoints, validation, &validation_rows, course.presence, course.batch)?;
@@ -223,30 +230,6 @@ fn run(
     let state = moving.state;
     let best_epoch = state.best.map_or(0, |(_, epoch)| epoch);
     Ok(Trained { weights: best, best_epoch, history: state.history })
-}
-
-/// What is added to the logits of the first task after balanced sampling, which shows each class equally often: the
-/// logarithm of the classes' shares among `labels`, so that probabilities are those of the cohort and not of the sampling
-/// (Menon et al. 2021, "Long-tail learning via logit adjustment"). `None` for plain sampling.
-fn prior_logits(labels: &[Option<f32>], sampling: Sampling, task: &Task) -> Option<Vec<f32>> {
-    if sampling != Sampling::Balanced {
-        return None;
-    }
-    let n_logits = task.n_logits();
-    let mut counts = vec![0.0f64; n_logits.max(2)];
-    labels.iter().flatten().for_each(|&label| counts[label as usize] += 1.0);
-    let present = counts.iter().filter(|count| **count > 0.0).count() as f64;
-    let n: f64 = counts.iter().sum();
-    if present < 2.0 {
-        return None;
-    }
-    // A class without examples was never shown, balanced or not.
-    let log = |count: f64| if count > 0.0 { (count / n * present).ln() } else { 0.0 };
-    Some(if n_logits == 1 {
-        vec![(log(counts[1]) - log(counts[0])) as f32]
-    } else {
-        counts.iter().map(|&count| log(count) as f32).collect()
-    })
 }
 
 fn patience_is_over(state: &CheckpointProgress, patience: usize) -> bool {

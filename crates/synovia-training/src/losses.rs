@@ -2,18 +2,22 @@
 
 use burn::tensor::{Device, Tensor};
 use synovia_cohort::{Task, TaskKind};
-use synovia_fusion::{EndpointHead, JointModel, binary_loss, divergence, multiclass_loss, ordinal_loss};
+use synovia_fusion::{
+    EndpointHead, JointModel, binary_loss, divergence, focal_binary_loss, focal_multiclass_loss, multiclass_loss, ordinal_loss,
+};
 
 use crate::Balance;
 use crate::balance::gramian;
 use crate::batch::Batch;
 use crate::checkpoint::CheckpointProgress;
 use crate::fit::EpochReport;
+use crate::imbalance::Adjustment;
 
 /// Whose loss it is.
 #[derive(Clone, Copy)]
 pub(crate) enum LossKind<'a> {
-    Task(TaskKind),
+    /// With what is done about its rare classes.
+    Task(TaskKind, Option<&'a Adjustment>),
     Endpoint(&'a EndpointHead),
 }
 
@@ -40,9 +44,17 @@ pub(crate) struct Forwarded<'a> {
 impl LossKind<'_> {
     pub(crate) fn loss(self, logits: Tensor<2>, target: &Tensor<2>, weight: &Tensor<2>) -> Tensor<1> {
         match self {
-            Self::Task(TaskKind::Binary) => binary_loss(logits, target.clone(), weight.clone()),
-            Self::Task(TaskKind::Multiclass) => multiclass_loss(logits, target.clone(), weight.clone()),
-            Self::Task(TaskKind::Ordinal) => ordinal_loss(&logits, target, weight.clone()),
+            Self::Task(kind, adjustment) => {
+                let logits = adjustment.map_or_else(|| logits.clone(), |adjustment| adjustment.shifted(logits.clone()));
+                let (target, weight) = (target.clone(), weight.clone());
+                match (kind, adjustment.is_some_and(|adjustment| adjustment.focal)) {
+                    (TaskKind::Binary, false) => binary_loss(logits, target, weight),
+                    (TaskKind::Binary, true) => focal_binary_loss(logits, target, weight),
+                    (TaskKind::Multiclass, false) => multiclass_loss(logits, target, weight),
+                    (TaskKind::Multiclass, true) => focal_multiclass_loss(logits, target, weight),
+                    (TaskKind::Ordinal, _) => ordinal_loss(&logits, &target, weight),
+                }
+            }
             Self::Endpoint(head) => head.loss(logits, target, weight),
         }
     }
@@ -50,23 +62,32 @@ impl LossKind<'_> {
     /// How far a student's answer is from a teacher's, whom no gradient reaches.
     pub(crate) fn distance(self, teacher: Tensor<2>, student: Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
         match self {
-            Self::Task(_) => divergence(teacher, student, weight),
+            Self::Task(..) => divergence(teacher, student, weight),
             Self::Endpoint(head) => head.distance(teacher, student, weight),
         }
     }
 }
 
-/// The losses of tasks and endpoints, and what they came from.
+/// The losses of tasks and endpoints, and what they came from. Tasks without an adjustment, and all in validation, have their plain loss.
 pub(crate) fn forward<'a>(
     model: &JointModel,
     batch: Batch,
     tasks: &[Task],
     endpoints: &'a [EndpointHead],
+    adjustments: &'a [Adjustment],
     device: &Device,
 ) -> Forwarded<'a> {
     let outputs = model.forward(batch.inputs, batch.n, device);
-    let kinds = tasks.iter().map(|task| LossKind::Task(task.kind)).chain(endpoints.iter().map(LossKind::Endpoint));
+    let kinds = tasks
+        .iter()
+        .enumerate()
+        .map(|(k, task)| LossKind::Task(task.kind, adjustments.get(k)))
+        .chain(endpoints.iter().map(LossKind::Endpoint));
     let losses = outputs.logits.iter().cloned().zip(batch.targets).zip(kinds).map(|((logits, (target, weight)), kind)| {
+        let weight = match kind {
+            LossKind::Task(_, Some(adjustment)) => adjustment.weigh(&target, weight),
+            _ => weight,
+        };
         let value = kind.loss(logits, &target, &weight);
         TaskLoss { value, kind, target, weight }
     });
@@ -127,22 +148,24 @@ pub(crate) const LEAST_UNINFORMED: f64 = 0.3;
 /// # Shapes
 /// - counts: for each task the labels of each class
 pub fn uninformed_losses(tasks: &[Task], counts: &[Vec<u64>]) -> Vec<f64> {
-    let of_task = |(task, counts): (&Task, &Vec<u64>)| {
-        let n = counts.iter().sum::<u64>() as f64;
-        let present = counts.iter().filter(|count| **count > 0).map(|&count| count as f64);
-        if task.kind == TaskKind::Ordinal {
-            let below = counts.iter().scan(0.0, |sum, &count| {
-                *sum += count as f64 / n;
-                Some(*sum)
-            });
-            let places = counts.len().saturating_sub(1);
-            let nats: f64 = below.take(places).filter(|p| *p > 0.0 && *p < 1.0).map(|p| -p * p.ln() - (1.0 - p) * (1.0 - p).ln()).sum();
-            return (nats / places.max(1) as f64).max(LEAST_UNINFORMED * std::f64::consts::LN_2);
-        }
-        let nats: f64 = present.map(|count| -count / n * (count / n).ln()).sum();
-        nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
-    };
-    tasks.iter().zip(counts).map(of_task).collect()
+    tasks.iter().zip(counts).map(|(task, counts)| uninformed_loss(task, counts)).collect()
+}
+
+/// Of one task.
+pub(crate) fn uninformed_loss(task: &Task, counts: &[u64]) -> f64 {
+    let n = counts.iter().sum::<u64>() as f64;
+    let present = counts.iter().filter(|count| **count > 0).map(|&count| count as f64);
+    if task.kind == TaskKind::Ordinal {
+        let below = counts.iter().scan(0.0, |sum, &count| {
+            *sum += count as f64 / n;
+            Some(*sum)
+        });
+        let places = counts.len().saturating_sub(1);
+        let nats: f64 = below.take(places).filter(|p| *p > 0.0 && *p < 1.0).map(|p| -p * p.ln() - (1.0 - p) * (1.0 - p).ln()).sum();
+        return (nats / places.max(1) as f64).max(LEAST_UNINFORMED * std::f64::consts::LN_2);
+    }
+    let nats: f64 = present.map(|count| -count / n * (count / n).ln()).sum();
+    nats.max(LEAST_UNINFORMED * (task.n_logits().max(2) as f64).ln())
 }
 
 /// Mean over the tasks of their loss in units of that of an uninformed guess.
@@ -215,7 +238,7 @@ impl TaskLoss<'_> {
     pub(crate) fn validation(self, logits: &Tensor<2>, n: f64) -> ValidationSum {
         let TaskLoss { value, kind, target, weight } = self;
         let at = |temperature: f64| kind.loss(logits.clone().div_scalar(temperature), &target, &weight);
-        let others: &[f64] = if matches!(kind, LossKind::Task(_)) { &TEMPERATURES[1..] } else { &[] };
+        let others: &[f64] = if matches!(kind, LossKind::Task(..)) { &TEMPERATURES[1..] } else { &[] };
         let losses = std::iter::once(value).chain(others.iter().map(|&temperature| at(temperature)));
         ValidationSum { n, sums: losses.map(|loss| f64::from(loss.into_scalar::<f32>()) * n).collect() }
     }
@@ -251,7 +274,7 @@ mod tests {
     fn being_too_sure_does_not_decide_which_epoch_is_kept() {
         let column = |values: [f32; 4]| Tensor::<1>::from_floats(values, &Device::flex()).reshape([4, 1]);
         let sum = |logits: Tensor<2>| {
-            let (kind, target, weight) = (LossKind::Task(TaskKind::Binary), column([1.0, 0.0, 1.0, 0.0]), column([1.0; 4]));
+            let (kind, target, weight) = (LossKind::Task(TaskKind::Binary, None), column([1.0, 0.0, 1.0, 0.0]), column([1.0; 4]));
             let value = kind.loss(logits.clone(), &target, &weight);
             TaskLoss { value, kind, target, weight }.validation(&logits, 40.0)
         };

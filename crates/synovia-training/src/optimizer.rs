@@ -114,6 +114,39 @@ pub(crate) fn gradients<M: Module>(module: &M, grads: &mut Gradients) -> BTreeMa
     collect.out
 }
 
+/// Gradients of several batches, by parameter.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    sums: BTreeMap<String, Tensor<1>>,
+    n: usize,
+}
+
+impl Gathered {
+    /// Takes in those of one more batch.
+    pub(crate) fn add(&mut self, grads: BTreeMap<String, Tensor<1>>) {
+        self.n += 1;
+        for (name, grad) in grads {
+            let sum = match self.sums.remove(&name) {
+                Some(sum) => sum + grad,
+                None => grad,
+            };
+            self.sums.insert(name, sum);
+        }
+    }
+
+    /// Number of batches.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The mean over the batches; of one, to the bit.
+    pub(crate) fn mean(self) -> BTreeMap<String, Tensor<1>> {
+        let n = self.n;
+        let mean = |sum: Tensor<1>| if n > 1 { sum.div_scalar(n as f64) } else { sum };
+        self.sums.into_iter().map(|(name, sum)| (name, mean(sum))).collect()
+    }
+}
+
 /// Euclidean norm of all gradients together, in double precision and in the order of the names: the same for any number of
 /// threads.
 pub(crate) fn norm(grads: &BTreeMap<String, Tensor<1>>) -> f64 {

@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::course::{Course, Moving, Seen, usable, validation_sums};
 use crate::fit::Progress;
 use crate::losses::ValidationSum;
-use crate::{Average, NoiseKey, Presence, TrainingError, TrainingSettings, Weights};
+use crate::{NoiseKey, Presence, TrainingError, TrainingSettings, Weights};
 
 /// Some epochs of a training.
 pub struct Part<'a> {
@@ -78,7 +78,7 @@ fn run(
             Some(shift) => optimizer.with_control(shift, &flex),
             None => optimizer,
         },
-        average: Average::new(part.settings.ema).with_weights(&start.average, &flex),
+        average: course.average().with_weights(&start.average, &flex),
         state: start.progress,
     };
     progress(Progress::Start { done: part.epochs.start, epochs: part.settings.epochs, steps: course.steps });

@@ -27,7 +27,7 @@ use crate::course::{Course, EpochSums, Moving, Seen, diverged};
 use crate::fit::Progress;
 use crate::losses::{TaskSums, balanced, forward, relative};
 use crate::optimizer::{gradients, norm};
-use crate::{Balance, Sampling, TrainingError, TrainingSettings, learning_rate};
+use crate::{Balance, Sampling, TrainingError, TrainingSettings};
 
 /// How private a training is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +113,11 @@ impl Privacy {
         }
         if settings.sampling != Sampling::Plain {
             return wrong("balanced sampling shows some patients more often than the noise is made for; set training.sampling = \"plain\"");
+        }
+        if settings.accumulate > 1 {
+            return wrong(
+                "a step's gradient is gathered a patient each, however many they are; set training.batch, and leave training.accumulate out",
+            );
         }
         if settings.balance != Balance::Fixed {
             return wrong(
@@ -217,7 +222,7 @@ impl Course<'_, '_> {
                 (name.clone(), sum.div_scalar(self.batch as f64))
             });
             let noised = noised.collect();
-            rate = learning_rate(self.settings.learning_rate, at as usize, self.steps * self.settings.epochs, self.n_warmup());
+            rate = self.rate(epoch, step);
             (model, _) = moving.optimizer.apply(model, noised, rate);
             moving.state.steps += 1;
             moving.average.add(&model, moving.state.steps);
@@ -294,16 +299,16 @@ impl Course<'_, '_> {
         let batch =
             HostBatch::read(self.reader(), &rows, self.presence, Some(&changes))?.into_tensors(self.tasks, self.endpoints, &self.device);
         let known = batch.known.clone();
-        let forwarded = forward(model, batch, self.tasks, self.endpoints, &self.device);
+        let forwarded = forward(model, batch, self.tasks, self.endpoints, &self.adjustments, &self.device);
         let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
-        let loss = relative(values.iter().map(|&value| f64::from(value)), &self.uninformed);
+        let loss = relative(values.iter().map(|&value| f64::from(value)), &self.trained_on);
         if !loss.is_finite() {
             return Err(diverged("the loss", loss, epoch, step));
         }
         let joint =
-            balanced(model, &forwarded.losses, &known, &forwarded.shared, &self.uninformed, self.settings.balance, &mut moving.state)
+            balanced(model, &forwarded.losses, &known, &forwarded.shared, &self.trained_on, self.settings.balance, &mut moving.state)
                 .ok_or(TrainingError::EmptySplit("train"))?;
-        let total = match self.settings.branches.loss(model, &forwarded, &self.uninformed) {
+        let total = match self.settings.branches.loss(model, &forwarded, &self.trained_on) {
             Some(between) => joint + between,
             None => joint,
         };
@@ -438,6 +443,7 @@ mod tests {
         for balance in [Balance::PcGrad, Balance::Labels] {
             check(TrainingSettings { balance, ..private.clone() }, "set training.balance = \"fixed\"");
         }
+        check(TrainingSettings { accumulate: 2, ..private.clone() }, "leave training.accumulate out");
         check(TrainingSettings { branches: Branches { pairs: 0.1, ..Branches::default() }, ..private.clone() }, "compares patients");
         check(TrainingSettings { privacy: Some(Privacy { noise: 1.0, clip: 0.0, delta: 1e-5 }), ..private.clone() }, "clip above 0");
         let batch_norm = JointModelConfig { norm: NormKind::Batch, ..private_model() };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Augmentation, Balance, Branches, Privacy};
+use crate::{Augmentation, Balance, Branches, Imbalance, Privacy};
 
 /// How an epoch's examples are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct TrainingSettings {
     pub tower_rate: f64,
     /// Examples in a batch.
     pub batch: usize,
+    /// Batches to a step, which goes by the mean of their gradients: what a larger batch would give that memory has no room for.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Decoupled weight decay of matrices and kernels.
@@ -34,10 +37,18 @@ pub struct TrainingSettings {
     pub clip: f64,
     /// Decay a step of the weights' moving average, which is what is validated and kept; 0 for the weights themselves.
     pub ema: f64,
+    /// Share of the steps, the last ones, over which the weights are averaged evenly while the learning rate stays where it is (stochastic
+    /// weight averaging: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", of every step instead of
+    /// every epoch, running statistics included); `ema` is for the steps before. 0 for no such end.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub swa: f64,
     /// Epochs without a better validation loss after which training stops.
     pub patience: usize,
     /// How examples are drawn.
     pub sampling: Sampling,
+    /// What is done about rare classes.
+    #[serde(default, skip_serializing_if = "Imbalance::is_none")]
+    pub imbalance: Imbalance,
     /// Chance that an example with all modalities is shown with one of them hidden.
     pub modality_dropout: f64,
     /// Random changes of the images.
@@ -58,6 +69,27 @@ pub struct TrainingSettings {
 
 const fn all() -> f64 {
     1.0
+}
+
+const fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none(share: &f64) -> bool {
+    *share == 0.0
+}
+
+impl TrainingSettings {
+    /// The step, of `n_steps`, after which the weights are averaged evenly.
+    pub(crate) fn swa_from(&self, n_steps: usize) -> usize {
+        ((1.0 - self.swa) * n_steps as f64).round() as usize
+    }
 }
 
 /// Learning rate of `step` (from 0) of `n_steps`: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, without

@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use synovia_cohort::{
@@ -11,11 +13,12 @@ use synovia_cohort::{
     TaskKind, Time, Train, Validation,
 };
 use synovia_encoders::{ImageEncoderKind, NormKind};
-use synovia_fusion::{Absent, FusionKind, Head, ImageTower, JointModelConfig, NamedTensor, RecordTower};
+use synovia_fusion::{Absent, FusionKind, Head, ImageTower, JointModelConfig, NamedTensor, RecordTower, apply_state, jensen_shannon};
 
+use crate::batch::HostBatch;
 use crate::{
-    Augmentation, Balance, Branches, Fit, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings, Unlabelled, Weights, fit,
-    fit_statistics, initial_weights, learn_images, predict, predict_each,
+    Augmentation, Balance, Branches, EpochReport, Fit, Imbalance, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings,
+    Unlabelled, Weights, fit, fit_statistics, initial_weights, learn_images, predict, predict_each,
 };
 
 const SIDE: usize = 16;
@@ -153,6 +156,9 @@ pub(crate) fn settings(epochs: usize, sampling: Sampling) -> TrainingSettings {
         ema: 0.99,
         balance: Balance::Fixed,
         branches: Branches::default(),
+        accumulate: 1,
+        swa: 0.0,
+        imbalance: Imbalance::None,
         kernels: true,
         privacy: None,
         patience: epochs,
@@ -305,15 +311,64 @@ fn a_stopped_run_goes_on_where_it_was() {
 }
 
 #[test]
-fn probabilities_after_balanced_sampling_are_those_of_the_cohort() {
+fn probabilities_after_classes_were_evened_are_those_of_the_cohort() {
     let dir = tempfile::tempdir().unwrap();
     let reader = cohort(&dir.path().join("cohort"), 600, 0.1);
     // The record alone says nothing here, so that its probability must be the share of positives.
     let model = model(false, true);
-    let trained = train(&reader, &model, &settings(6, Sampling::Balanced), &dir.path().join("c"), &mut |_| ()).unwrap();
-    let scores = tested(&reader, &model, &trained);
-    let mean = scores.iter().map(|(z, _)| 1.0 / (1.0 + (-f64::from(*z)).exp())).sum::<f64>() / scores.len() as f64;
-    assert!((0.04..0.2).contains(&mean), "mean probability {mean} where one in ten is positive");
+    let check = |sampling: Sampling, imbalance: Imbalance| {
+        let settings = TrainingSettings { imbalance, ..settings(6, sampling) };
+        let trained = train(&reader, &model, &settings, &dir.path().join(format!("{sampling:?}{imbalance:?}")), &mut |_| ()).unwrap();
+        let scores = tested(&reader, &model, &trained);
+        let mean = scores.iter().map(|(z, _)| 1.0 / (1.0 + (-f64::from(*z)).exp())).sum::<f64>() / scores.len() as f64;
+        assert!((0.04..0.2).contains(&mean), "mean probability {mean} where one in ten is positive: {sampling:?}, {imbalance:?}");
+    };
+    check(Sampling::Balanced, Imbalance::None);
+    check(Sampling::Plain, Imbalance::Weights);
+    check(Sampling::Plain, Imbalance::Logits);
+}
+
+/// A model in which no example changes what becomes of another, and its training without anything that is drawn but the order.
+fn plain_facts(epochs: usize) -> (JointModelConfig, TrainingSettings) {
+    let record = Some(RecordTower::Table { n_features: N_FACTS, width: 16, dropout: 0.0 });
+    let model = JointModelConfig { record, dropout: 0.0, norm: NormKind::Group, ..model(false, true) };
+    (model, TrainingSettings { ema: 0.0, augmentation: Augmentation::NONE, ..settings(epochs, Sampling::Plain) })
+}
+
+#[test]
+fn batches_gathered_are_one_large_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = facts(&dir.path().join("cohort"), 138);
+    let (model, settings) = plain_facts(3);
+    let with = |batch, accumulate| {
+        let settings = TrainingSettings { batch, accumulate, ..settings.clone() };
+        train(&reader, &model, &settings, &dir.path().join(format!("{batch}")), &mut |_| ()).unwrap()
+    };
+    let (large, gathered, small) = (with(32, 1), with(8, 4), with(8, 1));
+    let far = |other: &Trained| {
+        let pairs = large.weights.iter().flat_map(|(name, a)| a.values.iter().zip(&other.weights[name].values));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(far(&gathered) < 1e-4, "{}", far(&gathered));
+    assert!(far(&small) > 1e-2, "as many steps as batches: {}", far(&small));
+    assert_eq!(gathered.history[2].learning_rate, large.history[2].learning_rate);
+}
+
+#[test]
+fn weights_are_averaged_at_a_rate_that_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = facts(&dir.path().join("cohort"), 138);
+    let (model, settings) = plain_facts(8);
+    let with = |swa: f64| {
+        let settings = TrainingSettings { swa, ..settings.clone() };
+        train(&reader, &model, &settings, &dir.path().join(format!("{swa}")), &mut |_| ()).unwrap().history
+    };
+    let (plain, averaged) = (with(0.0), with(0.5));
+    let rates: Vec<f64> = averaged.iter().map(|epoch| epoch.learning_rate).collect();
+    assert!(rates[2] > rates[4] && rates[4..].iter().all(|rate| *rate == rates[7]), "{rates:?}");
+    let losses = |of: &[EpochReport]| of.iter().map(|epoch| (epoch.train_loss, epoch.validation_loss)).collect::<Vec<_>>();
+    assert_eq!(losses(&plain[..4]), losses(&averaged[..4]));
+    assert_ne!(losses(&plain[4..]), losses(&averaged[4..]));
 }
 
 #[test]
@@ -457,10 +512,32 @@ fn a_branch_learns_from_the_joint_model() {
 }
 
 #[test]
+fn common_terms_are_held_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), 200, 0.5);
+    let model = JointModelConfig { fusion: FusionKind::SharedPrivate, ..model(true, true) };
+    let apart = |shared: f64| {
+        let settings = TrainingSettings { branches: Branches { shared, ..Branches::default() }, ..settings(8, Sampling::Plain) };
+        let trained = train(&reader, &model, &settings, &dir.path().join(format!("{shared}")), &mut |_| ()).unwrap();
+        let _alone = alone();
+        let device = Device::flex();
+        let model = apply_state(model.init(None, &device).unwrap(), &trained.weights).unwrap().valid();
+        let rows: Vec<&ExampleRow> = reader.rows().iter().filter(|row| row.image_row.is_some() && row.record_row.is_some()).collect();
+        let batch = HostBatch::read(&reader, &rows, Presence { image: true, record: true }, None).unwrap();
+        let batch = batch.into_tensors(&reader.manifest().tasks, &[], &device);
+        let outputs = model.forward(batch.inputs, rows.len(), &device);
+        let [image, record]: [Tensor<2>; 2] = model.common(&outputs.modalities).unwrap().try_into().unwrap();
+        jensen_shannon(image, record, Tensor::ones([rows.len(), 1], &device)).into_scalar::<f32>()
+    };
+    let (held, free) = (apart(2.0), apart(0.0));
+    assert!(held < 0.5 * free, "{held} of {free} nats");
+}
+
+#[test]
 fn modalities_of_an_example_find_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
-    let all = Branches { own: 0.3, joint: 0.3, pairs: 0.3 };
+    let all = Branches { own: 0.3, joint: 0.3, pairs: 0.3, shared: 0.0 };
     let settings = TrainingSettings { branches: all, ..settings(2, Sampling::Plain) };
     let checkpoints = dir.path().join("stopped");
     let stopped = catch_unwind(AssertUnwindSafe(|| {

@@ -1,6 +1,6 @@
-//! `missingness RUN COHORT TASK`: what a joint model of a run on a simulated cohort keeps where a share of the images or of the records
-//! is taken away from the test examples that have both, beside the models of one modality, and the ceiling: the AUROC of the generator's
-//! own posterior. Of a binary task. A line of JSON.
+//! `missingness RUN COHORT TASK [SINGLES]`: what a joint model of a run on a simulated cohort keeps where a share of the images or of the records
+//! is taken away from the test examples that have both, beside the models of one modality (those of the run SINGLES, where RUN trained
+//! none), and the ceiling: the AUROC of the generator's own posterior. Of a binary task. A line of JSON.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,12 +15,16 @@ const RATES: [f64; 4] = [0.2, 0.5, 0.8, 1.0];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [run, cohort, task] = &arguments[..] else { anyhow::bail!("usage: missingness RUN COHORT TASK") };
+    let [run, cohort, task, singles @ ..] = &arguments[..] else { anyhow::bail!("usage: missingness RUN COHORT TASK [SINGLES]") };
     let open = |path: &Path| -> anyhow::Result<DataFrame> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         Ok(ParquetReader::new(file).finish()?)
     };
-    let (of_run, truth) = (open(&Path::new(run).join("predictions.parquet"))?, open(&Path::new(cohort).join("truth.parquet"))?);
+    let (mut of_run, truth) = (open(&Path::new(run).join("predictions.parquet"))?, open(&Path::new(cohort).join("truth.parquet"))?);
+    if let [singles] = singles {
+        // What RUN says comes last, and stands.
+        of_run = open(&Path::new(singles).join("predictions.parquet"))?.vstack(&of_run)?;
+    }
 
     let mut ceilings: BTreeMap<&str, f64> = BTreeMap::new();
     let [examples, tasks] = ["example_id", "task"].map(|name| truth.column(name).and_then(|column| column.str()));

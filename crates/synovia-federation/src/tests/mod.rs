@@ -15,7 +15,7 @@ use synovia_cohort::{
 };
 use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_fusion::{Absent, FusionKind, Head, ImageTower, JointModelConfig, RecordTower};
-use synovia_training::{Augmentation, Balance, Branches, Sampling, TrainingSettings};
+use synovia_training::{Augmentation, Balance, Branches, Imbalance, Sampling, TrainingSettings};
 
 use crate::{Kept, Method, Terms};
 
@@ -115,6 +115,9 @@ fn training(ema: f64) -> TrainingSettings {
         ema,
         balance: Balance::Fixed,
         branches: Branches::default(),
+        accumulate: 1,
+        swa: 0.0,
+        imbalance: Imbalance::None,
         kernels: true,
         privacy: None,
         patience: 1,

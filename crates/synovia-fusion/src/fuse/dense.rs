@@ -100,6 +100,6 @@ impl Experts {
 }
 
 /// Of at least one.
-fn sum(tensors: impl Iterator<Item = Tensor<2>>) -> Tensor<2> {
+pub(super) fn sum(tensors: impl Iterator<Item = Tensor<2>>) -> Tensor<2> {
     tensors.reduce(|a, b| a + b).expect("at least one tensor")
 }

@@ -7,15 +7,17 @@ mod absent;
 mod attention;
 mod dense;
 mod multiplicative;
+mod shared;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use absent::{Absent, Fill};
-pub use attention::Attention;
+pub use attention::{Attention, Bottleneck};
 pub use dense::{Average, Concat, Experts, Gated};
 pub use multiplicative::{Film, LowRank};
+pub use shared::SharedPrivate;
 
 /// How the modalities are put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,12 +40,28 @@ pub enum FusionKind {
     /// Experts, mixed by what is present and what it says (Shazeer et al. 2017; by patterns of presence: Han et al. 2024,
     /// "FuseMoE").
     Experts,
+    /// Transformers of one modality each that talk through a few tokens alone (Nagrani et al. 2021, "Attention Bottlenecks for
+    /// Multimodal Fusion").
+    Bottleneck,
+    /// What all modalities say in common terms, averaged over those that are present, beside what each has for itself (Yao et al. 2024,
+    /// "DrFuse"); the common terms can be held together ([`crate::jensen_shannon`]).
+    SharedPrivate,
 }
 
 impl FusionKind {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Concat, Self::Gated, Self::Late, Self::LateWeighted, Self::Film, Self::LowRank, Self::Attention, Self::Experts];
+    pub const ALL: [Self; 10] = [
+        Self::Concat,
+        Self::Gated,
+        Self::Late,
+        Self::LateWeighted,
+        Self::Film,
+        Self::LowRank,
+        Self::Attention,
+        Self::Experts,
+        Self::Bottleneck,
+        Self::SharedPrivate,
+    ];
 }
 
 /// Fusion of any number of embeddings of one width, under presence masks.
@@ -63,6 +81,10 @@ pub enum Fusion {
     Attention(Attention),
     /// [`FusionKind::Experts`]
     Experts(Experts),
+    /// [`FusionKind::Bottleneck`]
+    Bottleneck(Bottleneck),
+    /// [`FusionKind::SharedPrivate`]
+    SharedPrivate(SharedPrivate),
 }
 
 /// The modalities of a batch, those that are absent set to 0.
@@ -112,6 +134,8 @@ impl Fusion {
             FusionKind::LowRank => Self::LowRank(LowRank::new(n_modalities, width, device)),
             FusionKind::Attention => Self::Attention(Attention::new(n_modalities, width, device)),
             FusionKind::Experts => Self::Experts(Experts::new(n_modalities, width, device)),
+            FusionKind::Bottleneck => Self::Bottleneck(Bottleneck::new(n_modalities, width, device)),
+            FusionKind::SharedPrivate => Self::SharedPrivate(SharedPrivate::new(n_modalities, width, device)),
         }
     }
 
@@ -128,6 +152,20 @@ impl Fusion {
             Self::LowRank(fusion) => fusion.forward(&masked),
             Self::Attention(fusion) => fusion.forward(&masked),
             Self::Experts(fusion) => fusion.forward(&masked),
+            Self::Bottleneck(fusion) => fusion.forward(&masked),
+            Self::SharedPrivate(fusion) => fusion.forward(&masked),
+        }
+    }
+
+    /// What each modality says in the terms that all share; `None` of a kind that has no such terms.
+    ///
+    /// # Shapes
+    /// - modalities: as in [`Fusion::forward`]
+    /// - returns `[batch, width]` a modality
+    pub fn common(&self, modalities: Vec<(Tensor<2>, Tensor<2>)>) -> Option<Vec<Tensor<2>>> {
+        match self {
+            Self::SharedPrivate(fusion) => Some(fusion.common(&Masked::new(modalities))),
+            _ => None,
         }
     }
 }

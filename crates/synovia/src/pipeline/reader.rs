@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use synovia_cohort::EndpointKind;
 use synovia_evaluation::Calibrator;
+use synovia_fusion::FusionKind;
 use synovia_records::{Format, LongLayout, Statistic};
-use synovia_training::{Balance, Branches, Privacy};
+use synovia_training::{Balance, Branches, Imbalance, Privacy};
 
 use super::PROVENANCE;
 use super::problem::{Place, Problem, nearest, quoted};
@@ -88,13 +89,16 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
         &[
             "epochs",
             "batch",
+            "accumulate",
             "learning_rate",
             "weight_decay",
             "warmup_epochs",
             "clip",
             "ema",
+            "swa",
             "patience",
             "sampling",
+            "imbalance",
             "augmentation",
             "device",
             "threads",
@@ -103,6 +107,7 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "calibration",
             "kernels",
             "privacy",
+            "singles",
             "start",
             "tower_rate",
             "unlabelled",
@@ -113,6 +118,10 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "training",
             "`tower_rate` in [training] is about towers that begin with trained weights, and none does; set training.start = \"alone\", training.unlabelled or model.image_weights",
         );
+    }
+    if training.branches.shared > 0.0 && model.fusion != FusionKind::SharedPrivate {
+        let why = "`shared` in training.branches holds together what the modalities say in common terms, and this fusion has none; set model.fusion = \"shared-private\"";
+        top.wrong("training", why);
     }
     if training.privacy.is_some() && tasks.iter().flat_map(|tasks| &tasks.endpoints).any(|e| e.kind == EndpointKind::Survival) {
         let why = "`privacy` in [training]: the ends of the intervals of survival are times of single patients' events, without noise; leave one of the two out";
@@ -418,6 +427,9 @@ const BALANCES: [(&str, Balance); 9] = [
     ("mgda", Balance::Mgda),
 ];
 
+const IMBALANCES: [(&str, Imbalance); 4] =
+    [("none", Imbalance::None), ("weights", Imbalance::Weights), ("focal", Imbalance::Focal), ("logits", Imbalance::Logits)];
+
 fn read_training(section: &Section<'_>) -> Training {
     let epochs = section.count("epochs", 1..=10_000).unwrap_or(20);
     let warmup_epochs = section.number("warmup_epochs", 0.0..=10_000.0);
@@ -438,6 +450,21 @@ fn read_training(section: &Section<'_>) -> Training {
                 .to_owned(),
         );
     }
+    let accumulate = section.count("accumulate", 1..=1024).unwrap_or(1);
+    if privacy.is_some() && accumulate > 1 {
+        let why = "`accumulate` is about batches, and a private step takes in each patient alone already; leave it out";
+        section.wrong("accumulate", why.to_owned());
+    }
+    let imbalance = section.choice("imbalance", &IMBALANCES, &[]).unwrap_or_default();
+    if sampling == Some(Sampling::Balanced) && matches!(imbalance, Imbalance::Weights | Imbalance::Logits) {
+        let why = "`imbalance` and sampling = \"balanced\" do the same thing twice to the first task; keep one of the two";
+        section.wrong("imbalance", why.to_owned());
+    }
+    let singles = section.flag("singles").unwrap_or(true);
+    if !singles && start == Start::Alone {
+        let why = "`singles` is false, and start = \"alone\" begins with the models of one modality; leave one of the two out";
+        section.wrong("singles", why.to_owned());
+    }
     Training {
         epochs,
         batch: section.count("batch", 2..=4096).unwrap_or(32),
@@ -445,6 +472,9 @@ fn read_training(section: &Section<'_>) -> Training {
         weight_decay: section.number("weight_decay", 0.0..=1.0).unwrap_or(0.01),
         warmup_epochs: warmup_epochs.unwrap_or_else(|| (epochs as f64 / 5.0).min(1.0)),
         clip: section.number("clip", (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1000.0))).unwrap_or(1.0),
+        accumulate,
+        swa: section.number("swa", 0.0..1.0).unwrap_or(0.0),
+        imbalance,
         ema: section.number("ema", 0.0..1.0).unwrap_or(0.999),
         patience: section.count("patience", 0..=10_000).unwrap_or(5),
         sampling: sampling.unwrap_or(Sampling::Plain),
@@ -454,6 +484,7 @@ fn read_training(section: &Section<'_>) -> Training {
         branches: read_branches(section),
         kernels: section.flag("kernels").unwrap_or(true),
         privacy,
+        singles,
         start,
         unlabelled: section.count("unlabelled", 0..=10_000).unwrap_or(0),
         tower_rate: section.number("tower_rate", 0.0..=1.0).unwrap_or(1.0),
@@ -479,9 +510,9 @@ fn read_privacy(training: &Section<'_>) -> Option<Privacy> {
 
 fn read_branches(training: &Section<'_>) -> Branches {
     let Some((table, place)) = training.table("branches") else { return Branches::default() };
-    let section = Section::new("training.branches", place, Some(table), &["own", "joint", "pairs"], training.problems);
+    let section = Section::new("training.branches", place, Some(table), &["own", "joint", "pairs", "shared"], training.problems);
     let weight = |key| section.number(key, 0.0..=10.0).unwrap_or(0.0);
-    Branches { own: weight("own"), joint: weight("joint"), pairs: weight("pairs") }
+    Branches { own: weight("own"), joint: weight("joint"), pairs: weight("pairs"), shared: weight("shared") }
 }
 
 fn read_augmentation(training: &Section<'_>) -> Augmentation {

@@ -108,7 +108,7 @@ pub(super) fn check(top: &Section<'_>, model: &Model, images: Option<&Images>) {
 
 const SLICES: [(&str, Slices); 2] = [("channels", Slices::Channels), ("attention", Slices::Attention)];
 
-const FUSIONS: [(&str, FusionKind); 8] = [
+const FUSIONS: [(&str, FusionKind); 10] = [
     ("gated", FusionKind::Gated),
     ("concat", FusionKind::Concat),
     ("late", FusionKind::Late),
@@ -117,6 +117,8 @@ const FUSIONS: [(&str, FusionKind); 8] = [
     ("low-rank", FusionKind::LowRank),
     ("attention", FusionKind::Attention),
     ("experts", FusionKind::Experts),
+    ("bottleneck", FusionKind::Bottleneck),
+    ("shared-private", FusionKind::SharedPrivate),
 ];
 
 const ABSENT: [(&str, Absent); 3] = [("mask", Absent::Mask), ("token", Absent::Token), ("reconstruct", Absent::Reconstruct)];

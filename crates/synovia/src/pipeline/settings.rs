@@ -9,7 +9,7 @@ use synovia_encoders::{ImageEncoderKind, NormKind};
 use synovia_evaluation::Calibrator;
 use synovia_fusion::{Absent, FusionKind};
 use synovia_records::{LongLayout, Statistic};
-use synovia_training::{Balance, Branches, Privacy};
+use synovia_training::{Balance, Branches, Imbalance, Privacy};
 
 pub use super::settings_cohort::{
     Cohort, Competing, Date, EVENT_KEYS, Events, IndexEvent, Named, Offset, Question, Rule, SplitSettings, Unheard, Unit,
@@ -302,7 +302,8 @@ pub struct Model {
     pub width: usize,
     /// Encoder of the records: `table`, `linear`, `transformer`, `cross`, or `none`. Default `table`.
     pub record: RecordEncoder,
-    /// How the embeddings become one: `gated`, `concat`, `late`, `late-weighted`, `film`, `low-rank`, `attention` or `experts`.
+    /// How the embeddings become one: `gated`, `concat`, `late`, `late-weighted`, `film`, `low-rank`, `attention`, `experts`,
+    /// `bottleneck` or `shared-private`.
     /// Default `gated`.
     pub fusion: FusionKind,
     /// What stands where a modality is absent: nothing (`mask`), a learnt embedding (`token`), or one made of those that are there
@@ -411,6 +412,9 @@ pub struct Training {
     pub epochs: usize,
     /// Examples a step: 2 to 4096. Default 32.
     pub batch: usize,
+    /// Batches to a step, 1 to 1024: a large batch where memory has room for a small one. Default 1.
+    #[serde(skip_serializing_if = "is_one")]
+    pub accumulate: usize,
     /// Peak learning rate of AdamW, in (0, 1]. Default 0.001.
     pub learning_rate: f64,
     /// Decoupled weight decay, in [0, 1]. Default 0.01.
@@ -424,10 +428,17 @@ pub struct Training {
     /// weights themselves. Default 0.999; it rises to that over
     /// the first steps, so that the average is never of more than about the last tenth of a short training.
     pub ema: f64,
+    /// Share of the steps, the last ones, over which the weights are averaged evenly at a learning rate that no longer falls, in [0, 1).
+    /// Default 0: the moving average to the end.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub swa: f64,
     /// Epochs without a better validation loss after which training stops; 0 for never. Default 5.
     pub patience: usize,
     /// How examples are drawn. Default `plain`.
     pub sampling: Sampling,
+    /// What each classification task's loss does about rare classes: `none`, `weights`, `focal` or `logits`. Default `none`.
+    #[serde(skip_serializing_if = "Imbalance::is_none")]
+    pub imbalance: Imbalance,
     /// Where it runs: `cpu`. Default `cpu`.
     pub device: Device,
     /// Threads, 1 to 1024; `None` for all cores. Results do not depend on it.
@@ -442,6 +453,9 @@ pub struct Training {
     /// What the joint model's towers begin with: `random` weights, or those of each modality trained `alone` before it. Default `random`.
     #[serde(skip_serializing_if = "Start::is_random")]
     pub start: Start,
+    /// Whether models of one modality are trained beside the joint one: what says whether it gained anything. Default true.
+    #[serde(skip_serializing_if = "is_true")]
+    pub singles: bool,
     /// Epochs in which image towers learn from the training images without any label before ([`synovia_training::Unlabelled`]). Default 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub unlabelled: usize,
@@ -464,6 +478,21 @@ pub struct Training {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 const fn is_zero(n: &usize) -> bool {
     *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_nothing(share: &f64) -> bool {
+    *share == 0.0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 impl Training {

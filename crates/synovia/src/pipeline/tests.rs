@@ -365,6 +365,12 @@ fn overrides() {
         ]],
     );
     set(
+        &["training.start=alone", "training.singles=false"],
+        &expect![[
+            r#"--set training.singles: `singles` is false, and start = "alone" begins with the models of one modality; leave one of the two out"#
+        ]],
+    );
+    set(
         &["training.start=alone", "training.privacy={ noise = 1 }"],
         &expect![[
             r#"--set training.start: `start` is "alone", and a private joint model would then have spent what each modality's training spent as well; leave it out"#
@@ -393,7 +399,7 @@ fn overrides() {
     set(
         &["model.fusion=sum", "model.width=2", "training.branches={ won = 1 }", "task.0.labelled=0"],
         &expect![[r#"
-        --set model.fusion: `fusion` in [model] is "sum"; allowed: gated, concat, late, late-weighted, film, low-rank, attention, experts
+        --set model.fusion: `fusion` in [model] is "sum"; allowed: gated, concat, late, late-weighted, film, low-rank, attention, experts, bottleneck, shared-private
         --set model.width: `width` in [model] is 2, which is out of range; allowed: 4 to 128
         --set task.0.labelled: `labelled` in [[task]] is 0, which is out of range; allowed: more than 0 and at most 1
         --set training.branches: unknown key `won` in training.branches; did you mean `own`?"#]],
@@ -415,6 +421,7 @@ fn overrides_take_effect() {
         "task.0.labelled=0.5",
         "training.start=alone",
         "training.tower_rate=0.1",
+        "training.singles=true",
         "model.image=resnet50",
         "report.cases=false",
     ];
@@ -427,7 +434,7 @@ fn overrides_take_effect() {
     assert!(matches!(&pipeline.records.format, RecordFormat::Fhir { features: Features::Frequent { cap: 9, .. }, .. }));
     assert_eq!(pipeline.name, "2024");
     assert_eq!(pipeline.model.fusion, FusionKind::Concat);
-    assert_eq!(pipeline.training.branches, Branches { own: 0.25, joint: 1.0, pairs: 0.0 });
+    assert_eq!(pipeline.training.branches, Branches { own: 0.25, joint: 1.0, ..Branches::default() });
     assert_eq!((pipeline.training.start, pipeline.training.tower_rate), (Start::Alone, 0.1));
     assert_eq!((pipeline.model.image, pipeline.report.cases), (ImageEncoder::Resnet50, false));
     assert_eq!([pipeline.tasks.classes[0].labelled, pipeline.tasks.classes[1].labelled], [Some(0.5), None]);

@@ -153,7 +153,12 @@ pub fn variants(pipeline: &Pipeline, reader: &CohortReader) -> anyhow::Result<Ve
     };
     Ok(match (image, record) {
         (Some(_), Some(_)) => {
-            vec![(Variant::Joint, config(image, record)), (Variant::Image, config(image, None)), (Variant::Record, config(None, record))]
+            let joint = (Variant::Joint, config(image, record));
+            if pipeline.training.singles {
+                vec![joint, (Variant::Image, config(image, None)), (Variant::Record, config(None, record))]
+            } else {
+                vec![joint]
+            }
         }
         (Some(_), None) => vec![(Variant::Image, config(image, None))],
         _ => vec![(Variant::Record, config(None, record))],
@@ -188,6 +193,9 @@ pub fn training_settings(pipeline: &Pipeline) -> TrainingSettings {
             flip: a.flip,
         },
         balance: t.balance,
+        accumulate: t.accumulate,
+        swa: t.swa,
+        imbalance: t.imbalance,
         branches: t.branches,
         kernels: t.kernels,
         privacy: t.privacy,

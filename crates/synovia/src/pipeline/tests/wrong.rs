@@ -155,7 +155,7 @@ fn words() {
         "fusion = \"gated\"",
         "fusion = \"gate\"",
         &expect![[
-            r#"p.toml:24: `fusion` in [model] is "gate"; allowed: gated, concat, late, late-weighted, film, low-rank, attention, experts; did you mean "gated"?"#
+            r#"p.toml:24: `fusion` in [model] is "gate"; allowed: gated, concat, late, late-weighted, film, low-rank, attention, experts, bottleneck, shared-private; did you mean "gated"?"#
         ]],
     );
     lung(
