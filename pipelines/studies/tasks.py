@@ -17,7 +17,7 @@ from statistics import mean
 
 from study import ONE_THREAD, Study, inline, spread
 
-study = Study("tasks", __doc__, "8411-8415", 8000, examples=["policy"])
+study = Study("tasks", __doc__, "8411-8415", 16000, examples=["policy"])
 TABLES = tomllib.loads(study.arguments.toml.read_text())["task"]
 TASKS = [table["name"] for table in TABLES]
 

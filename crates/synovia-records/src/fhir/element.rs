@@ -255,6 +255,18 @@ pub(crate) struct Ratio<'a> {
     pub(crate) denominator: Option<Quantity<'a>>,
 }
 
+/// A series of samples: the decimals of `data`, times `factor`, plus `origin` (R4 §2.24.0.9).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SampledData<'a> {
+    #[serde(borrow)]
+    pub(crate) origin: Option<Quantity<'a>>,
+    pub(crate) factor: Option<Decimal>,
+    pub(crate) dimensions: Option<Decimal>,
+    #[serde(borrow)]
+    pub(crate) data: Option<Text<'a>>,
+}
+
 /// Points in time, of which the last counts.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

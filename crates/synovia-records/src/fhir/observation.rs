@@ -3,7 +3,7 @@
 use synovia_cohort::EventKind;
 
 use super::convert::{At, end_of, first};
-use super::element::{CodeableConcept, Decimal, Quantity, text};
+use super::element::{CodeableConcept, Decimal, Quantity, SampledData, text};
 use super::resource::{Component, Observation};
 use crate::spill::{Said, Token, Value};
 use crate::units;
@@ -47,8 +47,8 @@ fn value<'c>(of: &'c Component<'_>, code: Token<'_>) -> Result<Value<'c>, Refusa
     if let Some(ratio) = &of.ratio {
         return quotient(ratio.numerator.as_ref(), ratio.denominator.as_ref(), code);
     }
-    if of.sampled.is_some() {
-        return Err(("valueSampledData", "a waveform: not read".to_owned()));
+    if let Some(sampled) = &of.sampled {
+        return mean_of(sampled, code);
     }
     let words = [of.string.as_ref(), of.date_time.as_ref(), of.time.as_ref()].into_iter().map(text).find(|words| !words.is_empty());
     Ok(match words.unwrap_or_else(|| end_of(of.period.as_ref())) {
@@ -96,6 +96,32 @@ fn quotient(numerator: Option<&Quantity<'_>>, denominator: Option<&Quantity<'_>>
         return Err(("valueRatio", "of two units: not read".to_owned()));
     }
     settled(above / below, "1", code, "valueRatio")
+}
+
+/// The mean of a series of one dimension, in its origin's unit. What was beyond the device's limits (`L`, `U`) or could not be measured (`E`)
+/// does not count.
+fn mean_of<'q>(sampled: &'q SampledData<'_>, code: Token<'_>) -> Result<Value<'q>, Refusal> {
+    let finite = |number: Option<Decimal>, path| match number {
+        Some(Decimal::Finite(value)) => Ok(Some(value)),
+        Some(Decimal::NotANumber) => Err((path, NOT_FINITE.to_owned())),
+        None => Ok(None),
+    };
+    let Some(origin) = &sampled.origin else { return Err(("valueSampledData.origin", "no number".to_owned())) };
+    let zero = finite(origin.value, "valueSampledData.origin")?.ok_or(("valueSampledData.origin", "no number".to_owned()))?;
+    let factor = finite(sampled.factor, "valueSampledData.factor")?.unwrap_or(1.0);
+    if finite(sampled.dimensions, "valueSampledData.dimensions")?.is_some_and(|n| n != 1.0) {
+        return Err(("valueSampledData.dimensions", "of several dimensions: not read".to_owned()));
+    }
+    let (mut sum, mut n) = (0.0, 0u32);
+    for sample in text(sampled.data.as_ref()).split_ascii_whitespace().filter(|sample| !matches!(*sample, "E" | "L" | "U")) {
+        let number = sample.parse::<f64>().ok().filter(|number| number.is_finite());
+        sum += number.ok_or(("valueSampledData.data", "a sample that is no number".to_owned()))?;
+        n += 1;
+    }
+    if n == 0 {
+        return Err(("valueSampledData.data", "no sample".to_owned()));
+    }
+    settled(sum / f64::from(n) * factor + zero, unit_of(origin), code, "valueSampledData.origin")
 }
 
 /// An event a component, and one of the whole where it has a value of its own or no components.

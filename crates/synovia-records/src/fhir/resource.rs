@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::element::{
-    CodeableConcept, Coding, Decimal, HumanName, Identifier, Period, Quantity, Range, Ratio, Reference, Text, Timing, concept_or_other,
+    CodeableConcept, Coding, Decimal, HumanName, Identifier, Period, Quantity, Range, Ratio, Reference, SampledData, Text, Timing,
+    concept_or_other,
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,8 +62,8 @@ pub(crate) struct Component<'a> {
     pub(crate) range: Option<Range<'a>>,
     #[serde(borrow, rename = "valueRatio")]
     pub(crate) ratio: Option<Ratio<'a>>,
-    #[serde(rename = "valueSampledData")]
-    pub(crate) sampled: Option<serde::de::IgnoredAny>,
+    #[serde(borrow, rename = "valueSampledData")]
+    pub(crate) sampled: Option<Box<SampledData<'a>>>,
     #[serde(borrow, rename = "valueTime")]
     pub(crate) time: Option<Text<'a>>,
     #[serde(borrow, rename = "valueDateTime")]
@@ -109,8 +110,8 @@ pub(crate) struct Observation<'a> {
     pub(crate) range: Option<Range<'a>>,
     #[serde(borrow, rename = "valueRatio")]
     pub(crate) ratio: Option<Ratio<'a>>,
-    #[serde(rename = "valueSampledData")]
-    pub(crate) sampled: Option<serde::de::IgnoredAny>,
+    #[serde(borrow, rename = "valueSampledData")]
+    pub(crate) sampled: Option<Box<SampledData<'a>>>,
     #[serde(borrow, rename = "valueTime")]
     pub(crate) time: Option<Text<'a>>,
     #[serde(borrow, rename = "valueDateTime")]

@@ -41,8 +41,15 @@ struct Item<'a> {
 }
 
 fn items(bytes: &[u8]) -> Result<Vec<Item<'_>>, Corrupt> {
-    let mut from = Cursor(bytes);
     let mut found = Vec::new();
+    append_items(bytes, &mut found)?;
+    Ok(found)
+}
+
+fn append_items<'a>(bytes: &'a [u8], found: &mut Vec<Item<'a>>) -> Result<(), Corrupt> {
+    let mut from = Cursor(bytes);
+    // An event takes some eighty bytes.
+    found.reserve(bytes.len() / 64);
     while !from.is_empty() {
         let start = from.0;
         let n = from.u64()?;
@@ -56,7 +63,7 @@ fn items(bytes: &[u8]) -> Result<Vec<Item<'_>>, Corrupt> {
         let seconds = if tag == TAG_EVENT { item.i64()? } else { 0 };
         found.push(Item { key, rank: 0, at, origin, tag, seconds, body, whole });
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Numbers the keys in their order, so that items can be sorted without comparing texts.
@@ -176,29 +183,36 @@ pub(crate) fn settle(
     context: &Context<'_>,
     log: &(dyn Fn(&Rejected) + Sync),
 ) -> Result<(Vec<PartInfo>, Summary), RecordsError> {
-    raw.flush()?;
     let n_partitions = raw.n_partitions();
     if context.any_alias {
+        raw.flush()?;
         for k in 0..n_partitions {
             move_aliased(folder, raw, k)?;
             raw.flush()?;
         }
     }
-    let settle_one = |of: usize, piece: usize, path: &Path| {
-        let bytes = std::fs::read(path).map_err(io(path))?;
-        let mut part = Part { context, out: Vec::new(), summary: Summary::default(), rejected: Vec::new() };
-        part.settle(&bytes).map_err(damaged(path))?;
+    let settle_one = |of: usize, piece: usize, path: &Path, chunks: &[Vec<u8>]| {
+        let n_bytes = chunks.iter().map(Vec::len).sum();
+        let mut part = Part { context, out: Vec::with_capacity(n_bytes), summary: Summary::default(), rejected: Vec::new() };
+        part.settle(chunks).map_err(damaged(path))?;
         let info = PartInfo { of, piece, n_bytes: part.out.len() as u64, checksum: checksum(&part.out) };
         publish(&info.path(folder), &part.out)?;
-        std::fs::remove_file(path).map_err(io(path))?;
         Ok((info, part.summary, part.rejected))
+    };
+    let settle_file = |of: usize, piece: usize, path: &Path| {
+        let settled = settle_one(of, piece, path, &[std::fs::read(path).map_err(io(path))?])?;
+        std::fs::remove_file(path).map_err(io(path))?;
+        Ok(settled)
     };
     let mut summary = Summary::default();
     let mut parts = Vec::new();
     let partitions: Vec<usize> = (0..n_partitions).collect();
     // A few at a time, so that rejections are logged in the order of the partitions without all of them being held.
     for few in partitions.chunks(4 * rayon::current_num_threads()) {
-        let settle = |k: &usize| pieces(folder, *k)?.iter().enumerate().map(|(j, path)| settle_one(*k, j, path)).collect();
+        let settle = |k: &usize| match raw.take(*k, MAX_RAW_BYTES)? {
+            Some(chunks) => Ok(vec![settle_one(*k, 0, &Raw::path(folder, *k), &chunks)?]),
+            None => pieces(folder, *k)?.iter().enumerate().map(|(j, path)| settle_file(*k, j, path)).collect(),
+        };
         let settled: Vec<Vec<(PartInfo, Summary, Vec<Rejected>)>> = match few {
             [k] => vec![settle(k)?],
             few => few.into_par_iter().map(settle).collect::<Result<_, RecordsError>>()?,
@@ -285,8 +299,10 @@ impl Part<'_> {
         self.rejected.push((self.context.reject)(item.at.file, item.at.number, element, reason));
     }
 
-    fn settle(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
-        let mut items = items(bytes)?;
+    /// - chunks: whole items each
+    fn settle(&mut self, chunks: &[Vec<u8>]) -> Result<(), Corrupt> {
+        let mut items = Vec::new();
+        chunks.iter().try_for_each(|chunk| append_items(chunk, &mut items))?;
         if self.context.any_alias {
             let aliases = effective_aliases(&items);
             let mut unclear: Vec<Item<'_>> =

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{PatientId, PatientRecord};
@@ -65,22 +66,38 @@ pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), RecordsError> {
     write().map_err(io(path))
 }
 
-/// Bytes that wait in memory for each raw file: fewer writes than batches, and 4 MiB for the most files that there are.
-const WAITING_BYTES: usize = 16 << 10;
+/// Bytes of items that wait in memory, of all partitions together: what a hospital's day brings never sees the disk twice.
+#[cfg(not(test))]
+const HELD_BYTES: usize = 64 << 20;
+#[cfg(test)]
+const HELD_BYTES: usize = 1 << 20;
+/// Once there are more, a partition's are written that has at least so many: few writes.
+const WRITE_BYTES: usize = 16 << 10;
 
-struct RawFile {
-    file: File,
-    waiting: Vec<u8>,
+/// Items wait in pieces of this size: nothing is moved when more come.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// Items of a partition.
+#[derive(Default)]
+struct RawPart {
+    /// What came before.
+    file: Option<File>,
+    /// Whole items each.
+    waiting: Vec<Vec<u8>>,
+    /// Bytes that wait.
+    n_bytes: usize,
 }
 
-/// Files that items are appended to as they come, one a partition.
+/// Items by partition as they come: in memory as long as there is room, then in a file each.
 pub(crate) struct Raw {
     folder: PathBuf,
-    files: Vec<Mutex<RawFile>>,
+    parts: Vec<Mutex<RawPart>>,
+    /// Bytes that wait in all of them.
+    held: AtomicUsize,
 }
 
 impl Raw {
-    /// Empty files in `folder`, which is made where it is missing. A store that was there is one no longer.
+    /// None yet, for files in `folder`, which is made where it is missing. A store that was there is one no longer.
     pub(crate) fn create(folder: &Path, n_partitions: usize) -> Result<Self, RecordsError> {
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         let marker = folder.join(MARKER);
@@ -94,19 +111,13 @@ impl Raw {
                 std::fs::remove_file(entry.path()).map_err(io(&entry.path()))?;
             }
         }
-        let open = |k| {
-            let path = Self::path(folder, k);
-            // Appended, since items under another name of a patient are moved in the end.
-            let file = File::options().append(true).create_new(true).open(&path).map_err(io(&path))?;
-            Ok(Mutex::new(RawFile { file, waiting: Vec::new() }))
-        };
-        let files = (0..n_partitions).map(open).collect::<Result<_, RecordsError>>()?;
-        Ok(Self { folder: folder.to_owned(), files })
+        let parts = (0..n_partitions).map(|_| Mutex::default()).collect();
+        Ok(Self { folder: folder.to_owned(), parts, held: AtomicUsize::new(0) })
     }
 
     /// Number of partitions.
     pub(crate) fn n_partitions(&self) -> usize {
-        self.files.len()
+        self.parts.len()
     }
 
     /// File of a partition.
@@ -114,27 +125,58 @@ impl Raw {
         folder.join(format!("raw-{k:04}.bin"))
     }
 
+    fn part(&self, k: usize) -> MutexGuard<'_, RawPart> {
+        self.parts[k].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Appends items.
     pub(crate) fn append(&self, k: usize, items: &[u8]) -> Result<(), RecordsError> {
-        let mut raw = self.files[k].lock().unwrap_or_else(PoisonError::into_inner);
-        let RawFile { file, waiting } = &mut *raw;
-        if waiting.len() + items.len() <= WAITING_BYTES {
-            waiting.extend_from_slice(items);
-            return Ok(());
+        let mut part = self.part(k);
+        match part.waiting.last_mut() {
+            Some(chunk) if chunk.capacity() - chunk.len() >= items.len() => chunk.extend_from_slice(items),
+            _ => {
+                let mut chunk = Vec::with_capacity(CHUNK_BYTES.max(items.len()));
+                chunk.extend_from_slice(items);
+                part.waiting.push(chunk);
+            }
         }
-        file.write_all(waiting).and_then(|()| file.write_all(items)).map_err(io(&Self::path(&self.folder, k)))?;
-        waiting.clear();
+        part.n_bytes += items.len();
+        let held = self.held.fetch_add(items.len(), Ordering::Relaxed) + items.len();
+        if held > HELD_BYTES && part.n_bytes >= WRITE_BYTES {
+            self.write(k, &mut part)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, k: usize, part: &mut RawPart) -> Result<(), RecordsError> {
+        let path = Self::path(&self.folder, k);
+        let RawPart { file, waiting, n_bytes } = part;
+        let file = match file {
+            Some(file) => file,
+            // Appended, since items under another name of a patient are moved in the end.
+            None => file.insert(File::options().append(true).create_new(true).open(&path).map_err(io(&path))?),
+        };
+        for chunk in waiting.drain(..) {
+            file.write_all(&chunk).map_err(io(&path))?;
+        }
+        self.held.fetch_sub(std::mem::take(n_bytes), Ordering::Relaxed);
         Ok(())
     }
 
     /// Writes what still waits; to be called before the files are read.
     pub(crate) fn flush(&self) -> Result<(), RecordsError> {
-        for (k, raw) in self.files.iter().enumerate() {
-            let mut raw = raw.lock().unwrap_or_else(PoisonError::into_inner);
-            let RawFile { file, waiting } = &mut *raw;
-            file.write_all(&std::mem::take(waiting)).map_err(io(&Self::path(&self.folder, k)))?;
+        (0..self.parts.len()).try_for_each(|k| self.write(k, &mut self.part(k)))
+    }
+
+    /// The items of a partition, if they are `max_bytes` at the most and none was written; else `None`, and all are in its file.
+    pub(crate) fn take(&self, k: usize, max_bytes: u64) -> Result<Option<Vec<Vec<u8>>>, RecordsError> {
+        let mut part = self.part(k);
+        if part.file.is_some() || part.n_bytes as u64 > max_bytes {
+            self.write(k, &mut part)?;
+            return Ok(None);
         }
-        Ok(())
+        self.held.fetch_sub(std::mem::take(&mut part.n_bytes), Ordering::Relaxed);
+        Ok(Some(std::mem::take(&mut part.waiting)))
     }
 }
 

@@ -122,7 +122,18 @@ fn values_of_each_type() {
     check(&of(r#""valueDateTime":"2020-05-03""#), &[&is(" = “2020-05-03”")], &[]);
     check(&of(r#""valueTime":"12:00:00""#), &[&is(" = “12:00:00”")], &[]);
     check(&of(r#""valuePeriod":{"start":"2020-05-01","end":"2020-05-03"}"#), &[&is(" = “2020-05-03”")], &[]);
-    check(&of(r#""valueSampledData":{"data":"1 2 3"}"#), &[], &["line 2 Observation.valueSampledData: a waveform: not read"]);
+    let series = |more: &str, data: &str| {
+        of(&format!(r#""valueSampledData":{{"origin":{{"value":0.2,"code":"mg/dL"}},"period":1000,{more}"data":"{data}"}}"#))
+    };
+    // A tenth of the mean of 1, 2 and 6, and the origin: 0.5 mg/dL.
+    check(&series(r#""factor":0.1,"dimensions":1,"#, "1 E 2 U L 6"), &[&is(" = 5.000000 mg/L")], &[]);
+    check(&series("", "1.5"), &[&is(" = 17.000000 mg/L")], &[]);
+    check(&series("", "E L"), &[], &["line 2 Observation.valueSampledData.data: no sample"]);
+    check(&series("", "1 x"), &[], &["line 2 Observation.valueSampledData.data: a sample that is no number"]);
+    check(&series("", "inf"), &[], &["line 2 Observation.valueSampledData.data: a sample that is no number"]);
+    let several = series(r#""dimensions":2,"#, "1 2");
+    check(&several, &[], &["line 2 Observation.valueSampledData.dimensions: of several dimensions: not read"]);
+    check(&of(r#""valueSampledData":{"data":"1 2 3"}"#), &[], &["line 2 Observation.valueSampledData.origin: no number"]);
     let titre = of(r#""valueRatio":{"numerator":{"value":1},"denominator":{"value":128}}"#).replace("http://loinc.org", "lab");
     check(&titre, &["2020-05-04T10:00:00Z Observation lab|1988-5 = 0.007812 1"], &[]);
     check(&of(r#""valueString":"tiny \"bit\"""#), &[&is(" = “tiny \"bit\"”")], &[]);

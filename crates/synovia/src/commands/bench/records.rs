@@ -43,15 +43,41 @@ struct Measured {
     count: u64,
 }
 
-/// What a row is made of.
+/// What a row is made of; codes are places in the list of their partition.
 #[derive(Debug)]
 struct Row {
     id: String,
     sex: Option<Sex>,
     birth: Option<i64>,
     last: Option<i64>,
-    measured: HashMap<Arc<str>, Measured>,
-    has: HashMap<Arc<str>, u64>,
+    measured: Vec<(u32, Measured)>,
+    has: Vec<(u32, u64)>,
+}
+
+/// Codes by number, in the order in which they came.
+#[derive(Debug, Default)]
+struct Codes {
+    numbers: HashMap<Arc<str>, u32>,
+    names: Vec<Arc<str>>,
+}
+
+impl Codes {
+    fn number(&mut self, code: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(code) {
+            return number;
+        }
+        let (name, number): (Arc<str>, _) = (code.into(), self.names.len() as u32);
+        self.numbers.insert(name.clone(), number);
+        self.names.push(name);
+        number
+    }
+}
+
+/// The rows of a partition.
+#[derive(Debug, Default)]
+struct Rows {
+    codes: Codes,
+    rows: Vec<Row>,
 }
 
 /// Reads the folder, writes the table, prints the line.
@@ -78,15 +104,24 @@ pub fn records(args: &BenchRecordsArgs) -> anyhow::Result<()> {
 
 /// Patients, events and columns of the table that is written.
 fn table(store: &RecordStore, out: &Path) -> anyhow::Result<(usize, u64, usize)> {
-    let partitions = (0..store.n_partitions()).into_par_iter().map(|k| Ok(store.load(k)?.iter().map(row).collect::<Vec<_>>()));
-    let mut rows: Vec<Row> = partitions.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect();
-    rows.sort_by(|a, b| a.id.cmp(&b.id));
-    let (mut measured, mut codes): (HashMap<Arc<str>, u64>, HashMap<Arc<str>, u64>) = (HashMap::new(), HashMap::new());
-    for row in &rows {
-        row.measured.iter().for_each(|(code, m)| *measured.entry(code.clone()).or_default() += m.count);
-        row.has.iter().for_each(|(code, n)| *codes.entry(code.clone()).or_default() += n);
+    let partitions = (0..store.n_partitions()).into_par_iter().map(|k| Ok(rows_of(&store.load(k)?)));
+    let mut codes = Codes::default();
+    let mut rows: Vec<Row> = Vec::new();
+    for mut part in partitions.collect::<anyhow::Result<Vec<_>>>()? {
+        let numbers: Vec<u32> = part.codes.names.iter().map(|name| codes.number(name)).collect();
+        for row in &mut part.rows {
+            row.measured.iter_mut().for_each(|(code, _)| *code = numbers[*code as usize]);
+            row.has.iter_mut().for_each(|(code, _)| *code = numbers[*code as usize]);
+        }
+        rows.append(&mut part.rows);
     }
-    let events = rows.len() as u64 + measured.values().sum::<u64>() + codes.values().sum::<u64>();
+    rows.sort_by(|a, b| a.id.cmp(&b.id));
+    let (mut n_measured, mut n_has) = (vec![0u64; codes.names.len()], vec![0u64; codes.names.len()]);
+    for row in &rows {
+        row.measured.iter().for_each(|(code, m)| n_measured[*code as usize] += m.count);
+        row.has.iter().for_each(|(code, n)| n_has[*code as usize] += n);
+    }
+    let events = rows.len() as u64 + n_measured.iter().sum::<u64>() + n_has.iter().sum::<u64>();
     let sex = |row: &Row| {
         row.sex.map(|sex| match sex {
             Sex::Female => "female",
@@ -100,27 +135,31 @@ fn table(store: &RecordStore, out: &Path) -> anyhow::Result<(usize, u64, usize)>
         Column::new("sex".into(), rows.iter().map(sex).collect::<Vec<_>>()),
         Column::new("birth".into(), rows.iter().map(|row| row.birth).collect::<Vec<_>>()),
     ];
-    let (measured, codes) = (most_frequent(measured, N_MEASURED), most_frequent(codes, N_CODES));
-    let place = |codes: &[Arc<str>]| codes.iter().enumerate().map(|(k, code)| (code.clone(), k)).collect::<HashMap<_, _>>();
-    let (of_measured, of_codes) = (place(&measured), place(&codes));
+    let (measured, has) = (most_frequent(&codes, &n_measured, N_MEASURED), most_frequent(&codes, &n_has, N_CODES));
+    let place = |chosen: &[u32]| {
+        let mut places = vec![None; codes.names.len()];
+        chosen.iter().enumerate().for_each(|(column, code)| places[*code as usize] = Some(column));
+        places
+    };
+    let (of_measured, of_has) = (place(&measured), place(&has));
     // A row at a time: it lies together, the same code of all rows does not.
     let mut values: Vec<Vec<Option<Measured>>> = vec![vec![None; rows.len()]; measured.len()];
-    let mut has: Vec<Vec<f64>> = vec![vec![0.0; rows.len()]; codes.len()];
+    let mut flags: Vec<Vec<f64>> = vec![vec![0.0; rows.len()]; has.len()];
     for (k, row) in rows.iter().enumerate() {
-        row.measured.iter().for_each(|(code, m)| of_measured.get(code).into_iter().for_each(|&column| values[column][k] = Some(*m)));
-        row.has.keys().for_each(|code| of_codes.get(code).into_iter().for_each(|&column| has[column][k] = 1.0));
+        row.measured.iter().for_each(|(code, m)| of_measured[*code as usize].into_iter().for_each(|column| values[column][k] = Some(*m)));
+        row.has.iter().for_each(|(code, _)| of_has[*code as usize].into_iter().for_each(|column| flags[column][k] = 1.0));
     }
     let statistics: [(&str, fn(&Measured) -> f64); 3] =
         [("last", |m| m.last), ("mean", |m| m.sum / m.count as f64), ("count", |m| m.count as f64)];
     for (name, of) in statistics {
-        for (code, values) in measured.iter().zip(&values) {
+        let column = |(code, values): (&u32, &Vec<Option<Measured>>)| {
             let values: Vec<Option<f64>> = values.iter().map(|m| m.as_ref().map(of)).collect();
-            columns.push(Column::new(format!("{code}_{name}").as_str().into(), values));
-        }
+            Column::new(format!("{}_{name}", codes.names[*code as usize]).as_str().into(), values)
+        };
+        columns.par_extend(measured.par_iter().zip(&values).map(column));
     }
-    for (code, has) in codes.iter().zip(has) {
-        columns.push(Column::new(format!("has_{code}").as_str().into(), has));
-    }
+    columns
+        .extend(has.iter().zip(flags).map(|(code, has)| Column::new(format!("has_{}", codes.names[*code as usize]).as_str().into(), has)));
     columns.push(Column::new("age".into(), rows.iter().map(age).collect::<Vec<_>>()));
     // The peer's index, the patient, is no column of it.
     let n_features = columns.len() - 1;
@@ -134,35 +173,70 @@ fn bare(code: &str) -> &str {
     code.rsplit_once('|').map_or(code, |(_, code)| code)
 }
 
-fn row(record: &PatientRecord) -> Row {
-    let mut measured: HashMap<&str, Measured> = HashMap::new();
-    let mut has: HashMap<&str, u64> = HashMap::new();
-    let mut last = None;
-    for event in &record.events {
-        match (event.kind, &event.value) {
-            (EventKind::Observation, EventValue::Number { value, .. }) => {
-                let found = measured.entry(bare(&event.code)).or_default();
-                *found = Measured { last: *value, sum: found.sum + value, count: found.count + 1 };
-                last = Some(event.time.seconds());
-            }
-            (EventKind::Condition | EventKind::Medication, _) => *has.entry(bare(&event.code)).or_default() += 1,
-            _ => {}
-        }
-    }
-    Row {
-        id: record.id.reveal().to_owned(),
-        sex: record.patient.sex,
-        birth: record.patient.birth.map(synovia_cohort::Time::seconds),
-        last,
-        measured: measured.into_iter().map(|(code, m)| (code.into(), m)).collect(),
-        has: has.into_iter().map(|(code, n)| (code.into(), n)).collect(),
-    }
+/// What is summed up of one code of one patient, and whether there is anything.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    measured: Measured,
+    has: u64,
+    touched: bool,
 }
 
-fn most_frequent(counts: HashMap<Arc<str>, u64>, n: usize) -> Vec<Arc<str>> {
-    let mut counts: Vec<(Arc<str>, u64)> = counts.into_iter().collect();
-    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    counts.into_iter().take(n).map(|(code, _)| code).collect()
+fn rows_of(records: &[PatientRecord]) -> Rows {
+    let mut out = Rows::default();
+    let (mut slots, mut touched): (Vec<Slot>, Vec<u32>) = (Vec::new(), Vec::new());
+    // A partition's events share their texts: most are known by where they lie.
+    let mut last_code: Option<(&Arc<str>, u32)> = None;
+    for record in records {
+        let mut last = None;
+        for event in &record.events {
+            let is_measured = matches!((event.kind, &event.value), (EventKind::Observation, EventValue::Number { .. }));
+            if !is_measured && !matches!(event.kind, EventKind::Condition | EventKind::Medication) {
+                continue;
+            }
+            let number = match last_code {
+                Some((code, number)) if Arc::ptr_eq(code, &event.code) => number,
+                _ => out.codes.number(bare(&event.code)),
+            };
+            last_code = Some((&event.code, number));
+            slots.resize(slots.len().max(number as usize + 1), Slot::default());
+            let slot = &mut slots[number as usize];
+            if !std::mem::replace(&mut slot.touched, true) {
+                touched.push(number);
+            }
+            if let EventValue::Number { value, .. } = &event.value
+                && is_measured
+            {
+                slot.measured = Measured { last: *value, sum: slot.measured.sum + value, count: slot.measured.count + 1 };
+                last = Some(event.time.seconds());
+            } else {
+                slot.has += 1;
+            }
+        }
+        let (mut measured, mut has) = (Vec::new(), Vec::new());
+        for number in touched.drain(..) {
+            let slot = std::mem::take(&mut slots[number as usize]);
+            if slot.measured.count > 0 {
+                measured.push((number, slot.measured));
+            }
+            if slot.has > 0 {
+                has.push((number, slot.has));
+            }
+        }
+        let birth = record.patient.birth.map(synovia_cohort::Time::seconds);
+        out.rows.push(Row { id: record.id.reveal().to_owned(), sex: record.patient.sex, birth, last, measured, has });
+    }
+    out
+}
+
+/// The `n` codes that come up most often.
+fn most_frequent(codes: &Codes, counts: &[u64], n: usize) -> Vec<u32> {
+    let mut found: Vec<u32> = (0..counts.len() as u32).filter(|code| counts[*code as usize] > 0).collect();
+    found.sort_by(|&a, &b| {
+        let [a, b] = [a, b].map(|code| code as usize);
+        counts[b].cmp(&counts[a]).then_with(|| codes.names[a].cmp(&codes.names[b]))
+    });
+    found.truncate(n);
+    found
 }
 
 #[cfg(test)]
