@@ -15,7 +15,7 @@ from statistics import mean
 
 from study import ONE_THREAD, Study, spread
 
-FUSIONS = ["gated", "concat", "late", "late-weighted", "film", "low-rank", "attention", "experts", "bottleneck", "shared-private"]
+FUSIONS = ["film", "gated", "concat", "late", "late-weighted", "low-rank", "attention", "bottleneck", "experts", "shared-private"]
 study = Study("fusions", __doc__, "8311-8315", 16000, examples=["missingness"])
 
 

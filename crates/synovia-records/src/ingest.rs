@@ -22,6 +22,8 @@ use crate::summary::{Summary, count};
 /// Input bytes for a partition: small enough that a partition's patients fit in memory many times over, whatever their number.
 /// A partition that still becomes too large is cut when it is settled.
 const PARTITION_BYTES: u64 = 4 << 20;
+/// The same of FHIR, of which events are the twentieth part: a file is made for each partition, and that takes longer than it seems.
+const FHIR_PARTITION_BYTES: u64 = 16 << 20;
 const MAX_PARTITIONS: u64 = 256;
 /// Input that is read in less time than threads for it would be made in.
 const FEW_BYTES: u64 = 256 << 10;
@@ -59,7 +61,8 @@ pub fn ingest(
     let rows = Rows::open_all(&sources, format, &mut |file, position, reason| of_metadata.push((file, position, reason.to_owned())))?;
     let packed = |source: &Source| source.gzip || source.layout == Layout::Parquet;
     let n_bytes: u64 = sources.iter().map(|s| if packed(s) { s.n_bytes.saturating_mul(PACKED_RATIO) } else { s.n_bytes }).sum();
-    let n_partitions = (n_bytes / PARTITION_BYTES).clamp(1, MAX_PARTITIONS) as usize;
+    let partition_bytes = if format.format == crate::Format::Fhir { FHIR_PARTITION_BYTES } else { PARTITION_BYTES };
+    let n_partitions = (n_bytes / partition_bytes).clamp(1, MAX_PARTITIONS) as usize;
     let raw = Raw::create(spill, n_partitions)?;
     let found = Mutex::new(Found { next: 0, ..Found::default() });
     let reading = Reading {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use polars::prelude::{Column, DataFrame, ParquetWriter};
+use polars::prelude::{Column, DataFrame, ParquetCompression, ParquetWriter};
 use rayon::prelude::*;
 use serde::Serialize;
 use synovia_cohort::{EventKind, EventValue, PatientRecord, RejectedLog, Sex};
@@ -164,7 +164,9 @@ fn table(store: &RecordStore, out: &Path) -> anyhow::Result<(usize, u64, usize)>
     // The peer's index, the patient, is no column of it.
     let n_features = columns.len() - 1;
     let mut frame = DataFrame::new(rows.len(), columns)?;
-    ParquetWriter::new(File::create(out).with_context(|| out.display().to_string())?).finish(&mut frame)?;
+    // Compressed as pandas does.
+    let file = File::create(out).with_context(|| out.display().to_string())?;
+    ParquetWriter::new(file).with_compression(ParquetCompression::Snappy).finish(&mut frame)?;
     Ok((rows.len(), events, n_features))
 }
 
