@@ -22,10 +22,12 @@ study = Study("fusions", __doc__, "8311-8315", 16000, examples=["missingness"])
 def measure(keys):
     seed = keys[0]["seed"]
     at = study.cohort(seed, "")
-    for k, key in enumerate(keys):
-        # The models of one modality are the same whatever fusion the joint one has: the first run's serve all.
-        run = at / ("run" if k else "first")
-        study.evaluate(at, seed, f"model.fusion={key['fusion']}", f"training.singles={json.dumps(k == 0)}", run=run)
+    # Models of one modality have nothing to fuse: those of one run serve all.
+    study.evaluate(at, seed, "model.fusion=film", run=at / "first")
+    for key in keys:
+        run = at / ("first" if key["fusion"] == "film" else "run")
+        if key["fusion"] != "film":
+            study.evaluate(at, seed, f"model.fusion={key['fusion']}", "training.singles=false", run=run)
         command = [study.example("missingness"), run, at / "data", "malignant", at / "first"]
         told = subprocess.run(command, check=True, capture_output=True, text=True, env=ONE_THREAD)
         yield key, json.loads(told.stdout)

@@ -190,8 +190,10 @@ pub(crate) fn examples_of(name: &str, seen: &Seen, model: &JointModelConfig, bra
     match (parts.next(), parts.next()) {
         (Some("image" | "image_projection" | "slices"), _) => seen.images,
         (Some("record" | "record_projection"), _) => seen.records,
-        (Some("fusion"), Some("Gated")) if parts.next() == Some("gates") => {
-            // A gate for each modality that the model has, the image's first.
+        (Some("fusion"), Some(kind @ ("Gated" | "SharedPrivate")))
+            if matches!((kind, parts.next()), ("Gated", Some("gates")) | ("SharedPrivate", Some("shared" | "private"))) =>
+        {
+            // A layer for each modality that the model has, the image's first.
             let modalities = [model.image.map(|_| seen.images), model.record.map(|_| seen.records)];
             let gate = number(parts.next()).and_then(|k| modalities.into_iter().flatten().nth(k));
             gate.unwrap_or(seen.examples)

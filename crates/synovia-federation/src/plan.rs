@@ -282,11 +282,14 @@ fn check_settings(training: &TrainingSettings, terms: &Terms) -> Result<(), Fede
             "training.imbalance goes by each site's own labels, and no mean of the sites can give the cohort's shares back; leave it out",
         );
     }
+    if training.swa > 0.0 {
+        return refuse("training.swa averages the last steps of one training, and a site may be away for some; leave it out");
+    }
     if training.balance == Balance::Dwa {
         return refuse("training.balance = \"dwa\" needs the losses of all rounds, which a site that was away lacks; choose another");
     }
-    if matches!(terms.method, Method::FedAdam { .. }) && (training.ema > 0.0 || training.swa > 0.0) {
-        return refuse("fedadam moves the weights and not their average; set training.ema = 0 and leave training.swa out");
+    if matches!(terms.method, Method::FedAdam { .. }) && training.ema > 0.0 {
+        return refuse("fedadam moves the weights and not their moving average; set training.ema = 0");
     }
     Ok(())
 }

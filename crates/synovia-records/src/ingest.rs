@@ -23,7 +23,10 @@ use crate::summary::{Summary, count};
 /// A partition that still becomes too large is cut when it is settled.
 const PARTITION_BYTES: u64 = 4 << 20;
 /// The same of FHIR, of which events are the twentieth part: a file is made for each partition, and that takes longer than it seems.
+#[cfg(not(test))]
 const FHIR_PARTITION_BYTES: u64 = 16 << 20;
+#[cfg(test)]
+const FHIR_PARTITION_BYTES: u64 = PARTITION_BYTES;
 const MAX_PARTITIONS: u64 = 256;
 /// Input that is read in less time than threads for it would be made in.
 const FEW_BYTES: u64 = 256 << 10;
@@ -40,8 +43,8 @@ pub fn input_bytes(path: &Path, format: &FormatConfig) -> Result<u64, RecordsErr
 
 /// Reads every file of the format under `path` (a folder or a file) and writes its patients to the folder `spill`.
 ///
-/// Nothing is held but a few megabytes of input and, in the end, one partition a thread: memory does not grow with the
-/// number of patients. What is not taken goes to `rejected` with file, place and reason, never with an identifier: a file that is
+/// Nothing is held but a few megabytes of input, events until they are 64 MiB and, in the end, one partition a thread: memory does not
+/// grow with the number of patients beyond that. What is not taken goes to `rejected` with file, place and reason, never with an identifier: a file that is
 /// not named for a type of resource (`Observation.ndjson`) is called by its place in the order of the names, since it may be
 /// named for a patient. `progress` is told of the bytes read since it was last called, from
 /// any thread. Runs on as many threads as the current rayon pool has; the result is the same for any number.

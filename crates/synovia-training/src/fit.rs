@@ -178,7 +178,9 @@ fn run(
         is_even(k).then(|| prior_logits(task, counts)).flatten().map(|prior| (format!("heads.{k}.bias"), prior))
     };
     let priors: Vec<(String, Vec<f32>)> = tasks.iter().zip(&counts).enumerate().filter_map(prior_of).collect();
-    while moving.state.epochs < settings.epochs && !patience_is_over(&moving.state, settings.patience) {
+    // Whoever asks for an average of the last steps is to have them.
+    let patience = if settings.swa > 0.0 { settings.epochs } else { settings.patience };
+    while moving.state.epochs < settings.epochs && !patience_is_over(&moving.state, patience) {
         let epoch = moving.state.epochs;
         let started = Instant::now();
         let (stepped, sums) = course.epoch(epoch, model, &mut moving, progress)?;
@@ -206,7 +208,7 @@ fn run(
         });
         state.history.push(EpochReport {
             epoch: state.epochs,
-            train_loss: relative(sums.losses.iter().copied(), &course.uninformed),
+            train_loss: relative(sums.losses.iter().copied(), &course.trained_on),
             validation_loss,
             tasks: task_lines.collect(),
             learning_rate: sums.rate,

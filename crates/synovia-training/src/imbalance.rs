@@ -6,8 +6,9 @@ use synovia_cohort::{Task, TaskKind};
 
 use crate::losses::uninformed_loss;
 
-/// What the training loss of each task does about its rare classes; endpoints and validation know nothing of it. Where it moves the
-/// probabilities, the head's bias is moved back when training has an answer: they are those of the cohort.
+/// What the training loss of each task does about its rare classes; endpoints and validation know nothing of it. Of a model that learnt to
+/// take all classes for as frequent (weights, logits) the heads' biases are moved back, so that probabilities are those of the cohort; what
+/// the focal loss bends is left to calibration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Imbalance {

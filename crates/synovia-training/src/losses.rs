@@ -41,19 +41,29 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) modalities: Vec<(Tensor<2>, Tensor<2>)>,
 }
 
+fn plain(kind: TaskKind, logits: Tensor<2>, target: &Tensor<2>, weight: Tensor<2>) -> Tensor<1> {
+    match kind {
+        TaskKind::Binary => binary_loss(logits, target.clone(), weight),
+        TaskKind::Multiclass => multiclass_loss(logits, target.clone(), weight),
+        TaskKind::Ordinal => ordinal_loss(&logits, target, weight),
+    }
+}
+
 impl LossKind<'_> {
     pub(crate) fn loss(self, logits: Tensor<2>, target: &Tensor<2>, weight: &Tensor<2>) -> Tensor<1> {
         match self {
             Self::Task(kind, adjustment) => {
-                let logits = adjustment.map_or_else(|| logits.clone(), |adjustment| adjustment.shifted(logits.clone()));
-                let (target, weight) = (target.clone(), weight.clone());
-                match (kind, adjustment.is_some_and(|adjustment| adjustment.focal)) {
-                    (TaskKind::Binary, false) => binary_loss(logits, target, weight),
-                    (TaskKind::Binary, true) => focal_binary_loss(logits, target, weight),
-                    (TaskKind::Multiclass, false) => multiclass_loss(logits, target, weight),
-                    (TaskKind::Multiclass, true) => focal_multiclass_loss(logits, target, weight),
-                    (TaskKind::Ordinal, _) => ordinal_loss(&logits, &target, weight),
-                }
+                let Some(adjustment) = adjustment else { return plain(kind, logits, target, weight.clone()) };
+                let weighed = adjustment.weigh(target, weight.clone());
+                // The mean is over the labels that are known, not over their weights: in a batch of one class these would cancel.
+                let share = weighed.clone().sum() / weight.clone().sum().clamp_min(1e-6);
+                let logits = adjustment.shifted(logits);
+                let loss = match (kind, adjustment.focal) {
+                    (TaskKind::Binary, true) => focal_binary_loss(logits, target.clone(), weighed),
+                    (TaskKind::Multiclass, true) => focal_multiclass_loss(logits, target.clone(), weighed),
+                    _ => plain(kind, logits, target, weighed),
+                };
+                loss * share
             }
             Self::Endpoint(head) => head.loss(logits, target, weight),
         }
@@ -84,10 +94,6 @@ pub(crate) fn forward<'a>(
         .map(|(k, task)| LossKind::Task(task.kind, adjustments.get(k)))
         .chain(endpoints.iter().map(LossKind::Endpoint));
     let losses = outputs.logits.iter().cloned().zip(batch.targets).zip(kinds).map(|((logits, (target, weight)), kind)| {
-        let weight = match kind {
-            LossKind::Task(_, Some(adjustment)) => adjustment.weigh(&target, weight),
-            _ => weight,
-        };
         let value = kind.loss(logits, &target, &weight);
         TaskLoss { value, kind, target, weight }
     });

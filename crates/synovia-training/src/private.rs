@@ -27,7 +27,7 @@ use crate::course::{Course, EpochSums, Moving, Seen, diverged};
 use crate::fit::Progress;
 use crate::losses::{TaskSums, balanced, forward, relative};
 use crate::optimizer::{gradients, norm};
-use crate::{Balance, Sampling, TrainingError, TrainingSettings};
+use crate::{Balance, Imbalance, Sampling, TrainingError, TrainingSettings};
 
 /// How private a training is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +113,11 @@ impl Privacy {
         }
         if settings.sampling != Sampling::Plain {
             return wrong("balanced sampling shows some patients more often than the noise is made for; set training.sampling = \"plain\"");
+        }
+        if settings.imbalance == Imbalance::Weights {
+            return wrong(
+                "a rare patient's gradient is clipped as all others are, whatever it weighs; set training.imbalance = \"logits\"",
+            );
         }
         if settings.accumulate > 1 {
             return wrong(
@@ -443,6 +448,7 @@ mod tests {
         for balance in [Balance::PcGrad, Balance::Labels] {
             check(TrainingSettings { balance, ..private.clone() }, "set training.balance = \"fixed\"");
         }
+        check(TrainingSettings { imbalance: Imbalance::Weights, ..private.clone() }, "set training.imbalance = \"logits\"");
         check(TrainingSettings { accumulate: 2, ..private.clone() }, "leave training.accumulate out");
         check(TrainingSettings { branches: Branches { pairs: 0.1, ..Branches::default() }, ..private.clone() }, "compares patients");
         check(TrainingSettings { privacy: Some(Privacy { noise: 1.0, clip: 0.0, delta: 1e-5 }), ..private.clone() }, "clip above 0");

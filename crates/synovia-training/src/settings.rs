@@ -24,7 +24,8 @@ pub struct TrainingSettings {
     pub tower_rate: f64,
     /// Examples in a batch.
     pub batch: usize,
-    /// Batches to a step, which goes by the mean of their gradients: what a larger batch would give that memory has no room for.
+    /// Batches to a step, which goes by the mean of their gradients: nearly what a larger batch would give that memory has no room for. Batch
+    /// normalisation, contrast and the balance of tasks see the small ones, and a task counts in those that have its labels.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub accumulate: usize,
     /// Peak learning rate.

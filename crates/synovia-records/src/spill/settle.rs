@@ -208,7 +208,7 @@ pub(crate) fn settle(
     let mut parts = Vec::new();
     let partitions: Vec<usize> = (0..n_partitions).collect();
     // A few at a time, so that rejections are logged in the order of the partitions without all of them being held.
-    for few in partitions.chunks(16 * rayon::current_num_threads()) {
+    for few in partitions.chunks(4 * rayon::current_num_threads()) {
         let settle = |k: &usize| match raw.take(*k, MAX_RAW_BYTES)? {
             Some(chunks) => Ok(vec![settle_one(*k, 0, &Raw::path(folder, *k), &chunks)?]),
             None => pieces(folder, *k)?.iter().enumerate().map(|(j, path)| settle_file(*k, j, path)).collect(),

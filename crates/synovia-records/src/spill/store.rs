@@ -92,7 +92,7 @@ struct RawPart {
 pub(crate) struct Raw {
     folder: PathBuf,
     parts: Vec<Mutex<RawPart>>,
-    /// Bytes that wait in all of them.
+    /// Bytes that were allocated for what waits in all of them.
     held: AtomicUsize,
 }
 
@@ -137,12 +137,12 @@ impl Raw {
             _ => {
                 let mut chunk = Vec::with_capacity(CHUNK_BYTES.max(items.len()));
                 chunk.extend_from_slice(items);
+                self.held.fetch_add(chunk.capacity(), Ordering::Relaxed);
                 part.waiting.push(chunk);
             }
         }
         part.n_bytes += items.len();
-        let held = self.held.fetch_add(items.len(), Ordering::Relaxed) + items.len();
-        if held > HELD_BYTES && part.n_bytes >= WRITE_BYTES {
+        if self.held.load(Ordering::Relaxed) > HELD_BYTES && part.n_bytes >= WRITE_BYTES {
             self.write(k, &mut part)?;
         }
         Ok(())
@@ -158,8 +158,9 @@ impl Raw {
         };
         for chunk in waiting.drain(..) {
             file.write_all(&chunk).map_err(io(&path))?;
+            self.held.fetch_sub(chunk.capacity(), Ordering::Relaxed);
         }
-        self.held.fetch_sub(std::mem::take(n_bytes), Ordering::Relaxed);
+        *n_bytes = 0;
         Ok(())
     }
 
@@ -175,7 +176,8 @@ impl Raw {
             self.write(k, &mut part)?;
             return Ok(None);
         }
-        self.held.fetch_sub(std::mem::take(&mut part.n_bytes), Ordering::Relaxed);
+        self.held.fetch_sub(part.waiting.iter().map(Vec::capacity).sum(), Ordering::Relaxed);
+        part.n_bytes = 0;
         Ok(Some(std::mem::take(&mut part.waiting)))
     }
 }

@@ -78,6 +78,28 @@ fn a_store_of_many_partitions_holds_each_patient_once() {
     }
 }
 
+/// Subjects that are named by another key than the patient's own lie in other partitions until all is read.
+#[test]
+fn subjects_by_full_url_are_found_across_partitions() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut entries = Vec::new();
+    for p in 0..300 {
+        let url = format!("urn:uuid:00000000-0000-4000-8000-{p:012}");
+        entries.push(format!(r#"{{"fullUrl":"{url}","resource":{{"resourceType":"Patient","id":"patient-{p}"}}}}"#));
+        for k in 0..60 {
+            entries.push(format!(
+                r#"{{"resource":{{"resourceType":"Observation","code":{{"coding":[{{"system":"http://loinc.org","code":"1988-5"}}]}},"subject":{{"reference":"{url}"}},"effectiveDateTime":"2020-05-04T10:00:00Z","valueQuantity":{{"value":{k},"code":"mg/L"}},"note":[{{"text":"{k:0>500}"}}]}}}}"#
+            ));
+        }
+    }
+    std::fs::write(folder.path().join("a.json"), format!(r#"{{"resourceType":"Bundle","entry":[{}]}}"#, entries.join(","))).unwrap();
+    let outcome = read(folder.path());
+    assert!(outcome.store.n_partitions() >= 2);
+    assert_eq!(outcome.log, "");
+    let counts: Vec<usize> = outcome.records.iter().map(|record| record.events.len()).collect();
+    assert_eq!(counts, [60; 300]);
+}
+
 #[test]
 fn progress_adds_up_to_the_input() {
     let folder = tempfile::tempdir().unwrap();

@@ -119,6 +119,9 @@ fn read_into(document: &Table, problems: &Problems) -> Option<Pipeline> {
             "`tower_rate` in [training] is about towers that begin with trained weights, and none does; set training.start = \"alone\", training.unlabelled or model.image_weights",
         );
     }
+    if !training.imbalance.is_none() && tasks.as_ref().is_some_and(|tasks| tasks.classes.is_empty()) {
+        top.wrong("training", "`imbalance` in [training] is about rare classes, and no task has classes; leave it out");
+    }
     if training.branches.shared > 0.0 && model.fusion != FusionKind::SharedPrivate {
         let why = "`shared` in training.branches holds together what the modalities say in common terms, and this fusion has none; set model.fusion = \"shared-private\"";
         top.wrong("training", why);
@@ -460,6 +463,15 @@ fn read_training(section: &Section<'_>) -> Training {
         let why = "`imbalance` and sampling = \"balanced\" do the same thing twice to the first task; keep one of the two";
         section.wrong("imbalance", why.to_owned());
     }
+    if privacy.is_some() && imbalance == Imbalance::Weights {
+        let why = "`imbalance` is \"weights\", and a private training clips each patient to the same; set it to \"logits\"";
+        section.wrong("imbalance", why.to_owned());
+    }
+    let swa = section.number("swa", 0.0..1.0).unwrap_or(0.0);
+    if let Some(warmup) = warmup_epochs.filter(|warmup| *warmup > (1.0 - swa) * epochs as f64) {
+        let why = format!("`swa` is {swa}: the last {} of {epochs} epochs, and the learning rate rises for {warmup}", swa * epochs as f64);
+        section.wrong("swa", why);
+    }
     let singles = section.flag("singles").unwrap_or(true);
     if !singles && start == Start::Alone {
         let why = "`singles` is false, and start = \"alone\" begins with the models of one modality; leave one of the two out";
@@ -470,10 +482,10 @@ fn read_training(section: &Section<'_>) -> Training {
         batch: section.count("batch", 2..=4096).unwrap_or(32),
         learning_rate: section.number("learning_rate", (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1.0))).unwrap_or(1e-3),
         weight_decay: section.number("weight_decay", 0.0..=1.0).unwrap_or(0.01),
-        warmup_epochs: warmup_epochs.unwrap_or_else(|| (epochs as f64 / 5.0).min(1.0)),
+        warmup_epochs: warmup_epochs.unwrap_or_else(|| (epochs as f64 / 5.0).min(1.0).min((1.0 - swa) * epochs as f64 / 2.0)),
         clip: section.number("clip", (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1000.0))).unwrap_or(1.0),
         accumulate,
-        swa: section.number("swa", 0.0..1.0).unwrap_or(0.0),
+        swa,
         imbalance,
         ema: section.number("ema", 0.0..1.0).unwrap_or(0.999),
         patience: section.count("patience", 0..=10_000).unwrap_or(5),

@@ -412,7 +412,8 @@ pub struct Training {
     pub epochs: usize,
     /// Examples a step: 2 to 4096. Default 32.
     pub batch: usize,
-    /// Batches to a step, 1 to 1024: a large batch where memory has room for a small one. Default 1.
+    /// Batches to a step, 1 to 1024: nearly a large batch where memory has room for a small one (see
+    /// [`synovia_training::TrainingSettings`]). Default 1.
     #[serde(skip_serializing_if = "is_one")]
     pub accumulate: usize,
     /// Peak learning rate of AdamW, in (0, 1]. Default 0.001.

@@ -5,6 +5,7 @@
 
 mod cohort;
 mod endpoints;
+mod training;
 mod wrong;
 
 use std::path::Path;
@@ -362,12 +363,6 @@ fn overrides() {
         &["task.0.label.within=180"],
         &expect![[
             r#"--set task.0.label.within: `within` in label is "180", which has no unit; write h, d, w, mo or y after the number, such as "365d""#
-        ]],
-    );
-    set(
-        &["training.start=alone", "training.singles=false"],
-        &expect![[
-            r#"--set training.singles: `singles` is false, and start = "alone" begins with the models of one modality; leave one of the two out"#
         ]],
     );
     set(

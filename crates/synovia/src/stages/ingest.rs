@@ -13,7 +13,7 @@ use crate::commands::Work;
 use crate::pipeline::Images;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// Folder of its outputs.
 pub const FOLDER: &str = "ingest";
 /// Folder of copies of the images that stand for studies, where the images come from an archive or a server. No output of the

@@ -214,6 +214,9 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     if asked && !begins_with_others {
         work.progress.note("train", "training.start = \"alone\" changes nothing: there is one modality");
     }
+    if !work.pipeline.training.singles && variants[0].0 != Variant::Joint {
+        work.progress.note("train", "training.singles = false changes nothing: there is one modality");
+    }
     if begins_with_others {
         variants.sort_by_key(|(variant, _)| *variant == Variant::Joint);
     }
