@@ -276,6 +276,27 @@ impl TaskSums {
 mod tests {
     use super::*;
 
+    /// The weights of a batch of one class do not cancel: over all batches of an epoch, both classes then count the same.
+    #[test]
+    fn a_class_weighs_the_same_in_every_batch() {
+        let task = Task { name: "t".into(), kind: TaskKind::Binary, classes: vec!["t".into()] };
+        let adjustment = Adjustment::new(crate::Imbalance::Weights, &task, &[90, 10], 0.3);
+        let column = |values: [f32; 3]| Tensor::<1>::from_floats(values, &Device::flex()).reshape([3, 1]);
+        let loss = |labels: [f32; 3], known: [f32; 3]| {
+            let kind = LossKind::Task(TaskKind::Binary, Some(&adjustment));
+            f64::from(kind.loss(column([0.0; 3]), &column(labels), &column(known)).into_scalar::<f32>())
+        };
+        // Each example costs ln 2, times 100 / 180 or 100 / 20; the third label is not known.
+        let (negative, positive) = (2f64.ln() / 1.8, 2f64.ln() * 5.0);
+        for (labels, expected) in
+            [([0.0, 0.0, 1.0], negative), ([1.0, 1.0, 0.0], positive), ([0.0, 1.0, 1.0], f64::midpoint(negative, positive))]
+        {
+            let got = loss(labels, [1.0, 1.0, 0.0]);
+            assert!((got - expected).abs() < 1e-5, "{labels:?}: {got} instead of {expected}");
+        }
+        assert_eq!(loss([1.0; 3], [0.0; 3]), 0.0);
+    }
+
     #[test]
     fn being_too_sure_does_not_decide_which_epoch_is_kept() {
         let column = |values: [f32; 4]| Tensor::<1>::from_floats(values, &Device::flex()).reshape([4, 1]);

@@ -5,7 +5,9 @@ use std::path::Path;
 use synovia_cohort::{CohortReader, Train, Validation};
 use synovia_encoders::NormKind;
 use synovia_fusion::{Absent, JointModelConfig};
-use synovia_training::{Branches, Checkpoint, Fit, NoiseKey, Privacy, Seen, Weights, fit, fit_statistics};
+use synovia_training::{
+    Balance, Branches, Checkpoint, Fit, Imbalance, NoiseKey, Privacy, Sampling, Seen, TrainingSettings, Weights, fit, fit_statistics,
+};
 
 use super::{Has, alone, cohort, model, terms, training};
 use crate::message::examples_of;
@@ -312,10 +314,31 @@ fn a_stand_in_counts_those_who_trained_it() {
         ("average/absent.tokens.1", 40),
         ("image.x", 90),
         ("slices.score.weight", 90),
+        ("fusion.Gated.gates.1.weight", 60),
+        ("fusion.Gated.mix.weight", 100),
+        ("fusion.SharedPrivate.shared.0.weight", 90),
+        ("average/fusion.SharedPrivate.private.1.bias", 60),
+        ("fusion.SharedPrivate.mix.weight", 100),
     ] {
         assert_eq!(of(name, 0.0), expected, "{name}");
     }
     assert_eq!(of("absent.tokens.0", 0.5), 100, "each modality is shown by itself");
+}
+
+#[test]
+fn what_no_mean_of_sites_can_mean_is_refused() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let reader = cohort(&dir.path().join("cohort"), Has::ALL);
+    let check = |change: fn(&mut TrainingSettings), expected: &str| {
+        let mut training = training(0.0);
+        change(&mut training);
+        refused(vec![Statement::of("a", &model(), &training, &reader).unwrap()], &terms(1, Method::FedAvg), expected);
+    };
+    check(|t| t.sampling = Sampling::Balanced, "training.sampling = \"balanced\" has each site its own prior");
+    check(|t| t.imbalance = Imbalance::Logits, "training.imbalance goes by each site's own labels");
+    check(|t| t.swa = 0.25, "training.swa averages the last steps of one training");
+    check(|t| t.balance = Balance::Dwa, "training.balance = \"dwa\" needs the losses of all rounds");
 }
 
 #[test]
