@@ -60,7 +60,7 @@ fn run(sites: &mut [Site<'_>], terms: &Terms, ema: f64) -> (Plan, Vec<Global>) {
 fn central(reader: &CohortReader, epochs: usize, ema: f64, checkpoints: &Path) -> (Weights, usize, Vec<f64>) {
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let statistics = fit_statistics(&train).unwrap();
-    let settings = synovia_training::TrainingSettings { epochs, patience: epochs, ..training(ema) };
+    let settings = TrainingSettings { epochs, patience: epochs, ..training(ema) };
     let model = model();
     let job = Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k", noise: None, start: None };
     let trained = fit(&job, &train, &validation, &mut |_| ()).unwrap();
@@ -145,7 +145,7 @@ fn noise_is_the_same_for_the_same_weights_only() {
     let dir = tempfile::tempdir().unwrap();
     let reader = cohort(&dir.path().join("cohort"), Has { image: false, ..Has::ALL });
     let privacy = Some(Privacy { noise: 100.0, clip: 0.1, delta: 1e-5 });
-    let private = synovia_training::TrainingSettings { privacy, clip: 1e9, ..training(0.0) };
+    let private = TrainingSettings { privacy, clip: 1e9, ..training(0.0) };
     let stated = Statement::of("a", &JointModelConfig { norm: NormKind::Group, ..model() }, &private, &reader).unwrap();
     let (plan, first) = agree(vec![stated], &terms(2, Method::FedAvg)).unwrap();
     let key = NoiseKey::public(1);
