@@ -116,7 +116,7 @@ kernels-accuracy: build
 
 # The kernels without burn under the address sanitizer, on the portable lanes and on this processor's
 asan:
-    for lanes in portable widest; do SYNOVIA_LANES=$lanes RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address {{kernels_alone}} --target x86_64-unknown-linux-gnu --target-dir target/asan; done
+    for lanes in portable avx2 widest; do SYNOVIA_LANES=$lanes RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address {{kernels_alone}} --target x86_64-unknown-linux-gnu --target-dir target/asan; done
 
 # The kernels without burn, on the portable lanes, in an interpreter that sees every wrong access; needs `rustup component add miri rust-src --toolchain nightly`
 miri:
@@ -194,7 +194,7 @@ torch-towers: build
     test -d .torch/venv || { python3 -m venv .torch/venv && .torch/venv/bin/pip install --quiet torch torchvision safetensors numpy; } || { rm -rf .torch; exit 1; }
     .torch/venv/bin/python pipelines/torch/towers.py .torch/towers
     cargo build --release --workspace --examples --locked
-    for kind in resnet18:64 resnet34:64 resnet50:64 densenet121:64 convnext-tiny:96; do target/release/examples/torch_tower ${kind%:*} ${kind#*:} .torch/towers/${kind%:*}.pth .torch/towers/${kind%:*}.safetensors; done
+    for kind in resnet18:64 resnet34:64 resnet50:64 densenet121:64 convnext-tiny:96 resnet18-3d:64; do target/release/examples/torch_tower ${kind%:*} ${kind#*:} .torch/towers/${kind%:*}.pth .torch/towers/${kind%:*}.safetensors; done
 
 # How often the verdict is right over SEEDS, where both modalities matter and where one is noise; hours
 verdicts SEEDS="9601-9700": build

@@ -1,9 +1,9 @@
 //! The two inner products that all convolutions here come down to, for 1 to 6 rows by 16 columns in registers.
 //!
 //! Six rows by two vectors use 12 of AVX2's 16 registers: 12 multiply-adds a step against 8 loads, so that both multipliers of
-//! the core stay busy.
+//! the core stay busy. With AVX-512 it is six by one.
 
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Wide};
 use crate::shared::{Source, Target};
 
 /// Rows in registers.
@@ -27,28 +27,24 @@ unsafe fn rows_by_panel<V: Lanes, const R: usize>(
 ) {
     // SAFETY: all addresses are within what the caller vouches for.
     unsafe {
-        let mut sums = [[V::splat(0.0); 2]; R];
+        let mut sums = [V::Wide::splat(0.0); R];
         let mut b = b;
         for tap in 0..n_taps {
             let rows: [Source; R] = std::array::from_fn(|r| (*a.add(tap))[r]);
             for i in 0..k {
-                let (b0, b1) = (V::load(b), V::load(b.add(8)));
+                let row = V::Wide::load(b);
                 b = b.add(COLUMNS);
                 for r in 0..R {
-                    let x = V::splat(*rows[r].add(i));
-                    sums[r][0] = x.mul_add(b0, sums[r][0]);
-                    sums[r][1] = x.mul_add(b1, sums[r][1]);
+                    sums[r] = V::Wide::splat(*rows[r].add(i)).mul_add(row, sums[r]);
                 }
             }
         }
         for r in 0..R {
             let to = c[r];
             if accumulate {
-                sums[r][0] = sums[r][0].add(V::load(to));
-                sums[r][1] = sums[r][1].add(V::load(to.add(8)));
+                sums[r] = sums[r].add(V::Wide::load(to));
             }
-            sums[r][0].store(to);
-            sums[r][1].store(to.add(8));
+            sums[r].store(to);
         }
     }
 }
@@ -120,20 +116,16 @@ pub(crate) unsafe fn pack_rows<V: Lanes>(sources: impl Iterator<Item = Source>, 
 unsafe fn columns_by_panel<V: Lanes, const R: usize>(k: usize, a: Source, b: Source, c: Target, c_stride: usize) {
     // SAFETY: all addresses are within what the caller vouches for.
     unsafe {
-        let mut sums = [[V::splat(0.0); 2]; R];
+        let mut sums = [V::Wide::splat(0.0); R];
         for i in 0..k {
-            let (a, b) = (a.add(i * PACKED), b.add(i * COLUMNS));
-            let (b0, b1) = (V::load(b), V::load(b.add(8)));
+            let (a, row) = (a.add(i * PACKED), V::Wide::load(b.add(i * COLUMNS)));
             for r in 0..R {
-                let x = V::splat(*a.add(r));
-                sums[r][0] = x.mul_add(b0, sums[r][0]);
-                sums[r][1] = x.mul_add(b1, sums[r][1]);
+                sums[r] = V::Wide::splat(*a.add(r)).mul_add(row, sums[r]);
             }
         }
         for r in 0..R {
             let to = c.add(r * c_stride);
-            sums[r][0].add(V::load(to)).store(to);
-            sums[r][1].add(V::load(to.add(8))).store(to.add(8));
+            sums[r].add(V::Wide::load(to)).store(to);
         }
     }
 }

@@ -33,5 +33,5 @@ pub use adamw::AdamWStep;
 #[cfg(feature = "burn")]
 pub use backend::{Parameters, adamw, run_tower, sum_of_squares, train_tower};
 pub use images::UnitShape;
-pub use shared::release_buffers;
+pub use shared::{in_pool, release_buffers};
 pub use tower::{BlockShape, Forward, Saved, TowerError, TowerShape, Unit, UnitGradient, UnitStatistics};

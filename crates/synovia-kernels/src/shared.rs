@@ -48,6 +48,13 @@ impl<T> Shared<T> {
     }
 }
 
+/// Runs `work` on a thread of the pool: from any other thread, each parallel loop in it would be handed over there and back, which
+/// costs as much as a small loop does. It must not wait for what another thread computes in the pool, which may have this one alone, nor
+/// move burn's running statistics, which are kept a thread each until that thread comes again.
+pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use synovia_fusion::NamedTensor;
-use synovia_kernels::{AdamWStep, adamw, sum_of_squares};
+use synovia_kernels::{AdamWStep, adamw, in_pool, sum_of_squares};
 
 use crate::Weights;
 
@@ -234,7 +234,12 @@ impl AdamW {
     }
 
     /// As [`AdamW::step`], by gradients that are known by name.
-    pub(crate) fn apply<M: Module>(&mut self, module: M, mut grads: BTreeMap<String, Tensor<1>>, rate: f64) -> (M, f64) {
+    pub(crate) fn apply<M: Module>(&mut self, module: M, grads: BTreeMap<String, Tensor<1>>, rate: f64) -> (M, f64) {
+        // There are two loops a parameter, most of them short.
+        in_pool(|| self.apply_here(module, grads, rate))
+    }
+
+    fn apply_here<M: Module>(&mut self, module: M, mut grads: BTreeMap<String, Tensor<1>>, rate: f64) -> (M, f64) {
         // What is not moved has no part in how far the rest may go.
         grads.retain(|name, _| !self.is_frozen(name));
         if let Some(proximal) = &self.proximal {

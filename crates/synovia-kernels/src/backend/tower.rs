@@ -13,6 +13,7 @@ use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::{Autodiff, BackendTypes, Flex};
 use burn::tensor::{Tensor, TensorData};
 
+use crate::shared::in_pool;
 use crate::tower::{Forward, Saved, TowerShape, Unit, UnitStatistics};
 
 /// Autodiff without gradient checkpointing: what `Device::autodiff` gives.
@@ -85,7 +86,7 @@ impl Backward<Flex, PARENTS> for TowerStep {
         let gradient = grads.consume::<Flex>(&ops.node).to_contiguous();
         let TowerState { shape, units, saved } = ops.state;
         let (units, gradient) = borrow(&units).zip(gradient.as_slice::<f32>()).expect("numbers are `f32`, as the forward pass found them");
-        let computed = shape.backward(saved, &units, gradient).expect("shapes are those of the forward pass");
+        let computed = in_pool(|| shape.backward(saved, &units, gradient)).expect("shapes are those of the forward pass");
         let mut parents = ops.parents.into_iter();
         for (gradient, unit) in computed.into_iter().zip(shape.units()) {
             let kernel = [unit.channels_out, unit.channels_in, unit.kernel, unit.kernel];
@@ -133,7 +134,8 @@ pub fn train_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Paramete
     }
     let image = image.into_primitive().to_contiguous();
     let dims: [usize; 4] = burn::backend::TensorMetadata::shape(&image).dims();
-    let Forward { embedding, statistics, saved } = shape.forward_training(image.as_slice()?, dims, &borrow(&units)?).ok()?;
+    let (pixels, borrowed) = (image.as_slice()?, borrow(&units)?);
+    let Forward { embedding, statistics, saved } = in_pool(|| shape.forward_training(pixels, dims, &borrowed)).ok()?;
     let output = values(embedding, &[dims[0], shape.width()]);
     let constant: Node = Node::new(values(vec![0.0], &[1]));
     let mut guards = guards.into_iter();
@@ -163,6 +165,7 @@ pub fn run_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Parameters
     let numbers = |tensor: &Tensor<1>| Some(of(tensor)?.to_contiguous().as_slice::<f32>()?.to_vec());
     let statistics: Option<Vec<UnitStatistics>> =
         running.iter().map(|[mean, variance]| Some(UnitStatistics { mean: numbers(mean)?, variance: numbers(variance)? })).collect();
-    let embedding = shape.forward(image.as_slice()?, dims, &borrow(&units)?, &statistics?).ok()?;
+    let (pixels, borrowed, statistics) = (image.as_slice()?, borrow(&units)?, statistics?);
+    let embedding = in_pool(|| shape.forward(pixels, dims, &borrowed, &statistics)).ok()?;
     Some(Tensor::from_primitive::<Flex>(values(embedding, &[dims[0], shape.width()])))
 }

@@ -1,19 +1,19 @@
 //! Eight numbers at a time: one interface, a form for AVX2 + FMA, one for NEON and a portable one, so that each kernel is written
-//! once.
+//! once. Inner products take sixteen at a time, which AVX-512 has a register for; elsewhere that is two of eight.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::sync::LazyLock;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::Neon;
-pub(crate) use portable::Portable;
+use neon::Neon;
+use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use x86::{Avx2, Avx512};
 
 use crate::shared::{Source, Target};
 
@@ -23,6 +23,9 @@ use crate::shared::{Source, Target};
 /// The methods of an implementation that uses processor features may only run where those features were found; kernels are
 /// therefore entered through [`vectorized`] alone.
 pub(crate) trait Lanes: Copy {
+    /// Twice as many, for inner products.
+    type Wide: Wide;
+
     /// # Safety
     /// Eight numbers can be read at `from`, and the processor has what the implementation needs.
     unsafe fn load(from: Source) -> Self;
@@ -83,6 +86,69 @@ pub(crate) trait Lanes: Copy {
     unsafe fn div(self, other: Self) -> Self;
 }
 
+/// Sixteen `f32`: a row of a panel of packed weights, or sums of such rows.
+///
+/// # Safety
+/// As [`Lanes`].
+pub(crate) trait Wide: Copy {
+    /// # Safety
+    /// Sixteen numbers can be read at `from`, and the processor has what the implementation needs.
+    unsafe fn load(from: Source) -> Self;
+    /// # Safety
+    /// Sixteen numbers can be written at `to`, and the processor has what the implementation needs.
+    unsafe fn store(self, to: Target);
+    /// # Safety
+    /// As [`Lanes::splat`].
+    unsafe fn splat(x: f32) -> Self;
+    /// # Safety
+    /// As [`Lanes::splat`].
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self · factor + term`.
+    ///
+    /// # Safety
+    /// As [`Lanes::splat`].
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+}
+
+/// Two of eight.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<V>([V; 2]);
+
+impl<V: Lanes> Wide for Pair<V> {
+    #[inline(always)]
+    unsafe fn load(from: Source) -> Self {
+        // SAFETY: the caller vouches for sixteen numbers and for the processor; so below.
+        unsafe { Self([V::load(from), V::load(from.add(8))]) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: Target) {
+        // SAFETY: as above.
+        unsafe {
+            self.0[0].store(to);
+            self.0[1].store(to.add(8));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: as above.
+        unsafe { Self([V::splat(x); 2]) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { Self([self.0[0].add(other.0[0]), self.0[1].add(other.0[1])]) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { Self([self.0[0].mul_add(factor.0[0], term.0[0]), self.0[1].mul_add(factor.0[1], term.0[1])]) }
+    }
+}
+
 /// A kernel that can run on any kind of [`Lanes`].
 pub(crate) trait Kernel {
     /// What it computes.
@@ -95,36 +161,90 @@ pub(crate) trait Kernel {
     unsafe fn run<V: Lanes>(self) -> Self::Output;
 }
 
-/// What the environment says of the lanes: `SYNOVIA_LANES=portable` computes on those that every processor has.
-static PORTABLE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("SYNOVIA_LANES").is_some_and(|lanes| lanes == "portable"));
+/// Lanes that were found on this processor: a value of it is the proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found(Kind);
 
-/// Runs `kernel` on the widest lanes that this processor has, or on the portable ones where `SYNOVIA_LANES` says so.
-#[inline]
-pub(crate) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
-    if *PORTABLE {
-        // SAFETY: the portable form needs nothing.
-        return unsafe { kernel.run::<Portable>() };
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Portable,
     #[cfg(target_arch = "x86_64")]
-    {
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Found {
+    /// What this processor has, the widest last.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut all = vec![Self(Kind::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            all.push(Self(Kind::Avx2));
+            if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512vl") {
+                all.push(Self(Kind::Avx512));
+            }
+        }
+        // Part of every processor of this architecture that has an operating system.
+        #[cfg(target_arch = "aarch64")]
+        all.push(Self(Kind::Neon));
+        all
+    }
+
+    /// As `SYNOVIA_LANES` names them.
+    fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+        }
+    }
+
+    /// Runs `kernel` on them.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
         fn with_avx2<K: Kernel>(kernel: K) -> K::Output {
             // SAFETY: this function is only entered where AVX2 and FMA were found.
             unsafe { kernel.run::<Avx2>() }
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            // SAFETY: both features were just found.
-            return unsafe { with_avx2(kernel) };
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+        fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: this function is only entered where all of them were found.
+            unsafe { kernel.run::<Avx512>() }
+        }
+        // SAFETY: the portable form needs nothing, and what the others need was found when `self` was made.
+        unsafe {
+            match self.0 {
+                Kind::Portable => kernel.run::<Portable>(),
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx2 => with_avx2(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx512 => with_avx512(kernel),
+                #[cfg(target_arch = "aarch64")]
+                Kind::Neon => kernel.run::<Neon>(),
+            }
         }
     }
-    #[cfg(target_arch = "aarch64")]
-    {
-        // SAFETY: NEON is part of every processor of this architecture that has an operating system.
-        return unsafe { kernel.run::<Neon>() };
-    }
-    #[cfg(not(target_arch = "aarch64"))]
-    // SAFETY: the portable form needs nothing.
-    unsafe {
-        kernel.run::<Portable>()
-    }
+}
+
+/// The lanes that the environment variable `SYNOVIA_LANES` names, or the widest where it names none that there are.
+static CHOSEN: LazyLock<Found> = LazyLock::new(|| {
+    let (all, named) = (Found::all(), std::env::var("SYNOVIA_LANES"));
+    let widest = all[all.len() - 1];
+    named.ok().and_then(|named| all.into_iter().find(|found| found.name() == named)).unwrap_or(widest)
+});
+
+/// Runs `kernel` on the widest lanes that this processor has, or on those that `SYNOVIA_LANES` names.
+#[inline]
+pub(crate) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
+    CHOSEN.run(kernel)
 }

@@ -6,7 +6,7 @@ use std::arch::aarch64::{
     vreinterpretq_u32_f32, vsqrtq_f32, vst1q_f32, vsubq_f32,
 };
 
-use super::Lanes;
+use super::{Lanes, Pair};
 use crate::shared::{Source, Target};
 
 /// For aarch64.
@@ -29,6 +29,8 @@ impl Neon {
 }
 
 impl Lanes for Neon {
+    type Wide = Pair<Self>;
+
     #[inline(always)]
     unsafe fn load(from: Source) -> Self {
         // SAFETY: the caller vouches for eight numbers at `from`.

@@ -1,6 +1,6 @@
 //! Lanes of any processor.
 
-use super::Lanes;
+use super::{Lanes, Pair};
 use crate::shared::{Source, Target};
 
 /// For any processor.
@@ -15,6 +15,8 @@ impl Portable {
 }
 
 impl Lanes for Portable {
+    type Wide = Pair<Self>;
+
     #[inline(always)]
     unsafe fn load(from: Source) -> Self {
         // SAFETY: the caller vouches for eight numbers at `from`.

@@ -1,6 +1,6 @@
 use super::{distance, numbers};
 use crate::gemm::{COLUMNS, ROWS, rows_times_panel};
-use crate::lanes::{Kernel, Lanes, Portable, vectorized};
+use crate::lanes::{Found, Kernel, Lanes};
 use crate::shared::{Source, Target};
 
 /// One block of six rows by sixteen columns.
@@ -27,18 +27,17 @@ impl Kernel for OneBlock<'_> {
 }
 
 #[test]
-fn portable_lanes_compute_the_same() {
+fn all_lanes_compute_the_same_product() {
     let k = 37;
     let (a, b) = (numbers(ROWS * k, 1), numbers(k * COLUMNS, 2));
     let expected: Vec<f64> = (0..ROWS * COLUMNS)
         .map(|place| (0..k).map(|i| f64::from(a[place / COLUMNS * k + i]) * f64::from(b[i * COLUMNS + place % COLUMNS])).sum())
         .collect();
-    let mut c = vec![0.0; ROWS * COLUMNS];
-    vectorized(OneBlock { a: &a, b: &b, c: &mut c });
-    assert!(distance(&c, expected.iter().copied()) < 1e-6);
-    // SAFETY: the portable form needs nothing.
-    unsafe { OneBlock { a: &a, b: &b, c: &mut c }.run::<Portable>() };
-    assert!(distance(&c, expected) < 1e-6);
+    for lanes in Found::all() {
+        let mut c = vec![0.0; ROWS * COLUMNS];
+        lanes.run(OneBlock { a: &a, b: &b, c: &mut c });
+        assert!(distance(&c, expected.iter().copied()) < 1e-6, "{lanes:?}");
+    }
 }
 
 /// Every method on the same eight numbers each of three.
@@ -82,19 +81,21 @@ impl Kernel for EachMethod<'_> {
 }
 
 #[test]
-fn each_method_does_the_same_on_portable_lanes() {
+fn each_method_does_the_same_on_all_lanes() {
     // No product of these is rounded: a fused multiply-add gives what two operations do.
     let special = [f32::NAN, 0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 1.5, -2.0, 4.0];
     let turned = |by: usize| -> [f32; 8] { std::array::from_fn(|lane| special[(lane + by) % 8]) };
     for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
         let [a, b, c] = [turned(0), turned(i), turned(j)];
         let numbers = [&a, &b, &c];
-        // SAFETY: the portable form needs nothing.
-        let expected = unsafe { EachMethod { numbers }.run::<Portable>() };
-        for ((method, got), expected) in METHODS.iter().zip(vectorized(EachMethod { numbers })).zip(expected) {
-            for (got, expected) in got.into_iter().zip(expected) {
-                let same = got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan());
-                assert!(same, "{method} of {a:?}, {b:?}, {c:?}: {got} and {expected}");
+        let all = Found::all();
+        let expected = all[0].run(EachMethod { numbers });
+        for lanes in &all[1..] {
+            for ((method, got), expected) in METHODS.iter().zip(lanes.run(EachMethod { numbers })).zip(expected) {
+                for (got, expected) in got.into_iter().zip(expected) {
+                    let same = got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan());
+                    assert!(same, "{lanes:?}, {method} of {a:?}, {b:?}, {c:?}: {got} and {expected}");
+                }
             }
         }
     }
