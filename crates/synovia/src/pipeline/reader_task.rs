@@ -46,6 +46,8 @@ const RESERVED: [&str; 15] = [
 #[derive(Clone, Copy)]
 enum Kind {
     Classes(TaskKind),
+    /// Several yes or no questions of one source.
+    Labels,
     Endpoint(Asked),
 }
 
@@ -54,10 +56,11 @@ enum Read {
     Endpoint(EndpointSettings),
 }
 
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("binary", Kind::Classes(TaskKind::Binary)),
     ("multiclass", Kind::Classes(TaskKind::Multiclass)),
     ("ordinal", Kind::Classes(TaskKind::Ordinal)),
+    ("multilabel", Kind::Labels),
     ("regression", Kind::Endpoint(Asked::Regression)),
     ("survival", Kind::Endpoint(Asked::Survival)),
     ("treatment", Kind::Endpoint(Asked::Treatment)),
@@ -85,32 +88,33 @@ pub(super) fn read_tasks(top: &Section<'_>, source: &Source<'_>) -> Option<Tasks
             continue;
         };
         let section = Section::new("[[task]]", item.place.clone(), Some(table), &["name", "kind", "label", "labelled"], top.problems);
-        let Some(task) = read_task(&section, source) else { continue };
-        let (name, second) = match &task {
-            Read::Classes(task) => (&task.name, None),
-            Read::Endpoint(endpoint) => (&endpoint.name, endpoint.kind.second()),
-        };
-        for column in std::iter::once(name.clone()).chain(second.map(|second| format!("{name}{second}"))) {
-            match columns.iter().find(|(taken, _)| *taken == column) {
-                Some((_, by)) if by == name => section.wrong("name", format!("two tasks are named \"{name}\"; give each its own name")),
-                Some((_, by)) => {
-                    section.wrong("name", format!("\"{name}\" and \"{by}\" would both make a column `{column}`; choose other names"));
+        for task in read_task(&section, source).unwrap_or_default() {
+            let (name, second) = match &task {
+                Read::Classes(task) => (&task.name, None),
+                Read::Endpoint(endpoint) => (&endpoint.name, endpoint.kind.second()),
+            };
+            for column in std::iter::once(name.clone()).chain(second.map(|second| format!("{name}{second}"))) {
+                match columns.iter().find(|(taken, _)| *taken == column) {
+                    Some((_, by)) if by == name => section.wrong("name", format!("two tasks are named \"{name}\"; give each its own name")),
+                    Some((_, by)) => {
+                        section.wrong("name", format!("\"{name}\" and \"{by}\" would both make a column `{column}`; choose other names"));
+                    }
+                    None => columns.push((column, name.clone())),
                 }
-                None => columns.push((column, name.clone())),
             }
-        }
-        match task {
-            Read::Classes(task) => tasks.classes.push(task),
-            Read::Endpoint(endpoint) => tasks.endpoints.push(endpoint),
+            match task {
+                Read::Classes(task) => tasks.classes.push(task),
+                Read::Endpoint(endpoint) => tasks.endpoints.push(endpoint),
+            }
         }
     }
     Some(tasks)
 }
 
-fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<Read> {
+/// One task, or one a label.
+fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<Vec<Read>> {
     let name = read_name(section);
-    let later = [("multilabel", "is several binary tasks: write each as one; kinds")];
-    let kind = section.choice("kind", &KINDS, &later);
+    let kind = section.choice("kind", &KINDS, &[]);
     if !section.has("kind") {
         section.missing("kind", "write kind = \"binary\", or another of those that docs/guide.md lists");
     }
@@ -126,11 +130,18 @@ fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<Read> {
             let label =
                 open(&["condition", "observation", "report", "column", "conclusion", "within", "classes", "names", "above", "equals"]);
             let label = read_label(&label, kind, source);
-            Some(Read::Classes(TaskSettings { name: name?, kind, label: label?, labelled }))
+            Some(vec![Read::Classes(TaskSettings { name: name?, kind, label: label?, labelled })])
+        }
+        Kind::Labels => {
+            let labels =
+                read_labels(&open(&["conditions", "report", "conclusions", "columns", "names", "within", "above", "equals"]), source);
+            let (name, kind) = (name?, TaskKind::Binary);
+            let task = |(of, label)| Read::Classes(TaskSettings { name: format!("{name}-{of}"), kind, label, labelled });
+            Some(labels?.into_iter().map(task).collect())
         }
         Kind::Endpoint(asked) => {
             let (kind, label) = reader_endpoint::read(&open(&asked.keys()), asked, source)?;
-            Some(Read::Endpoint(EndpointSettings { name: name?, kind, label, labelled }))
+            Some(vec![Read::Endpoint(EndpointSettings { name: name?, kind, label, labelled })])
         }
     }
 }
@@ -140,9 +151,7 @@ fn read_name(section: &Section<'_>) -> Option<String> {
         section.missing("name", "write one such as name = \"malignant\"");
     }
     let name = section.word("name")?;
-    let sound =
-        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-    if !sound {
+    if !(name.starts_with(|c: char| c.is_ascii_alphabetic()) && is_word(&name)) {
         let advice = "it names a column and a model's output, so write a letter, then letters, digits, `_` or `-`";
         section.wrong("name", format!("{} is \"{name}\"; {advice}", section.name("name")));
         return None;
@@ -155,6 +164,95 @@ fn read_name(section: &Section<'_>) -> Option<String> {
         return None;
     }
     Some(name)
+}
+
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+/// The labels of a multilabel task, each with its name.
+fn read_labels(label: &Section<'_>, source: &Source<'_>) -> Option<Vec<(String, Label)>> {
+    let of = ["conditions", "conclusions", "columns"];
+    let given: Vec<&str> = of.into_iter().filter(|key| label.has(key)).collect();
+    let [key] = given[..] else {
+        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
+        label.problems.push(&label.place, format!("several labels come from one of conditions, conclusions and columns; found {found}"));
+        return None;
+    };
+    match (key, source) {
+        ("columns", Source::Events) => {
+            label.wrong(key, "`columns` are for format = \"csv\"; of events labels are conditions or a report's conclusions");
+            return None;
+        }
+        ("conditions" | "conclusions", Source::Csv { .. }) => {
+            label.wrong(
+                key,
+                format!("`{key}` are for events (FHIR, MEDS, OMOP, `columns`); of a table with a row a patient labels are columns"),
+            );
+            return None;
+        }
+        _ => {}
+    }
+    let allowed: &[&str] = match key {
+        "conditions" => &["within", "names"],
+        "conclusions" => &["report", "within", "names"],
+        _ => &["above", "equals", "names"],
+    };
+    for other in ["report", "within", "names", "above", "equals"] {
+        if label.has(other) && !allowed.contains(&other) {
+            label.wrong(other, format!("`{other}` does not go with `{key}`, which takes {}", allowed.join(", ")));
+        }
+    }
+    let asked = label.texts(key)?;
+    let names = if label.has("names") { label.texts("names")? } else { asked.clone() };
+    if names.len() != asked.len() {
+        label.wrong(
+            "names",
+            format!("`names` has {} texts for {} labels; write a name for each, in the same order", names.len(), asked.len()),
+        );
+        return None;
+    }
+    if let Some(name) = names.iter().find(|name| !is_word(name)) {
+        let advice = "each label is a task and a column: give `names` of letters, digits, `_` and `-`";
+        label.wrong(if label.has("names") { "names" } else { key }, format!("a label is named \"{name}\"; {advice}"));
+        return None;
+    }
+    if key != "columns"
+        && let Some(code) = asked.iter().find(|code| !is_token(code))
+    {
+        label.wrong(key, format!("`{key}` has \"{code}\"; write system|code, such as \"http://snomed.info/sct|363358000\""));
+        return None;
+    }
+    let labels: Option<Vec<Label>> = match key {
+        "conditions" => {
+            let within = read_within(label)?;
+            Some(asked.into_iter().map(|condition| Label::Condition { condition, within }).collect())
+        }
+        "conclusions" => {
+            if !label.has("report") {
+                label.missing("report", "say whose conclusions they are, such as report = \"http://loinc.org|36643-5\"");
+            }
+            let (report, within) = (read_code(label, "report"), read_within(label));
+            let (report, within) = (report?, within?);
+            Some(asked.into_iter().map(|conclusion| Label::Conclusion { report: report.clone(), conclusion, within }).collect())
+        }
+        _ => {
+            let rule = match (label.has("above"), label.has("equals")) {
+                (true, false) => ColumnRule::Above { above: label.number("above", ..)? },
+                (false, true) => ColumnRule::Equals { equals: label.word("equals")? },
+                _ => {
+                    label.problems.push(&label.place, "columns become labels by one of above and equals, such as equals = \"1\"");
+                    return None;
+                }
+            };
+            let each = asked.into_iter().map(|column| {
+                check_own_column(label, key, &column, source);
+                Label::Column { column, rule: rule.clone() }
+            });
+            Some(each.collect())
+        }
+    };
+    Some(names.into_iter().zip(labels?).collect())
 }
 
 pub(super) fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
@@ -268,15 +366,19 @@ fn read_classes(label: &Section<'_>, kind: TaskKind) -> Option<Classes> {
 /// A column of the table that is not a feature.
 pub(super) fn read_own_column(label: &Section<'_>, key: &str, source: &Source<'_>) -> Option<String> {
     let column = label.word(key)?;
+    check_own_column(label, key, &column, source);
+    Some(column)
+}
+
+fn check_own_column(label: &Section<'_>, key: &str, column: &str, source: &Source<'_>) {
     if let Source::Csv { features, columns } = source {
-        if features.contains(&column) {
+        if features.iter().any(|feature| feature == column) {
             label.wrong(key, format!("`{column}` is a feature too, so that the answer would be an input: remove it from `features`"));
         }
         if let Some(columns) = columns {
-            check_column(label, key, &column, &columns.iter().map(String::as_str).collect::<Vec<_>>());
+            check_column(label, key, column, &columns.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
-    Some(column)
 }
 
 fn read_column(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {

@@ -5,6 +5,7 @@
 
 mod cohort;
 mod endpoints;
+mod labels;
 mod training;
 mod wrong;
 

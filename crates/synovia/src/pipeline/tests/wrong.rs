@@ -186,16 +186,9 @@ fn words() {
     lung("device = \"cpu\"", "device = \"cuda\"", &expect![[r#"p.toml:27: device = "cuda" is not in this build; devices that are: cpu"#]]);
     lung(
         "kind = \"binary\"",
-        "kind = \"multilabel\"",
-        &expect![[
-            r#"p.toml:16: kind = "multilabel" is several binary tasks: write each as one; kinds: binary, multiclass, ordinal, regression, survival, treatment"#
-        ]],
-    );
-    lung(
-        "kind = \"binary\"",
         "kind = \"Binary\"",
         &expect![[
-            r#"p.toml:16: `kind` in [[task]] is "Binary"; allowed: binary, multiclass, ordinal, regression, survival, treatment; did you mean "binary"?"#
+            r#"p.toml:16: `kind` in [[task]] is "Binary"; allowed: binary, multiclass, ordinal, multilabel, regression, survival, treatment; did you mean "binary"?"#
         ]],
     );
     lung(
@@ -480,4 +473,17 @@ fn everything_at_once_in_the_order_of_lines() {
             p.toml:6: [[task]] has no `kind`; write kind = "binary", or another of those that docs/guide.md lists
             p.toml:6: [[task]] has no `label`; write label = { condition = "system|code", within = "180d" }"#]],
     );
+}
+
+#[test]
+fn a_network_over_volumes_needs_volumes() {
+    #[track_caller]
+    fn refused(overrides: &[&str], why: &str) {
+        let said = parse(LUNG, overrides).unwrap_err().to_string();
+        assert!(said.lines().count() == 1 && said.contains(why), "{said}");
+    }
+    let volume = "model.image=resnet18-3d";
+    refused(&[volume], "is a network over volumes; write slices = 8 in [images]");
+    refused(&[volume, "images.slices=8", "model.slices=attention"], "a resnet18-3d looks at the volume: leave it out");
+    assert!(parse(LUNG, &[volume, "images.slices=8"]).is_ok());
 }
