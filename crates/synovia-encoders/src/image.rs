@@ -4,7 +4,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{ConvNeXt, ConvNeXtConfig, DenseNet, DenseNetConfig, Depth, EncoderError, NormKind, ResNet, ResNetConfig, ViT, ViTConfig};
+use crate::{
+    ConvNeXt, ConvNeXtConfig, DenseNet, DenseNetConfig, Depth, EncoderError, NormKind, ResNet, ResNet3d, ResNet3dConfig, ResNetConfig, ViT,
+    ViTConfig,
+};
 
 /// Which encoder of images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,9 @@ pub enum ImageEncoderKind {
     /// [`ViT`], the tiny one.
     #[serde(rename = "vit-tiny")]
     ViTTiny,
+    /// [`ResNet3d`], of 18 layers: the channels are a volume's slices.
+    #[serde(rename = "resnet18-3d")]
+    ResNet18Volume,
 }
 
 impl ImageEncoderKind {
@@ -37,6 +43,7 @@ impl ImageEncoderKind {
             Self::DenseNet121 => "densenet121",
             Self::ConvNeXtTiny => "convnext-tiny",
             Self::ViTTiny => "vit-tiny",
+            Self::ResNet18Volume => "resnet18-3d",
         }
     }
 
@@ -50,6 +57,15 @@ impl ImageEncoderKind {
             Self::ConvNeXtTiny => ConvNeXt::torch_name(name.strip_prefix("ConvNeXt.")?),
             // torchvision's has a table of places for images of one size, and a token of its own.
             Self::ViTTiny => None,
+            Self::ResNet18Volume => ResNet3d::torch_name(name.strip_prefix("ResNet3d.")?),
+        }
+    }
+
+    /// Channels that its first convolution is over, of an image of so many: a volume's slices are none.
+    pub const fn stem_channels(self, channels: usize) -> usize {
+        match self {
+            Self::ResNet18Volume => 1,
+            _ => channels,
         }
     }
 
@@ -73,7 +89,8 @@ impl ImageEncoderKind {
     }
 
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::ResNet18, Self::ResNet34, Self::ResNet50, Self::DenseNet121, Self::ConvNeXtTiny, Self::ViTTiny];
+    pub const ALL: [Self; 7] =
+        [Self::ResNet18, Self::ResNet34, Self::ResNet50, Self::DenseNet121, Self::ConvNeXtTiny, Self::ViTTiny, Self::ResNet18Volume];
 
     /// Makes one on `device`, with the width of its embedding.
     ///
@@ -104,6 +121,10 @@ impl ImageEncoderKind {
                 let config = ViTConfig { channels, width };
                 Ok((ImageEncoder::ViT(config.init(device)?), config.embedding()))
             }
+            Self::ResNet18Volume => {
+                let config = ResNet3dConfig { slices: channels, width, norm };
+                Ok((ImageEncoder::ResNet3d(config.init(device)?), config.embedding()))
+            }
         }
     }
 }
@@ -131,6 +152,8 @@ pub enum ImageEncoder {
     ConvNeXt(ConvNeXt),
     /// A vision transformer.
     ViT(ViT),
+    /// A residual network over volumes.
+    ResNet3d(ResNet3d),
 }
 
 impl ImageEncoder {
@@ -146,6 +169,7 @@ impl ImageEncoder {
             Self::DenseNet(tower) => tower.forward(image),
             Self::ConvNeXt(tower) => tower.forward(image),
             Self::ViT(tower) => tower.forward(image),
+            Self::ResNet3d(tower) => tower.forward(image),
         }
     }
 
@@ -154,12 +178,14 @@ impl ImageEncoder {
     /// # Shapes
     /// - image: `[batch, channels, height, width]`, values in [0, 1]
     /// - stage: 1 to [`ImageEncoder::STAGES`]; its maps have a row for each [`ImageEncoder::stride`] rows of the image
+    /// - returns `[batch, channels of the stage, …]`; of a network over volumes `[batch × slices of the stage, …]`
     pub fn maps(&self, image: Tensor<4>, stage: usize) -> Tensor<4> {
         match self {
             Self::ResNet(tower) => tower.maps(image, stage),
             Self::DenseNet(tower) => tower.maps(image, stage),
             Self::ConvNeXt(tower) => tower.maps(image, stage),
             Self::ViT(tower) => tower.maps(image, stage),
+            Self::ResNet3d(tower) => tower.maps(image, stage),
         }
     }
 
@@ -170,6 +196,7 @@ impl ImageEncoder {
             Self::DenseNet(tower) => tower.embed(maps, stage),
             Self::ConvNeXt(tower) => tower.embed(maps, stage),
             Self::ViT(tower) => tower.embed(maps, stage),
+            Self::ResNet3d(tower) => tower.embed(maps, stage),
         }
     }
 
@@ -180,6 +207,7 @@ impl ImageEncoder {
             Self::DenseNet(_) => DenseNet::field(stage),
             Self::ConvNeXt(_) => ConvNeXt::field(stage),
             Self::ViT(_) => ViT::field(stage),
+            Self::ResNet3d(_) => ResNet3d::field(stage),
         }
     }
 
@@ -187,7 +215,7 @@ impl ImageEncoder {
     /// patches at their middle.
     pub const fn first(&self, stage: usize) -> f64 {
         match self {
-            Self::ResNet(_) | Self::DenseNet(_) => 0.0,
+            Self::ResNet(_) | Self::DenseNet(_) | Self::ResNet3d(_) => 0.0,
             Self::ConvNeXt(_) | Self::ViT(_) => (self.stride(stage) - 1) as f64 / 2.0,
         }
     }
@@ -196,6 +224,7 @@ impl ImageEncoder {
     pub const fn stride(&self, stage: usize) -> usize {
         match self {
             Self::ViT(_) => ViT::STRIDE,
+            Self::ResNet3d(_) => 1 << stage,
             _ => 2 << stage,
         }
     }

@@ -15,6 +15,7 @@ mod standardize;
 mod table;
 mod tokens;
 mod vit;
+mod volume;
 
 use synovia_kernels::TowerError;
 
@@ -30,6 +31,7 @@ pub use standardize::{FeatureStatistics, Standardize};
 pub use table::{LinearEncoder, LinearEncoderConfig, TableEncoder, TableEncoderConfig};
 pub use tokens::{TokenEncoder, TokenEncoderConfig};
 pub use vit::{ViT, ViTConfig, ViTStem};
+pub use volume::{ResNet3d, ResNet3dConfig, VolumeBlock, VolumeUnit};
 
 /// A configuration that no encoder can be made from.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

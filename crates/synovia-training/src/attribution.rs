@@ -408,8 +408,8 @@ mod tests {
             };
             tensor.values.iter_mut().for_each(|value| *value = of(*value));
         }
-        let slices = config.image.map_or(1, |tower| tower.slices);
-        Differentiable::new(config, &weights, [slices, SIDE, SIDE]).unwrap()
+        let channels = config.image.map_or(1, |tower| tower.channels * tower.slices);
+        Differentiable::new(config, &weights, [channels, SIDE, SIDE]).unwrap()
     }
 
     fn given(seed: u64, image: bool) -> Given {
@@ -476,12 +476,14 @@ mod tests {
         check_maps(ImageEncoderKind::ViTTiny, 1, 0.1);
         // A place of a volume is that place in all its slices.
         check_maps(ImageEncoderKind::ResNet18, 3, 0.1);
+        check_maps(ImageEncoderKind::ResNet18Volume, 3, 0.1);
     }
 
     #[track_caller]
     fn check_maps(kind: ImageEncoderKind, slices: usize, tolerance: f64) {
         let mut config = config(TABLE, true);
-        config.image = Some(ImageTower { kind, channels: 1, slices, width: 4 });
+        let (channels, apart) = if kind == ImageEncoderKind::ResNet18Volume { (slices, 1) } else { (1, slices) };
+        config.image = Some(ImageTower { kind, channels, slices: apart, width: 4 });
         let model = model(&config);
         let target = Target { task: 1, class: 1 };
         let of_slices: Vec<Given> = (0..slices as u64).map(|k| given(6 + k, true)).collect();

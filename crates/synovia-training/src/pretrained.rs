@@ -55,9 +55,12 @@ pub fn read_pretrained(path: &Path, tower: ImageTower, norm: NormKind) -> Result
             (had, wanted) if had == wanted => tensor,
             // A number a channel, which torchvision has with a height and a width of 1.
             (&[n, 1, 1], &[m]) if n == m => NamedTensor { shape: vec![n], values: tensor.values },
-            (&[n, had, h, w], &[m, wanted, k, l]) if (n, h, w) == (m, k, l) && had > 0 && tower.kind.is_stem(name) => {
+            (&[n, had, ref kernel @ ..], &[m, wanted, ref ours @ ..])
+                if n == m && kernel == ours && had > 0 && tower.kind.is_stem(name) =>
+            {
                 out.adapted = Some(had);
-                NamedTensor { shape: vec![n, wanted, h, w], values: shared(&tensor.values, [n, had, h * w], wanted) }
+                let values = shared(&tensor.values, [n, had, kernel.iter().product()], wanted);
+                NamedTensor { shape: [&[n, wanted], kernel].concat(), values }
             }
             (had, wanted) => {
                 return Err(refused(format!(
@@ -232,6 +235,8 @@ mod tests {
         for (image, expected, adapted) in [("x", "y", None), ("grey", "y_grey", Some(3))] {
             let tower = ImageTower { kind, channels: known[image].shape[1], slices: 1, width };
             let read = read_pretrained(&fixture(file), tower, NormKind::Batch).unwrap();
+            // A volume is grey in any case.
+            let adapted = if kind.stem_channels(3) == 3 { adapted } else { Some(3) };
             assert_eq!((read.absent.as_slice(), read.adapted), (&[] as &[String], adapted));
             let classifier = match kind {
                 ImageEncoderKind::DenseNet121 => "classifier",
@@ -253,6 +258,7 @@ mod tests {
         check(ImageEncoderKind::ResNet50, 2, "resnet50.pth");
         check(ImageEncoderKind::DenseNet121, 4, "densenet121-weights.safetensors");
         check(ImageEncoderKind::ConvNeXtTiny, 4, "convnext-tiny.pth");
+        check(ImageEncoderKind::ResNet18Volume, 2, "resnet18-3d.pth");
     }
 
     #[test]

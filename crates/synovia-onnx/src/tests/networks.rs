@@ -72,8 +72,9 @@ const PLAIN: Kind = Kind {
 };
 
 fn config(kind: Kind) -> JointModelConfig {
+    let (channels, slices) = if kind.image == ImageEncoderKind::ResNet18Volume { (kind.slices, 1) } else { (1, kind.slices) };
     JointModelConfig {
-        image: Some(ImageTower { kind: kind.image, channels: 1, slices: kind.slices, width: 4 }),
+        image: Some(ImageTower { kind: kind.image, channels, slices, width: 4 }),
         record: Some(kind.record),
         fusion: kind.fusion,
         absent: kind.absent,
@@ -201,6 +202,7 @@ fn the_joint_model_over_all_patterns() {
         .chain([Absent::Token, Absent::Reconstruct].map(|absent| Kind { absent, ..PLAIN }))
         .chain([Kind { norm: NormKind::Group, ..PLAIN }, Kind { slices: 3, ..PLAIN }])
         .chain(ImageEncoderKind::ALL[1..].iter().map(|&image| Kind { image, ..PLAIN }))
+        .chain([Kind { image: ImageEncoderKind::ResNet18Volume, slices: 5, ..PLAIN }])
         .chain(records.map(|record| Kind { record, ..PLAIN }));
     for kind in kinds {
         let model = trained(kind);

@@ -25,6 +25,7 @@ pub(super) fn read(section: &Section<'_>, images: bool) -> Model {
             ("densenet121", ImageEncoder::Densenet121),
             ("convnext-tiny", ImageEncoder::ConvnextTiny),
             ("vit-tiny", ImageEncoder::VitTiny),
+            ("resnet18-3d", ImageEncoder::Resnet18Volume),
             ("none", ImageEncoder::None),
         ],
         &[],
@@ -93,6 +94,16 @@ pub(super) fn check(top: &Section<'_>, model: &Model, images: Option<&Images>) {
             top.wrong("model", "`slices` in [model] is about volumes of several slices; write slices = 8 in [images], or leave it out");
         } else if model.image == ImageEncoder::None {
             top.wrong("model", "`slices` in [model] is about images, which are no input here; leave it out");
+        }
+    }
+    if model.image == ImageEncoder::Resnet18Volume {
+        if images.is_some_and(|images| images.selection.slices == 1) {
+            top.wrong("model", "`image` in [model] is a network over volumes; write slices = 8 in [images], or image = \"resnet18\"");
+        } else if !model.slices.is_channels() {
+            top.wrong(
+                "model",
+                "`slices` in [model] is for networks that look at one slice; a resnet18-3d looks at the volume: leave it out",
+            );
         }
     }
     if model.image == ImageEncoder::VitTiny {

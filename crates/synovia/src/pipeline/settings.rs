@@ -288,7 +288,7 @@ impl Serialize for ImageLink {
 /// `[model]`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Model {
-    /// Encoder of the images: `resnet18`, `resnet34`, `resnet50`, `densenet121`, `convnext-tiny`, `vit-tiny`, or `none`. Default `resnet18`
+    /// Encoder of the images: `resnet18`, `resnet34`, `resnet50`, `densenet121`, `convnext-tiny`, `vit-tiny`, `resnet18-3d` (of volumes), or `none`. Default `resnet18`
     /// where there are images. The kernels know the first two; the others train by burn's own operations, several times slower.
     pub image: ImageEncoder,
     /// Weights that it begins with: a checkpoint with torchvision's names, `.pth` or safetensors. Default: random ones.
@@ -339,6 +339,9 @@ pub enum ImageEncoder {
     /// A vision transformer (Dosovitskiy et al. 2021; Beyer et al. 2022).
     #[serde(rename = "vit-tiny")]
     VitTiny,
+    /// A residual network of 18 layers over volumes (Tran et al. 2018).
+    #[serde(rename = "resnet18-3d")]
+    Resnet18Volume,
     /// Images are no input.
     None,
 }
@@ -353,6 +356,7 @@ impl ImageEncoder {
             Self::Densenet121 => Some(ImageEncoderKind::DenseNet121),
             Self::ConvnextTiny => Some(ImageEncoderKind::ConvNeXtTiny),
             Self::VitTiny => Some(ImageEncoderKind::ViTTiny),
+            Self::Resnet18Volume => Some(ImageEncoderKind::ResNet18Volume),
             Self::None => None,
         }
     }

@@ -374,7 +374,9 @@ pub fn image_weights(work: &Work, pipeline: &Pipeline, model: &JointModelConfig)
         [first, _, _, _, .., last] => format!("{} ({first} … {last})", names.len()),
         few => few.join(", "),
     };
-    let stem = adapted.map(|n| format!("; its stem for {n} channels made one for {}", tower.channels)).unwrap_or_default();
+    let stem = adapted
+        .map(|n| format!("; its stem for {n} channels made one for {}", tower.kind.stem_channels(tower.channels)))
+        .unwrap_or_default();
     let named = if prefix.is_empty() { String::new() } else { format!(" (those named {prefix}…)") };
     let what = format!(
         "{} tensors from {}{named}; as if not given: {}; of the file not used: {}{stem}",
