@@ -174,6 +174,10 @@ fusions SEEDS="8311-8315": build
 tasks SEEDS="8411-8415": build
     cargo build --release --workspace --examples --locked && python3 pipelines/studies/tasks.py --seeds {{SEEDS}}
 
+# A diagnosis with a tenth of its labels beside other tasks, against 30 % of them alone, over SEEDS; an hour on two cores
+labels SEEDS="8611-8615": build
+    python3 pipelines/studies/labels.py --seeds {{SEEDS}}
+
 # OASIS-1, five-fold over SEEDS; a quarter of an hour
 oasis SEEDS="1-5" *ARGS: build
     python3 pipelines/studies/oasis.py --seeds {{SEEDS}} {{ARGS}}
@@ -187,7 +191,7 @@ response SEEDS="8501-8505": build
     cargo build --release --workspace --examples --locked && python3 pipelines/studies/response.py --seeds {{SEEDS}}
 
 # Tables about joint learning: on simulated cohorts that no setting was chosen on, and on OASIS-1; hours
-results: fusions tasks branches response oasis
+results: fusions tasks branches labels response oasis
 
 # Image encoders with torchvision's own architectures and random weights against torchvision; downloads torch
 torch-towers: build

@@ -17,14 +17,14 @@ HERE = Path(__file__).resolve().parent
 
 
 class Study:
-    """Of the module whose documentation is `doc`, by the pipeline `NAME.toml` beside it."""
+    """Of the module whose documentation is `doc`, by the pipeline `NAME.toml` beside it, or another one."""
 
-    def __init__(self, name, doc, seeds, patients, examples=()):
+    def __init__(self, name, doc, seeds, patients, examples=(), toml=None):
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--synovia", default="target/release/synovia")
         parser.add_argument("--seeds", default=seeds)
         parser.add_argument("--patients", type=int, default=patients)
-        parser.add_argument("--toml", type=Path, default=HERE / f"{name}.toml")
+        parser.add_argument("--toml", type=Path, default=toml or HERE / f"{name}.toml")
         parser.add_argument("--set", action="append", default=[], help="a setting of the pipeline")
         parser.add_argument("--jobs", type=int, default=os.cpu_count())
         parser.add_argument("--out", type=Path, default=Path(f"runs/{name}"))

@@ -127,29 +127,30 @@ pub(super) fn write_rejected(work: &Work, ingested: &Stage, place: &Place) -> an
 fn print_table(work: &Work) -> anyhow::Result<()> {
     let metrics: Metrics = read_json(&work.run.join("metrics.json"))?;
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+    let width = metrics.tasks.keys().chain(metrics.endpoints.keys()).map(|name| name.chars().count() + 2).fold(16, usize::max);
     if !metrics.tasks.is_empty() {
-        print(format_args!("{:<16}{:<18}{:<26}AUPRC", "task", "model", "AUROC (95 %)"))?;
+        print(format_args!("{:<width$}{:<18}{:<26}AUPRC", "task", "model", "AUROC (95 %)"))?;
     }
     for (task, measured) in &metrics.tasks {
         for variant in Variant::ALL {
             if let Some(m) = measured.variants.get(&variant) {
                 let auroc = format!("{} ({} to {})", shown(m.auroc.value), shown(m.auroc.low), shown(m.auroc.high));
-                print(format_args!("{task:<16}{:<18}{auroc:<26}{}", variant.as_str(), shown(m.auprc.value)))?;
+                print(format_args!("{task:<width$}{:<18}{auroc:<26}{}", variant.as_str(), shown(m.auprc.value)))?;
             }
         }
         if let Some(gain) = &measured.gain {
-            print(format_args!("{task:<16}{}", gain.sentence))?;
+            print(format_args!("{task:<width$}{}", gain.sentence))?;
         }
     }
     for (endpoint, measured) in &metrics.endpoints {
         for (variant, of) in &measured.variants {
             for (measure, m) in of {
                 let value = format!("{} ({} to {})", shown(m.value), shown(m.low), shown(m.high));
-                print(format_args!("{endpoint:<16}{:<18}{value:<26}{}", variant.as_str(), measure.describe()))?;
+                print(format_args!("{endpoint:<width$}{:<18}{value:<26}{}", variant.as_str(), measure.describe()))?;
             }
         }
         if let Some(gain) = &measured.gain {
-            print(format_args!("{endpoint:<16}{}", gain.sentence))?;
+            print(format_args!("{endpoint:<width$}{}", gain.sentence))?;
         }
     }
     Ok(())
