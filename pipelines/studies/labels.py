@@ -22,7 +22,7 @@ TABLES = tomllib.loads(study.arguments.toml.read_text())["task"]
 def tasks(share, others):
     first = TABLES[0] | {"labelled": share}
     rest = [{key: value for key, value in table.items() if key != "labelled"} for table in TABLES[1:]] if others else []
-    return [f"task={inline([first, *rest])}", "training.singles=false", 'training.balance="fixed"']
+    return [f"task={inline([first, *rest])}", "training.singles=false"]
 
 
 SETTINGS = {

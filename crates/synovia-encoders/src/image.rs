@@ -94,7 +94,7 @@ impl ImageEncoderKind {
 
     /// Makes one on `device`, with the width of its embedding.
     ///
-    /// - channels: of the image
+    /// - channels: of the image; of a network over volumes its slices
     /// - width: of its first stage (64 as published, of `ConvNeXt` 96), or of each head of attention (64)
     /// - norm: of those that have a choice; `ConvNeXt` and vision transformers normalise within each place
     ///

@@ -9,7 +9,7 @@ use synovia_encoders::{ImageEncoder, ImageEncoderKind, SlicePool};
 pub struct ImageTower {
     /// Which.
     pub kind: ImageEncoderKind,
-    /// Channels of what it looks at: of an image, or of one slice.
+    /// Channels of what it looks at: of an image, or of one slice; of a network over volumes, the slices.
     pub channels: usize,
     /// Slices of a volume that it looks at one by one, to be put together by attention ([`SlicePool`]); 1 where it looks at a whole image.
     #[serde(default = "one", skip_serializing_if = "is_one")]

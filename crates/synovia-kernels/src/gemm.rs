@@ -1,7 +1,7 @@
 //! The two inner products that all convolutions here come down to, for 1 to 6 rows by 16 columns in registers.
 //!
 //! Six rows by two vectors use 12 of AVX2's 16 registers: 12 multiply-adds a step against 8 loads, so that both multipliers of
-//! the core stay busy. With AVX-512 it is six by one.
+//! the core stay busy. With AVX-512 it is six by one, which keeps the one multiplier of a Zen 4 busy; two would want eight rows.
 
 use crate::lanes::{Lanes, Wide};
 use crate::shared::{Source, Target};

@@ -65,10 +65,11 @@ thread_local! {
 /// would then be given a new one, which is correct but slow.
 pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut scratch = SCRATCH.with(RefCell::take);
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
+    if scratch.len() < len + LINE {
+        scratch.resize(len + LINE, 0.0);
     }
-    let out = work(&mut scratch[..len]);
+    let start = first_line(&scratch);
+    let out = work(&mut scratch[start..start + len]);
     SCRATCH.with(|cell| cell.replace(scratch));
     out
 }
@@ -128,18 +129,29 @@ pub fn release_buffers() {
     drop(buffers);
 }
 
+/// Numbers of a line of the cache.
+const LINE: usize = 16;
+
+/// Where the first whole line of the cache begins: pixels and panels come in lines, and what crosses two is read as both.
+fn first_line(memory: &[f32]) -> usize {
+    // An offset that can't be told costs speed alone.
+    memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE)
+}
+
 /// A buffer out of the spare ones; it goes back when dropped.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     memory: Vec<f32>,
+    start: usize,
     len: usize,
 }
 
 impl Buffer {
     /// `len` numbers of any content.
     pub(crate) fn new(len: usize) -> Self {
-        let found = Spare::lock().lend(len);
-        Self { memory: found.unwrap_or_else(|| vec![0.0; len]), len }
+        let found = Spare::lock().lend(len + LINE);
+        let memory = found.unwrap_or_else(|| vec![0.0; len + LINE]);
+        Self { start: first_line(&memory), memory, len }
     }
 
     /// `len` zeros.
@@ -170,13 +182,13 @@ impl std::ops::Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.memory[..self.len]
+        &self.memory[self.start..self.start + self.len]
     }
 }
 
 impl std::ops::DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[..self.len]
+        &mut self.memory[self.start..self.start + self.len]
     }
 }
 

@@ -61,8 +61,8 @@ pub fn predict_each(
     let presence = Presence { image: any(|p| p.image), record: any(|p| p.record) };
     let seen: Vec<usize> = (0..rows.len()).filter(|&k| presence.sees(rows[k])).collect();
     let mut out = vec![Vec::with_capacity(seen.len()); presences.len()];
-    // Activations are of places, and of each slice that is looked at by itself.
-    let slices = config.image.map_or(1, |tower| tower.slices);
+    // Activations are of places, and of each slice that is not a mere channel.
+    let slices = config.image.map_or(1, |tower| tower.slices * tower.channels / tower.kind.stem_channels(tower.channels).max(1));
     let pixels = reader.manifest().geometry.filter(|_| presence.image).map_or(1, |geometry| slices * geometry.height * geometry.width);
     for places in seen.chunks((BATCH_PIXELS / pixels.max(1)).clamp(1, BATCH)) {
         let batch: Vec<&ExampleRow> = places.iter().map(|&k| rows[k]).collect();

@@ -21,7 +21,7 @@ use crate::shared::{Source, Target};
 ///
 /// # Safety
 /// The methods of an implementation that uses processor features may only run where those features were found; kernels are
-/// therefore entered through [`vectorized`] alone.
+/// therefore entered through [`Found::run`] alone.
 pub(crate) trait Lanes: Copy {
     /// Twice as many, for inner products.
     type Wide: Wide;
@@ -179,6 +179,7 @@ enum Kind {
 impl Found {
     /// What this processor has, the widest last.
     pub(crate) fn all() -> Vec<Self> {
+        #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused_mut))]
         let mut all = vec![Self(Kind::Portable)];
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
@@ -236,11 +237,19 @@ impl Found {
     }
 }
 
-/// The lanes that the environment variable `SYNOVIA_LANES` names, or the widest where it names none that there are.
+/// The lanes that the environment variable `SYNOVIA_LANES` names; the widest where it names none, and, said on stderr, where it names some
+/// that this processor does not have.
 static CHOSEN: LazyLock<Found> = LazyLock::new(|| {
-    let (all, named) = (Found::all(), std::env::var("SYNOVIA_LANES"));
+    let all = Found::all();
     let widest = all[all.len() - 1];
-    named.ok().and_then(|named| all.into_iter().find(|found| found.name() == named)).unwrap_or(widest)
+    match std::env::var("SYNOVIA_LANES") {
+        Ok(named) if named != "widest" => all.iter().copied().find(|found| found.name() == named).unwrap_or_else(|| {
+            let names: Vec<&str> = all.iter().map(|found| found.name()).collect();
+            eprintln!("SYNOVIA_LANES is \"{named}\"; computing on {}, of {}", widest.name(), names.join(", "));
+            widest
+        }),
+        _ => widest,
+    }
 });
 
 /// Runs `kernel` on the widest lanes that this processor has, or on those that `SYNOVIA_LANES` names.

@@ -88,13 +88,18 @@ pub(super) fn read_tasks(top: &Section<'_>, source: &Source<'_>) -> Option<Tasks
             continue;
         };
         let section = Section::new("[[task]]", item.place.clone(), Some(table), &["name", "kind", "label", "labelled"], top.problems);
-        for task in read_task(&section, source).unwrap_or_default() {
+        let read = read_task(&section, source).unwrap_or_default();
+        let written = if read.is_empty() { None } else { section.word("name") };
+        for task in read {
             let (name, second) = match &task {
                 Read::Classes(task) => (&task.name, None),
                 Read::Endpoint(endpoint) => (&endpoint.name, endpoint.kind.second()),
             };
             for column in std::iter::once(name.clone()).chain(second.map(|second| format!("{name}{second}"))) {
                 match columns.iter().find(|(taken, _)| *taken == column) {
+                    Some(_) if written.as_ref() != Some(name) => {
+                        section.wrong("label", format!("a label makes a task `{name}`, which there is already; choose other `names`"));
+                    }
                     Some((_, by)) if by == name => section.wrong("name", format!("two tasks are named \"{name}\"; give each its own name")),
                     Some((_, by)) => {
                         section.wrong("name", format!("\"{name}\" and \"{by}\" would both make a column `{column}`; choose other names"));
@@ -194,11 +199,11 @@ fn read_labels(label: &Section<'_>, source: &Source<'_>) -> Option<Vec<(String, 
         _ => {}
     }
     let allowed: &[&str] = match key {
-        "conditions" => &["within", "names"],
-        "conclusions" => &["report", "within", "names"],
-        _ => &["above", "equals", "names"],
+        "conditions" => &["within"],
+        "conclusions" => &["report", "within"],
+        _ => &["above", "equals"],
     };
-    for other in ["report", "within", "names", "above", "equals"] {
+    for other in ["report", "within", "above", "equals"] {
         if label.has(other) && !allowed.contains(&other) {
             label.wrong(other, format!("`{other}` does not go with `{key}`, which takes {}", allowed.join(", ")));
         }

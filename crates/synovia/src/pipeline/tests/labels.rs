@@ -66,3 +66,14 @@ fn what_is_no_list_of_labels_is_refused() {
     refused(OASIS, "columns = [\"CDR\"]", "one of above and equals");
     refused(OASIS, "columns = [\"Nothing\"], above = 0", "Nothing");
 }
+
+#[test]
+fn a_label_that_is_a_task_already_is_told_by_its_name() {
+    let label = "{ conditions = [\"s|1\"], names = [\"a\"], within = \"2d\" }";
+    let both = format!(
+        "[[task]]\nname = \"found-a\"\nkind = \"binary\"\nlabel = {{ condition = \"s|1\", within = \"2d\" }}\n\n\
+         [[task]]\nname = \"found\"\nkind = \"multilabel\"\nlabel = {label}"
+    );
+    let said = parse(&with(LUNG, &both), &[]).unwrap_err().to_string();
+    assert!(said.lines().count() == 1 && said.contains("a label makes a task `found-a`, which there is already"), "{said}");
+}
