@@ -3,8 +3,9 @@
     python3 pipelines/torch/towers.py OUT [--small]
 
 For each kind OUT/KIND.pth has the weights, OUT/KIND.safetensors the images `x` (less than 0 and more than 1 among them; of a network over
-volumes grey ones, the slices in the place of the channels) and the embeddings `y` before the classifier. Running statistics are those of a few steps, so that they are not the initial ones. With --small
-the towers are far narrower, and the weights of densenet121 are in densenet121-weights.safetensors instead. Needs torch, torchvision and safetensors.
+volumes grey ones, the slices in the place of the channels) and the embeddings `y` before the classifier. Running statistics are those of a
+few steps, so that they are not the initial ones. With --small the towers are far narrower, and the weights of densenet121 are in
+densenet121-weights.safetensors instead. Needs torch, torchvision and safetensors.
 """
 
 import argparse

@@ -124,7 +124,11 @@ fn read_task(section: &Section<'_>, source: &Source<'_>) -> Option<Vec<Read>> {
         section.missing("kind", "write kind = \"binary\", or another of those that docs/guide.md lists");
     }
     if !section.has("label") {
-        section.missing("label", "write label = { condition = \"system|code\", within = \"180d\" }");
+        let advice = match kind {
+            Some(Kind::Labels) => "write label = { conditions = [\"system|code\"], names = [\"a-name\"], within = \"180d\" }",
+            _ => "write label = { condition = \"system|code\", within = \"180d\" }",
+        };
+        section.missing("label", advice);
         return None;
     }
     let labelled = section.number("labelled", (Bound::Excluded(0.0), Bound::Included(1.0)));
@@ -175,15 +179,28 @@ fn is_word(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
+/// Which of these keys is written, if it is one.
+fn one_of<'k>(label: &Section<'_>, of: &[&'k str], what: &str) -> Option<&'k str> {
+    let given: Vec<&str> = of.iter().copied().filter(|key| label.has(key)).collect();
+    if let [key] = given[..] {
+        return Some(key);
+    }
+    let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
+    label.problems.push(&label.place, format!("{what}; found {found}"));
+    None
+}
+
+/// That of the keys which go with some source none is written that does not go with this one.
+fn refuse_others(label: &Section<'_>, key: &str, others: &[&str], allowed: &[&str]) {
+    for other in others.iter().filter(|other| label.has(other) && !allowed.contains(other)) {
+        label.wrong(other, format!("`{other}` does not go with `{key}`, which takes {}", allowed.join(", ")));
+    }
+}
+
 /// The labels of a multilabel task, each with its name.
 fn read_labels(label: &Section<'_>, source: &Source<'_>) -> Option<Vec<(String, Label)>> {
-    let of = ["conditions", "conclusions", "columns"];
-    let given: Vec<&str> = of.into_iter().filter(|key| label.has(key)).collect();
-    let [key] = given[..] else {
-        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-        label.problems.push(&label.place, format!("several labels come from one of conditions, conclusions and columns; found {found}"));
-        return None;
-    };
+    let key =
+        one_of(label, &["conditions", "conclusions", "columns"], "several labels come from one of conditions, conclusions and columns")?;
     match (key, source) {
         ("columns", Source::Events) => {
             label.wrong(key, "`columns` are for format = \"csv\"; of events labels are conditions or a report's conclusions");
@@ -203,11 +220,7 @@ fn read_labels(label: &Section<'_>, source: &Source<'_>) -> Option<Vec<(String, 
         "conclusions" => &["report", "within"],
         _ => &["above", "equals"],
     };
-    for other in ["report", "within", "above", "equals"] {
-        if label.has(other) && !allowed.contains(&other) {
-            label.wrong(other, format!("`{other}` does not go with `{key}`, which takes {}", allowed.join(", ")));
-        }
-    }
+    refuse_others(label, key, &["report", "within", "above", "equals"], allowed);
     let asked = label.texts(key)?;
     let names = if label.has("names") { label.texts("names")? } else { asked.clone() };
     if names.len() != asked.len() {
@@ -262,12 +275,7 @@ fn read_labels(label: &Section<'_>, source: &Source<'_>) -> Option<Vec<(String, 
 
 pub(super) fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_>) -> Option<Label> {
     let of = ["condition", "observation", "report", "column"];
-    let given: Vec<&str> = of.into_iter().filter(|key| label.has(key)).collect();
-    let [key] = given[..] else {
-        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-        label.problems.push(&label.place, format!("a label comes from one of condition, observation, report and column; found {found}"));
-        return None;
-    };
+    let key = one_of(label, &of, "a label comes from one of condition, observation, report and column")?;
     match (key, source) {
         ("column", Source::Events) => {
             label.wrong(key, "`column` is for format = \"csv\"; of events a label is a condition, an observation or a report");
@@ -288,11 +296,7 @@ pub(super) fn read_label(label: &Section<'_>, kind: TaskKind, source: &Source<'_
         "report" => &["within", "conclusion"],
         _ => &["classes", "names", "above", "equals"],
     };
-    for other in ["within", "conclusion", "classes", "names", "above", "equals"] {
-        if label.has(other) && !allowed.contains(&other) {
-            label.wrong(other, format!("`{other}` does not go with `{key}`, which takes {}", allowed.join(", ")));
-        }
-    }
+    refuse_others(label, key, &["within", "conclusion", "classes", "names", "above", "equals"], allowed);
     match key {
         "column" => read_column(label, kind, source),
         "condition" => {
