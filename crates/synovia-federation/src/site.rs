@@ -29,7 +29,7 @@ pub fn fit_round(
     state: Option<&Checkpoint>,
     reader: &CohortReader,
     noise: Option<&NoiseKey>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<(Update, Checkpoint), FederationError> {
     let settings = plan.training_of(site)?;
     let of_site = |source: TrainingError| FederationError::Site { site: site.to_owned(), source };

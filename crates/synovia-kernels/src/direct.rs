@@ -26,8 +26,6 @@ struct Gather {
     input_stride: usize,
     /// Numbers that a tap reads.
     k: usize,
-    /// Numbers that can be read from there.
-    readable: usize,
     taps: Vec<Tap>,
     /// Input rows and columns from a pixel of the grid to the next.
     step: usize,
@@ -56,6 +54,13 @@ struct Look {
     pixel: isize,
 }
 
+/// The least and the largest way of a tap, down and across.
+#[derive(Clone, Copy)]
+struct Reach {
+    y: [isize; 2],
+    x: [isize; 2],
+}
+
 impl Gather {
     /// Of a convolution: each pixel of the output sees the taps of the kernel around its place.
     fn of(shape: UnitShape, images: Images) -> Self {
@@ -63,7 +68,7 @@ impl Gather {
         let pad = (side / 2) as isize;
         let taps = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
         let (grid, step, origin, spread) = (output, shape.stride, [0; 2], 1);
-        Self { input: images, input_stride: k, k, readable: k, taps, step, grid, output, origin, spread }
+        Self { input: images, input_stride: k, k, taps, step, grid, output, origin, spread }
     }
 
     /// Places from a pixel of the grid on, without a division each.
@@ -96,6 +101,25 @@ impl Gather {
         let pixel = look.pixel + tap.dy * self.input.width as isize + tap.dx;
         // `wrapping_offset`: the address is used only where the caller has checked the input's length.
         if inside { base.wrapping_offset(pixel * self.input_stride as isize) } else { zeros }
+    }
+
+    /// Whether all taps look inside the image.
+    fn sees_all(&self, look: Look, reach: Reach) -> bool {
+        let Reach { y, x } = reach;
+        look.y + y[0] >= 0 && look.y + y[1] < self.input.height as isize && look.x + x[0] >= 0 && look.x + x[1] < self.input.width as isize
+    }
+
+    fn reach(&self) -> Reach {
+        let of = |along: fn(&Tap) -> isize| {
+            let all = || self.taps.iter().map(along);
+            [all().min().unwrap_or(0), all().max().unwrap_or(0)]
+        };
+        Reach { y: of(|tap| tap.dy), x: of(|tap| tap.dx) }
+    }
+
+    /// How many numbers a tap is away from where a pixel looks.
+    fn away(&self, tap: Tap) -> isize {
+        (tap.dy * self.input.width as isize + tap.dx) * self.input_stride as isize
     }
 
     fn output_pixel(&self, Place { image, y, x }: Place) -> usize {
@@ -160,13 +184,20 @@ impl<F: Finish> Kernel for Block<'_, F> {
     unsafe fn run<V: Lanes>(self) {
         let (gather, n_out, n_pixels) = (self.gather, self.n_out, self.n_pixels);
         let (n_taps, k) = (gather.taps.len(), gather.k);
-        assert!(self.results.len() >= n_pixels * n_out && self.weights.len() >= n_taps * k * n_out);
+        assert!(n_pixels <= PIXELS && self.results.len() >= n_pixels * n_out && self.weights.len() >= n_taps * k * n_out);
         let groups = n_pixels.div_ceil(ROWS);
         let mut sources = vec![[ZEROS.as_ptr(); ROWS]; groups * n_taps];
-        for (p, place) in gather.places(self.first).take(n_pixels).enumerate() {
+        let mut pixels = [0; PIXELS];
+        let reach = gather.reach();
+        for (p, (place, to)) in gather.places(self.first).zip(&mut pixels[..n_pixels]).enumerate() {
+            *to = gather.output_pixel(place) * n_out;
             let look = gather.look(place);
-            for (to, &tap) in sources[p / ROWS * n_taps..][..n_taps].iter_mut().zip(&gather.taps) {
-                to[p % ROWS] = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), look, tap);
+            let of_taps = sources[p / ROWS * n_taps..][..n_taps].iter_mut().zip(&gather.taps);
+            if gather.sees_all(look, reach) {
+                let base = self.input.as_ptr().wrapping_offset(look.pixel * gather.input_stride as isize);
+                of_taps.for_each(|(to, &tap)| to[p % ROWS] = base.wrapping_offset(gather.away(tap)));
+            } else {
+                of_taps.for_each(|(to, &tap)| to[p % ROWS] = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), look, tap));
             }
         }
         let at_once = taps_at_once(n_taps, k);
@@ -187,20 +218,19 @@ impl<F: Finish> Kernel for Block<'_, F> {
                     }
                 }
             }
-            for (p, place) in gather.places(self.first).take(n_pixels).enumerate() {
-                let pixel = gather.output_pixel(place) * n_out;
-                for c in (0..n_out).step_by(8) {
+            for c in (0..n_out).step_by(8) {
+                let mut sums = [V::splat(0.0); 2];
+                if F::SUMS {
+                    sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
+                }
+                for (p, &pixel) in pixels[..n_pixels].iter().enumerate() {
                     let value = V::load(results.add(p * n_out + c));
-                    let mut sums = [V::splat(0.0); 2];
-                    if F::SUMS {
-                        sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
-                    }
                     let at = self.out.get().add(pixel + c);
                     self.finish.finish(value, at, pixel, c, &mut sums).store(at);
-                    if F::SUMS {
-                        sums[0].store(self.sums.as_mut_ptr().add(c));
-                        sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
-                    }
+                }
+                if F::SUMS {
+                    sums[0].store(self.sums.as_mut_ptr().add(c));
+                    sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
                 }
             }
         }
@@ -296,8 +326,7 @@ pub(crate) fn data_gradient<F: Finish>(
         });
         let count = |n: usize, p: usize| (n - p).div_ceil(stride);
         let grid = Images { batch: images.batch, height: count(images.height, py), width: count(images.width, px) };
-        let gather =
-            Gather { input, input_stride: k, k, readable: k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
+        let gather = Gather { input, input_stride: k, k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
         sums.extend(run(&gather, gradient, &packed, n_out, finish, out));
     }
     sums
@@ -353,18 +382,19 @@ impl Kernel for Reduce<'_> {
             let count = REDUCED.min(self.pixels.end - first);
             looks[..count].iter_mut().zip(gather.places(first)).for_each(|(look, place)| *look = gather.look(place));
             for tap in self.taps.clone() {
+                let at = gather.taps[tap];
                 for (source, &look) in sources[..count].iter_mut().zip(&looks) {
-                    *source = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), look, gather.taps[tap]);
+                    *source = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), look, at);
                 }
                 for i in self.rows.clone().step_by(at_once) {
                     let rows = at_once.min(self.rows.end - i);
-                    // SAFETY: sources have `readable` numbers each (`reduce` checks it), panels were asserted, and `out` is this task's own.
+                    // SAFETY: sources have `k` numbers each (`reduce` checks it), panels were asserted, and `out` is this task's own.
                     unsafe {
-                        pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.readable, packed.as_mut_ptr());
+                        pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.k, packed.as_mut_ptr());
                         for panel in 0..n_out / COLUMNS {
                             let b = self.panels.as_ptr().add((panel * n_pixels + first) * COLUMNS);
                             let c = self.out.get().add((tap * gather.k + i) * n_out + panel * COLUMNS);
-                            columns_times_panel::<V>(rows, count, packed.as_ptr(), b, c, n_out);
+                            columns_times_panel::<V>(rows, count, packed.as_ptr(), PACKED, b, c, n_out);
                         }
                     }
                 }
@@ -379,7 +409,7 @@ const SMALL: usize = 100_000;
 /// `[tap, k, padded(channels_out)]`: sums over all pixels of the grid of input times gradient, the latter by [`panels`].
 fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffer {
     let (n_taps, k, n_pixels) = (gather.taps.len(), gather.k, gather.grid.pixels());
-    assert!(gather.readable <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride + gather.readable - k);
+    assert!(k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride);
     assert!(panels.len() == n_pixels * n_out);
     let size = n_taps * k * n_out;
     let taps_at_once = if size <= SMALL { n_taps } else { 1 };
@@ -400,18 +430,21 @@ fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffe
         let out = unsafe { shared.from(part * size) };
         vectorized(Reduce { gather, input, panels, n_out, taps, rows, pixels, out });
     });
-    let (sum, rest) = out.split_at_mut(size);
-    if parts > 1 {
-        let at_once = 4096;
-        sum.par_chunks_mut(at_once).enumerate().for_each(|(block, sum)| {
-            for part in rest.chunks_exact(size) {
-                for (s, x) in sum.iter_mut().zip(&part[block * at_once..]) {
-                    *s += x;
-                }
-            }
-        });
-    }
+    add_up(&mut out, size);
     out
+}
+
+/// Adds all other parts of `size` to the first, in order.
+pub(crate) fn add_up(parts: &mut [f32], size: usize) {
+    let (sum, rest) = parts.split_at_mut(size);
+    let at_once = 4096;
+    sum.par_chunks_mut(at_once).enumerate().for_each(|(block, sum)| {
+        for part in rest.chunks_exact(size) {
+            for (s, x) in sum.iter_mut().zip(&part[block * at_once..]) {
+                *s += x;
+            }
+        }
+    });
 }
 
 /// Gradient with respect to the weights.
@@ -432,94 +465,4 @@ pub(crate) fn weight_gradient(shape: UnitShape, input: &[f32], images: Images, g
             *to = sums[(tap * k + inner) * n_out + outer];
         }
     });
-}
-
-/// Numbers behind a bordered image, so that whole vectors can be read of its last row.
-const SLACK: usize = 2 * PACKED;
-
-/// The first convolution of a tower, whose input has a few channels: a row of the kernel is one tap, since its pixels lie side
-/// by side. The input is kept with its border of zeros.
-#[derive(Clone, Debug)]
-pub(crate) struct Stem {
-    shape: UnitShape,
-    input: Images,
-    output: Images,
-    bordered: Buffer,
-}
-
-impl Stem {
-    /// Of images `[batch, channels, height, width]`.
-    pub(crate) fn new(shape: UnitShape, image: &[f32], images: Images) -> Self {
-        let Images { batch, height, width } = images;
-        let (channels, pad) = (shape.channels_in, shape.kernel / 2);
-        let input = Images { batch, height: height + 2 * pad, width: width + 2 * pad };
-        let mut bordered = Buffer::zeros(input.pixels() * channels + SLACK);
-        bordered[..input.pixels() * channels].par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
-            for c in 0..channels {
-                for y in 0..height {
-                    let from = &image[((n * channels + c) * height + y) * width..][..width];
-                    let row = ((y + pad) * input.width + pad) * channels + c;
-                    for (x, value) in from.iter().enumerate() {
-                        to[row + x * channels] = *value;
-                    }
-                }
-            }
-        });
-        Self { shape, input, output: shape.output(images), bordered }
-    }
-
-    fn gather(&self) -> Gather {
-        let UnitShape { channels_in, kernel, stride, .. } = self.shape;
-        // Whole rows of the kernel are inside the bordered image: the output's size sees to it.
-        Gather {
-            input: self.input,
-            input_stride: channels_in,
-            k: kernel * channels_in,
-            readable: kernel * channels_in + SLACK,
-            taps: (0..kernel).map(|dy| Tap { dy: dy as isize, dx: 0 }).collect(),
-            step: stride,
-            grid: self.output,
-            output: self.output,
-            origin: [0; 2],
-            spread: 1,
-        }
-    }
-
-    /// As [`convolve`].
-    pub(crate) fn convolve<F: Finish>(&self, weights: &[f32], finish: F, out: &mut [f32]) -> Vec<f32> {
-        let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
-        let packed = pack(kernel, kernel * channels_in, padded(channels_out), |dy, place, outer| {
-            let (dx, inner) = (place / channels_in, place % channels_in);
-            if outer < channels_out { weights[((outer * channels_in + inner) * kernel + dy) * kernel + dx] } else { 0.0 }
-        });
-        run(&self.gather(), &self.bordered, &packed, padded(channels_out), finish, out)
-    }
-
-    /// Size of the result.
-    pub(crate) fn output(&self) -> Images {
-        self.output
-    }
-
-    /// As [`weight_gradient`], of a gradient laid out `[panel of 16 channels, pixel, 16]`.
-    pub(crate) fn weight_gradient(&self, gradient: &[f32], out: &mut [f32]) {
-        let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
-        assert_eq!(out.len(), self.shape.n_weights());
-        let n_out = padded(channels_out);
-        let sums = reduce(&self.gather(), &self.bordered, gradient, n_out);
-        for outer in 0..channels_out {
-            for inner in 0..channels_in {
-                for dy in 0..kernel {
-                    for dx in 0..kernel {
-                        out[((outer * channels_in + inner) * kernel + dy) * kernel + dx] =
-                            sums[(dy * kernel * channels_in + dx * channels_in + inner) * n_out + outer];
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Numbers that a tap of a stem reads.
-pub(crate) const fn stem_row(shape: UnitShape) -> usize {
-    shape.kernel * shape.channels_in
 }

@@ -107,18 +107,18 @@ pub(crate) unsafe fn pack_rows<V: Lanes>(sources: impl Iterator<Item = Source>, 
     }
 }
 
-/// `c[r][0..16] += Σ_k a[k][r] · b[k][0..16]` for `r < R`.
+/// `c[r][0..16] += Σ_k a[k · a_stride + r] · b[k][0..16]` for `r < R`.
 ///
 /// # Safety
-/// `a` has `k` packed rows, `b` has `k · 16` numbers, and each of `R` rows of `c`, `c_stride` apart, has 16 readable and
+/// `a` has `R` numbers at each of `k` places, `b` has `k · 16` numbers, and each of `R` rows of `c`, `c_stride` apart, has 16 readable and
 /// writable ones.
 #[inline(always)]
-unsafe fn columns_by_panel<V: Lanes, const R: usize>(k: usize, a: Source, b: Source, c: Target, c_stride: usize) {
+unsafe fn columns_by_panel<V: Lanes, const R: usize>(k: usize, a: Source, a_stride: usize, b: Source, c: Target, c_stride: usize) {
     // SAFETY: all addresses are within what the caller vouches for.
     unsafe {
         let mut sums = [V::Wide::splat(0.0); R];
         for i in 0..k {
-            let (a, row) = (a.add(i * PACKED), V::Wide::load(b.add(i * COLUMNS)));
+            let (a, row) = (a.add(i * a_stride), V::Wide::load(b.add(i * COLUMNS)));
             for r in 0..R {
                 sums[r] = V::Wide::splat(*a.add(r)).mul_add(row, sums[r]);
             }
@@ -135,16 +135,24 @@ unsafe fn columns_by_panel<V: Lanes, const R: usize>(k: usize, a: Source, b: Sou
 /// # Safety
 /// As there.
 #[inline(always)]
-pub(crate) unsafe fn columns_times_panel<V: Lanes>(n_rows: usize, k: usize, a: Source, b: Source, c: Target, c_stride: usize) {
+pub(crate) unsafe fn columns_times_panel<V: Lanes>(
+    n_rows: usize,
+    k: usize,
+    a: Source,
+    a_stride: usize,
+    b: Source,
+    c: Target,
+    c_stride: usize,
+) {
     // SAFETY: the caller's promise is the callee's.
     unsafe {
         match n_rows {
-            6 => columns_by_panel::<V, 6>(k, a, b, c, c_stride),
-            5 => columns_by_panel::<V, 5>(k, a, b, c, c_stride),
-            4 => columns_by_panel::<V, 4>(k, a, b, c, c_stride),
-            3 => columns_by_panel::<V, 3>(k, a, b, c, c_stride),
-            2 => columns_by_panel::<V, 2>(k, a, b, c, c_stride),
-            _ => columns_by_panel::<V, 1>(k, a, b, c, c_stride),
+            6 => columns_by_panel::<V, 6>(k, a, a_stride, b, c, c_stride),
+            5 => columns_by_panel::<V, 5>(k, a, a_stride, b, c, c_stride),
+            4 => columns_by_panel::<V, 4>(k, a, a_stride, b, c, c_stride),
+            3 => columns_by_panel::<V, 3>(k, a, a_stride, b, c, c_stride),
+            2 => columns_by_panel::<V, 2>(k, a, a_stride, b, c, c_stride),
+            _ => columns_by_panel::<V, 1>(k, a, a_stride, b, c, c_stride),
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod measure;
 mod norm;
 mod pool;
 mod shared;
+mod stem;
 #[cfg(test)]
 mod tests;
 mod tower;

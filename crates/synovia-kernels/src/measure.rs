@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::direct::Stem;
 use crate::finish::{Plain, Statistics, padded};
 use crate::images::{Images, UnitShape};
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::shared::Buffer;
+use crate::stem::Stem;
 use crate::tower::TowerShape;
 use crate::unit::{convolve, data_gradient, weight_gradient};
 

@@ -3,12 +3,13 @@
 //! Of each unit `relu(norm(conv(x)))` only the convolution's result is kept; normalisation and activation are done where the
 //! next convolution reads it. The backward pass writes gradients where the forward pass's results were.
 
-use crate::direct::{MAX_CHANNELS, Stem, stem_row};
+use crate::direct::MAX_CHANNELS;
 use crate::finish::{Activated, AddTo, Affine, AsIs, Plain, Statistics, ThroughActivation, padded, total};
 use crate::images::{Images, UnitShape};
 use crate::norm::{Norm, Shortcut, apply, join, join_backward};
 use crate::pool::{PoolGradient, average, average_backward, max_pool, pool_backward, pool_sums, pooled};
 use crate::shared::Buffer;
+use crate::stem::{Stem, stem_row};
 use crate::unit::{convolve, data_gradient, weight_gradient};
 
 /// A residual block of two units, by their places in the tower's list: `relu(second(relu(first(x))) + shortcut(x))`.

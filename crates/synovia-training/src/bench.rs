@@ -9,6 +9,7 @@ use synovia_fusion::{
     Absent, FusionKind, Head, ImageTower, Inputs, JointModel, JointModelConfig, Modality, RecordTower, binary_loss, multiclass_loss,
 };
 
+use crate::together::in_pool_of;
 use crate::{AdamW, AdamWSettings, TrainingError};
 
 /// What is timed: ResNet-18 of one channel, a table of 64 features, gated fusion to 128, a binary task and one of five classes.
@@ -94,6 +95,10 @@ impl Data {
 /// # Errors
 /// [`TrainingError`] where there is no such model.
 pub fn bench(settings: BenchSettings) -> Result<BenchTimes, TrainingError> {
+    in_pool_of(rayon::current_num_threads(), || timed(settings))
+}
+
+fn timed(settings: BenchSettings) -> Result<BenchTimes, TrainingError> {
     let device = Device::flex().autodiff();
     device.seed(0);
     let config = JointModelConfig {

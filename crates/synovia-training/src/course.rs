@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use synovia_cohort::{CohortReader, ExampleRow, SplitKind, Task, Train, Validation, View};
 use synovia_fusion::{EndpointHead, JointModel, JointModelConfig, Modality};
 
-use crate::batch::{HostBatch, TrainingChanges};
+use crate::batch::{HostBatch, TrainingChanges, generator};
 use crate::checkpoint::CheckpointProgress;
+use crate::draws::drawing;
 use crate::fit::Progress;
 use crate::imbalance::Adjustment;
 use crate::losses::{TaskSums, ValidationSum, balanced, forward, relative};
@@ -173,12 +175,12 @@ impl<'a, 'v> Course<'a, 'v> {
         epoch: usize,
         model: JointModel,
         moving: &mut Moving,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
     ) -> Result<(JointModel, EpochSums), TrainingError> {
         let Self { settings, tasks, endpoints, presence, batch, steps, device, uninformed, trained_on, adjustments, .. } = self;
-        // Dropout draws from the device's generator: seeded by epoch, a resumed run draws the same.
-        device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
         if let Some(private) = &self.private {
+            // Dropout draws from burn's generator: seeded by epoch, a resumed run draws the same.
+            device.seed(settings.seed ^ ((epoch as u64 + 1) << 32));
             return self.private_epoch(private, epoch, model, moving, progress);
         }
         let started = Instant::now();
@@ -216,7 +218,9 @@ impl<'a, 'v> Course<'a, 'v> {
                 seen.examples += batch.n as u64;
                 let known = batch.known.clone();
                 seen.labels.iter_mut().zip(&known).for_each(|(sum, n)| *sum += *n as u64);
-                let forwarded = forward(&model, batch, tasks, endpoints, adjustments, device);
+                // Dropout draws from burn's generator: seeded by step, a resumed run draws the same.
+                let seed = generator(settings.seed, 4, epoch as u64, step as u64).random();
+                let forwarded = drawing(device, seed, || forward(&model, batch, tasks, endpoints, adjustments, device));
                 let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
                 let loss = relative(values.iter().map(|&value| f64::from(value)), trained_on) as f32;
                 if !loss.is_finite() {

@@ -45,6 +45,12 @@ pub enum TrainingError {
         /// What it was.
         value: f64,
     },
+    /// Asked to end, since what the model was trained for has failed elsewhere; its checkpoint stays.
+    #[error("training was stopped")]
+    Stopped,
+    /// No threads.
+    #[error("starting threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
     /// A file can't be written or read.
     #[error("{path}: {source}")]
     Io {

@@ -9,15 +9,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use synovia_cohort::{Task, Train, Validation, View};
 use synovia_encoders::FeatureStatistics;
-use synovia_fusion::{JointModelConfig, StateError, apply_state, collect_state};
+use synovia_fusion::{JointModel, JointModelConfig, StateError, apply_state, collect_state};
 use synovia_kernels::release_buffers;
 
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::course::{Course, Moving, diverged, usable, validation_sums};
+use crate::draws::drawing;
 use crate::imbalance::prior_logits;
 use crate::losses::{ValidationSum, relative, uninformed_losses};
 use crate::part::{initial_weights, label_counts};
-use crate::{NoiseKey, Sampling, TrainingError, TrainingSettings, Weights};
+use crate::together::in_pool_of;
+use crate::{NoiseKey, Sampling, Together, TrainingError, TrainingSettings, Weights};
 
 /// One model to be trained.
 pub struct Fit<'a> {
@@ -35,6 +37,15 @@ pub struct Fit<'a> {
     pub noise: Option<&'a NoiseKey>,
     /// Weights by name to begin with instead of those that are drawn: of towers that were trained before.
     pub start: Option<&'a Weights>,
+    /// What it shares with trainings that run meanwhile.
+    pub together: &'a Together,
+}
+
+impl Fit<'_> {
+    /// The model with these weights; what burn draws for them first is not looked at, but is drawn in a turn of its own.
+    fn with_weights(&self, weights: &Weights, device: &Device) -> Result<JointModel, TrainingError> {
+        drawing(device, 0, || Ok(apply_state(self.model.init(None, device)?, weights)?))
+    }
 }
 
 /// A line of the training's history.
@@ -122,7 +133,7 @@ pub fn fit(
     job: &Fit<'_>,
     train: &View<'_, Train>,
     validation: &View<'_, Validation>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Trained, TrainingError> {
     let trained = run(job, train, validation, progress);
     // What comes next, a smaller model's training or none, has no use for this one's memory.
@@ -134,7 +145,7 @@ fn run(
     job: &Fit<'_>,
     train: &View<'_, Train>,
     validation: &View<'_, Validation>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Trained, TrainingError> {
     let settings = job.settings;
     // Tasks count the same at the start: each loss is in units of what a guess by the classes' shares would cost.
@@ -155,7 +166,7 @@ fn run(
     for (name, trained) in job.start.into_iter().flatten() {
         *start.get_mut(name).ok_or_else(|| StateError::Unknown(name.clone()))? = trained.clone();
     }
-    let mut model = apply_state(job.model.init(None, &course.device)?, &start)?;
+    let mut weights = start;
     let mut moving = Moving {
         optimizer: course.optimizer().with_slower(job.start.into_iter().flat_map(Weights::keys).cloned().collect(), settings.tower_rate),
         average: course.average(),
@@ -164,7 +175,7 @@ fn run(
     let mut best = Weights::new();
     std::fs::create_dir_all(job.checkpoints).map_err(|source| TrainingError::Io { path: job.checkpoints.to_owned(), source })?;
     if let Some(checkpoint) = Checkpoint::load(job.checkpoints, &moving.state.key) {
-        model = apply_state(model, &checkpoint.model)?;
+        weights = checkpoint.model;
         moving.optimizer = moving.optimizer.with_state(checkpoint.progress.steps, &checkpoint.moments, &Device::flex());
         moving.average = moving.average.with_weights(&checkpoint.average, &Device::flex());
         moving.state = checkpoint.progress;
@@ -180,54 +191,73 @@ fn run(
     let priors: Vec<(String, Vec<f32>)> = tasks.iter().zip(&counts).enumerate().filter_map(prior_of).collect();
     // Whoever asks for an average of the last steps is to have them.
     let patience = if settings.swa > 0.0 { settings.epochs } else { settings.patience };
-    while moving.state.epochs < settings.epochs && !patience_is_over(&moving.state, patience) {
-        let epoch = moving.state.epochs;
-        let started = Instant::now();
-        let (stepped, sums) = course.epoch(epoch, model, &mut moving, progress)?;
-        model = stepped;
-        let Moving { optimizer, average, state } = &mut moving;
-        let mut averaged = average.weights();
-        for (name, prior) in &priors {
-            if let Some(bias) = averaged.get_mut(name) {
-                bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
+    let is_over = |state: &CheckpointProgress| state.epochs >= settings.epochs || patience_is_over(state, patience);
+    let running = job.together.enter();
+    while !is_over(&moving.state) {
+        let share = running.share();
+        in_pool_of(share, || {
+            let mut model = job.with_weights(&weights, &course.device)?;
+            while !is_over(&moving.state) && running.share() == share {
+                if job.together.is_stopped() {
+                    return Err(TrainingError::Stopped);
+                }
+                let epoch = moving.state.epochs;
+                let started = Instant::now();
+                let (stepped, sums) = course.epoch(epoch, model, &mut moving, progress)?;
+                model = stepped;
+                let Moving { optimizer, average, state } = &mut moving;
+                let mut averaged = average.weights();
+                for (name, prior) in &priors {
+                    if let Some(bias) = averaged.get_mut(name) {
+                        bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
+                    }
+                }
+                let candidate = job.with_weights(&averaged, &Device::flex())?.valid();
+                let validated = validation_sums(&candidate, course.endpoints, validation, &validation_rows, course.presence, course.batch)?;
+                let validation_loss = relative(validated.iter().map(ValidationSum::calibrated), &course.uninformed);
+                if !validation_loss.is_finite() {
+                    return Err(diverged("the validation loss", validation_loss, epoch, course.steps - 1));
+                }
+                state.epochs += 1;
+                let names = tasks.iter().map(|task| &task.name).chain(course.endpoints.iter().map(|head| &head.endpoint));
+                let task_lines = names.zip(sums.losses.iter().zip(&validated)).map(|(name, (&train, sum))| TaskLosses {
+                    task: name.clone(),
+                    train,
+                    validation: sum.mean(),
+                    calibrated: sum.calibrated(),
+                });
+                state.history.push(EpochReport {
+                    epoch: state.epochs,
+                    train_loss: relative(sums.losses.iter().copied(), &course.trained_on),
+                    validation_loss,
+                    tasks: task_lines.collect(),
+                    learning_rate: sums.rate,
+                    gradient_norm: sums.gradient_norm,
+                    seconds: started.elapsed().as_secs_f64(),
+                    examples_per_s: sums.examples_per_s,
+                    epsilon: course.epsilon(state.epochs),
+                });
+                if state.best.is_none_or(|(loss, _)| validation_loss < loss) {
+                    state.best = Some((validation_loss, state.epochs));
+                    best = averaged;
+                }
+                let moments = optimizer.state().1;
+                let (model_now, average_now) = (collect_state(&model), average.weights());
+                let taken = std::mem::take(&mut best);
+                let checkpoint = Checkpoint {
+                    progress: state.clone(),
+                    model: model_now,
+                    average: average_now,
+                    best: taken,
+                    moments,
+                    ..Checkpoint::default()
+                };
+                checkpoint.save(job.checkpoints)?;
+                (weights, best) = (checkpoint.model, checkpoint.best);
+                progress(Progress::Epoch(&state.history));
             }
-        }
-        let candidate = apply_state(job.model.init(None, &Device::flex())?, &averaged)?.valid();
-        let validated = validation_sums(&candidate, course.endpoints, validation, &validation_rows, course.presence, course.batch)?;
-        let validation_loss = relative(validated.iter().map(ValidationSum::calibrated), &course.uninformed);
-        if !validation_loss.is_finite() {
-            return Err(diverged("the validation loss", validation_loss, epoch, course.steps - 1));
-        }
-        state.epochs += 1;
-        let names = tasks.iter().map(|task| &task.name).chain(course.endpoints.iter().map(|head| &head.endpoint));
-        let task_lines = names.zip(sums.losses.iter().zip(&validated)).map(|(name, (&train, sum))| TaskLosses {
-            task: name.clone(),
-            train,
-            validation: sum.mean(),
-            calibrated: sum.calibrated(),
-        });
-        state.history.push(EpochReport {
-            epoch: state.epochs,
-            train_loss: relative(sums.losses.iter().copied(), &course.trained_on),
-            validation_loss,
-            tasks: task_lines.collect(),
-            learning_rate: sums.rate,
-            gradient_norm: sums.gradient_norm,
-            seconds: started.elapsed().as_secs_f64(),
-            examples_per_s: sums.examples_per_s,
-            epsilon: course.epsilon(state.epochs),
-        });
-        if state.best.is_none_or(|(loss, _)| validation_loss < loss) {
-            state.best = Some((validation_loss, state.epochs));
-            best = averaged;
-        }
-        let moments = optimizer.state().1;
-        let (model_now, average_now) = (collect_state(&model), average.weights());
-        let checkpoint =
-            Checkpoint { progress: state.clone(), model: model_now, average: average_now, best, moments, ..Checkpoint::default() };
-        checkpoint.save(job.checkpoints)?;
-        best = checkpoint.best;
-        progress(Progress::Epoch(&state.history));
+            Ok(())
+        })?;
     }
     let state = moving.state;
     let best_epoch = state.best.map_or(0, |(_, epoch)| epoch);

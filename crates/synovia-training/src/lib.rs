@@ -14,6 +14,7 @@ mod bench;
 mod branches;
 mod checkpoint;
 mod course;
+mod draws;
 mod endpoints;
 mod error;
 mod fit;
@@ -28,6 +29,7 @@ mod settings;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod together;
 mod unlabelled;
 
 pub use attribution::{Asked, Differentiable, Given, Integrated, Map, Target, Told, shuffled};
@@ -51,6 +53,7 @@ pub use pretrained::{Pretrained, read_pretrained};
 pub use private::{NoiseKey, Privacy};
 pub use settings::{Sampling, TrainingSettings, learning_rate};
 pub use statistics::{FeatureMoments, Moments, fit_statistics, statistics_of};
+pub use together::Together;
 pub use unlabelled::{Unlabelled, learn_images};
 
 /// The weights of a model by name.

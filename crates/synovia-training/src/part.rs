@@ -11,8 +11,10 @@ use synovia_kernels::release_buffers;
 
 use crate::checkpoint::Checkpoint;
 use crate::course::{Course, Moving, Seen, usable, validation_sums};
+use crate::draws::drawing;
 use crate::fit::Progress;
 use crate::losses::ValidationSum;
+use crate::together::in_pool_of;
 use crate::{NoiseKey, Presence, TrainingError, TrainingSettings, Weights};
 
 /// Some epochs of a training.
@@ -55,9 +57,9 @@ pub fn train_part(
     part: &Part<'_>,
     start: Checkpoint,
     train: &View<'_, Train>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<PartTrained, TrainingError> {
-    let trained = run(part, start, train, progress);
+    let trained = in_pool_of(rayon::current_num_threads(), || run(part, start, train, progress));
     release_buffers();
     trained
 }
@@ -66,7 +68,7 @@ fn run(
     part: &Part<'_>,
     start: Checkpoint,
     train: &View<'_, Train>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<PartTrained, TrainingError> {
     let course = Course::new(part.model, part.settings, part.uninformed.to_vec(), train, part.noise)?;
     let flex = Device::flex();
@@ -111,8 +113,7 @@ fn run(
 /// [`TrainingError::Model`] where there is no such model.
 pub fn initial_weights(model: &JointModelConfig, statistics: &FeatureStatistics, seed: u64) -> Result<Weights, TrainingError> {
     let device = Device::flex().autodiff();
-    device.seed(seed);
-    Ok(collect_state(&model.init(Some(statistics), &device)?))
+    drawing(&device, seed, || Ok(collect_state(&model.init(Some(statistics), &device)?)))
 }
 
 /// For each task the labels of each class among the examples that train such a model.

@@ -198,7 +198,7 @@ impl Course<'_, '_> {
         epoch: usize,
         mut model: JointModel,
         moving: &mut Moving,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut (dyn FnMut(Progress<'_>) + Send),
     ) -> Result<(JointModel, EpochSums), TrainingError> {
         let started = Instant::now();
         let mut trained = Trained::default();

@@ -180,7 +180,7 @@ fn train(
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
     let statistics = fit_statistics(&train).unwrap();
     fit(
-        &Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k", noise: None, start: None },
+        &Fit { model, statistics: &statistics, settings, checkpoints, data_key: "k", noise: None, start: None, together: &Together::new() },
         &train,
         &validation,
         progress,
@@ -249,8 +249,16 @@ fn a_training_begins_with_the_weights_it_is_given() {
     let settings = TrainingSettings { learning_rate: 1e-12, epochs: 1, ema: 0.0, ..settings(1, Sampling::Plain) };
     let fitted = |start: Option<&Weights>| {
         // One folder for all: what begins elsewhere is another training.
-        let job =
-            Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints: dir.path(), data_key: "k", noise: None, start };
+        let job = Fit {
+            model: &model,
+            statistics: &statistics,
+            settings: &settings,
+            checkpoints: dir.path(),
+            data_key: "k",
+            noise: None,
+            start,
+            together: &Together::new(),
+        };
         fit(&job, &train, &validation, &mut |_| ()).map(|trained| trained.weights)
     };
     let (drawn, begun) = (fitted(None).unwrap(), fitted(Some(&towers)).unwrap());
@@ -270,6 +278,7 @@ fn a_training_begins_with_the_weights_it_is_given() {
         data_key: "k",
         noise: None,
         start: Some(&towers),
+        together: &Together::new(),
     };
     let frozen = fit(&job, &train, &validation, &mut |_| ()).unwrap().weights;
     for (name, tensor) in frozen.iter().filter(|(name, _)| !name.contains("running")) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// How it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ type Out = Arc<Mutex<dyn Write + Send>>;
 pub struct Progress {
     mode: Mode,
     out: Out,
+    /// Bars that move at once, one below the other.
+    bars: MultiProgress,
 }
 
 impl Progress {
@@ -53,14 +55,14 @@ impl Progress {
 
     /// Lines to any writer; bars go to the terminal.
     pub fn to_writer(mode: Mode, out: Out) -> Self {
-        Self { mode, out }
+        Self { mode, out, bars: MultiProgress::new() }
     }
 
     /// Starts a stage that counts `unit`s (`images`, `bytes`, `steps`): a bar with a `total`, a spinner without.
     pub fn start(&self, stage: &str, total: Option<u64>, unit: &str) -> Bar {
         let bar = match (self.mode, total) {
-            (Mode::Bars, Some(total)) => ProgressBar::new(total),
-            (Mode::Bars, None) => ProgressBar::no_length(),
+            (Mode::Bars, Some(total)) => self.bars.add(ProgressBar::new(total)),
+            (Mode::Bars, None) => self.bars.add(ProgressBar::no_length()),
             _ => ProgressBar::hidden(),
         };
         bar.set_style(style(unit, total.is_some()));
@@ -90,7 +92,9 @@ impl Progress {
     fn line(&self, text: &str) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         // A closed stderr is no reason to stop the work.
-        let _ = writeln!(out, "{text}");
+        let mut write = || drop(writeln!(out, "{text}"));
+        // Bars step aside; `suspend` would wait for them to be drawn where there are none.
+        if self.mode == Mode::Bars { self.bars.suspend(write) } else { write() }
     }
 }
 

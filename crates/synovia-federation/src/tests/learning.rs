@@ -6,7 +6,8 @@ use synovia_cohort::{CohortReader, Train, Validation};
 use synovia_encoders::NormKind;
 use synovia_fusion::{Absent, JointModelConfig};
 use synovia_training::{
-    Balance, Branches, Checkpoint, Fit, Imbalance, NoiseKey, Privacy, Sampling, Seen, TrainingSettings, Weights, fit, fit_statistics,
+    Balance, Branches, Checkpoint, Fit, Imbalance, NoiseKey, Privacy, Sampling, Seen, Together, TrainingSettings, Weights, fit,
+    fit_statistics,
 };
 
 use super::{Has, alone, cohort, model, terms, training};
@@ -62,7 +63,16 @@ fn central(reader: &CohortReader, epochs: usize, ema: f64, checkpoints: &Path) -
     let statistics = fit_statistics(&train).unwrap();
     let settings = TrainingSettings { epochs, patience: epochs, ..training(ema) };
     let model = model();
-    let job = Fit { model: &model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k", noise: None, start: None };
+    let job = Fit {
+        model: &model,
+        statistics: &statistics,
+        settings: &settings,
+        checkpoints,
+        data_key: "k",
+        noise: None,
+        start: None,
+        together: &Together::new(),
+    };
     let trained = fit(&job, &train, &validation, &mut |_| ()).unwrap();
     (trained.weights, trained.best_epoch, trained.history.iter().map(|line| line.validation_loss).collect())
 }

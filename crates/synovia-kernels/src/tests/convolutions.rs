@@ -1,10 +1,11 @@
 use proptest::prelude::*;
 
 use super::{distance, numbers};
-use crate::direct::{self, Stem};
+use crate::direct;
 use crate::finish::{Activated, AddTo, Affine, AsIs, Finish, Plain, Statistics, ThroughActivation, padded, total};
 use crate::gemm::COLUMNS;
 use crate::images::{Images, UnitShape};
+use crate::stem::Stem;
 use crate::winograd::{self, Tile, Weights, transform_weights};
 
 /// Random numbers of real channels, zeros beyond.
@@ -71,7 +72,7 @@ fn check(shape: UnitShape, images: Images) {
     assert!(distance(&dw, expected.dw.iter().copied()) < 1e-5, "weight gradient, {what}");
 
     if shape.kernel == 3 && shape.stride == 1 {
-        for tile in [Tile::Two, Tile::Four] {
+        for tile in [Tile::Two, Tile::Three, Tile::Four] {
             check_winograd(tile, shape, images, &x, &weight, &dy, &expected);
         }
     }

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::rows::{Strip, transform_inputs};
 use super::transforms::output_1d;
-use super::{Place, Tile, point_stride, transform_input, weights_stride};
+use super::{Place, Tile, point_stride, weights_stride};
 use crate::finish::{Finish, Input};
 use crate::gemm::{COLUMNS, ROWS, rows_times_panel};
 use crate::images::Images;
@@ -63,10 +64,8 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
         // which input, finish and output fit (`convolve` checks all), and different tiles share none.
         unsafe {
             if matches!(self.steps, Steps::All | Steps::Inputs) {
-                for t in self.tiles.clone() {
-                    let place = Place::of(self.first + t, M, self.images);
-                    transform_input::<V, I, M, N>(self.input, self.images, n_in, place, transformed.add(t * n_in), in_stride);
-                }
+                let (tiles, to) = ([self.first + self.tiles.start, self.tiles.len()], transformed.add(self.tiles.start * n_in));
+                transform_inputs::<V, I, M, N>(self.input, self.images, n_in, tiles, to, in_stride, &mut Strip::new());
             }
             if matches!(self.steps, Steps::All | Steps::Products) {
                 for point in self.points.clone() {
@@ -90,7 +89,11 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
                         let from = products.add(t * n_out + c);
                         let mut half = [[V::splat(0.0); N]; M];
                         for j in 0..N {
-                            let column = output_1d::<V, M, N>(std::array::from_fn(|i| V::load(from.add((i * N + j) * out_stride))));
+                            let mut column = [V::splat(0.0); N];
+                            for i in 0..N {
+                                column[i] = V::load(from.add((i * N + j) * out_stride));
+                            }
+                            let column = output_1d::<V, M, N>(column);
                             for i in 0..M {
                                 half[i][j] = column[i];
                             }
@@ -99,13 +102,18 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
                         if F::SUMS {
                             sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
                         }
-                        for i in 0..rows {
-                            let values = output_1d::<V, M, N>(half[i]);
-                            let pixel = ((place.image * self.images.height + place.y + i) * self.images.width + place.x) * n_out;
-                            for j in 0..columns {
-                                let pixel = pixel + j * n_out;
-                                let at = self.out.get().add(pixel + c);
-                                self.finish.finish(values[j], at, pixel, c, &mut sums).store(at);
+                        // Loops of known length, which leave numbers in registers.
+                        for i in 0..M {
+                            if i < rows {
+                                let values = output_1d::<V, M, N>(half[i]);
+                                let pixel = ((place.image * self.images.height + place.y + i) * self.images.width + place.x) * n_out;
+                                for j in 0..M {
+                                    if j < columns {
+                                        let pixel = pixel + j * n_out;
+                                        let at = self.out.get().add(pixel + c);
+                                        self.finish.finish(values[j], at, pixel, c, &mut sums).store(at);
+                                    }
+                                }
                             }
                         }
                         if F::SUMS {
@@ -192,6 +200,7 @@ pub(crate) fn convolve<I: Input, F: Finish>(
             }
             match tile {
                 Tile::Two => of_tile!(2, 4),
+                Tile::Three => of_tile!(3, 5),
                 Tile::Four => of_tile!(4, 6),
             }
         }};

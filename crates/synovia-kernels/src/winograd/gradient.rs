@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::transforms::{output_gradient_1d, weight_gradient_1d};
-use super::{Place, Tile, point_stride, transform_input, weights_stride};
+use super::rows::{Strip, transform_gradients, transform_inputs};
+use super::transforms::weight_gradient_1d;
+use super::{Tile, point_stride, weights_stride};
 use crate::finish::{Input, padded};
 use crate::gemm::{COLUMNS, PACKED, balanced_rows, columns_times_panel, pack_rows};
 use crate::images::Images;
@@ -36,38 +37,15 @@ impl<I: Input, const M: usize, const N: usize> Kernel for TransformBoth<'_, I, M
     unsafe fn run<V: Lanes>(self) {
         let (n_in, n_out) = (self.channels_in, self.channels_out);
         let (in_stride, out_stride) = (point_stride(self.n_tiles, n_in), point_stride(self.n_tiles, n_out));
-        let Images { height, width, .. } = self.images;
-        for t in self.start..self.start + self.count {
-            let place = Place::of(self.first + t, M, self.images);
-            // SAFETY: each task writes the places of its own tiles in buffers of N² points; what is read lies inside the images,
-            // which input and gradient fit (`weight_gradient` checks both).
-            unsafe {
-                transform_input::<V, I, M, N>(self.input, self.images, n_in, place, self.inputs.get().add(t * n_in), in_stride);
-                for c in (0..n_out).step_by(8) {
-                    let mut half = [[V::splat(0.0); M]; N];
-                    for j in 0..M {
-                        let column: [V; M] = std::array::from_fn(|i| {
-                            if place.y + i < height && place.x + j < width {
-                                let pixel = (place.image * height + place.y + i) * width + place.x + j;
-                                V::load(self.gradient.as_ptr().add(pixel * n_out + c))
-                            } else {
-                                V::splat(0.0)
-                            }
-                        });
-                        let column = output_gradient_1d::<V, M, N>(column);
-                        for i in 0..N {
-                            half[i][j] = column[i];
-                        }
-                    }
-                    // [point, panel, tile, 16]
-                    let to = self.gradients.get().add((c / COLUMNS * self.n_tiles + t) * COLUMNS + c % COLUMNS);
-                    for (i, row) in half.into_iter().enumerate() {
-                        for (j, value) in output_gradient_1d::<V, M, N>(row).into_iter().enumerate() {
-                            value.store(to.add((i * N + j) * out_stride));
-                        }
-                    }
-                }
-            }
+        let (tiles, start, mut strip) = ([self.first + self.start, self.count], self.start, Strip::new());
+        // SAFETY: each task writes the places of its own tiles in buffers of N² points; what is read lies inside the images,
+        // which input and gradient fit (`weight_gradient` checks both).
+        unsafe {
+            let to = self.inputs.get().add(start * n_in);
+            transform_inputs::<V, I, M, N>(self.input, self.images, n_in, tiles, to, in_stride, &mut strip);
+            // [point, panel, tile, 16]
+            let to = |t: usize, c: usize| self.gradients.get().add((c / COLUMNS * self.n_tiles + start + t) * COLUMNS + c % COLUMNS);
+            transform_gradients::<V, M, N>(self.gradient.as_ptr(), self.images, n_out, tiles, to, out_stride, &mut strip);
         }
     }
 }
@@ -106,7 +84,15 @@ impl Kernel for Accumulate<'_> {
                     pack_rows::<V>((first..first + count).map(|t| inputs.add(t * n_in + i)), rows, i + PACKED <= n_in, packed.as_mut_ptr());
                     for panel in 0..n_out / COLUMNS {
                         let b = self.gradients.as_ptr().add((panel * n_tiles + first) * COLUMNS);
-                        columns_times_panel::<V>(rows, count, packed.as_ptr(), b, self.out.get().add(i * n_out + panel * COLUMNS), n_out);
+                        columns_times_panel::<V>(
+                            rows,
+                            count,
+                            packed.as_ptr(),
+                            PACKED,
+                            b,
+                            self.out.get().add(i * n_out + panel * COLUMNS),
+                            n_out,
+                        );
                     }
                 }
             }
@@ -163,8 +149,8 @@ impl<const N: usize> Kernel for WeightsBack<'_, N> {
     }
 }
 
-/// Numbers of transformed tensors held at a time for the weight gradient: about a third of a usual last-level cache.
-const GROUP: usize = 2_500_000;
+/// Numbers of transformed tensors held at a time for the weight gradient: they stay in a usual second-level cache.
+const GROUP: usize = 160_000;
 
 /// Gradient of the weights of a 3 × 3 convolution of stride 1, padded by 1.
 ///
@@ -216,6 +202,7 @@ pub(crate) fn weight_gradient<I: Input>(
             }
             match tile {
                 Tile::Two => run!(2, 4),
+                Tile::Three => run!(3, 5),
                 Tile::Four => run!(4, 6),
             }
         });
@@ -245,6 +232,7 @@ pub(crate) fn weight_gradient<I: Input>(
         let first = 8 * k;
         match tile {
             Tile::Two => vectorized(WeightsBack::<4> { transformed, channels_in, channels_out, real_in, real_out, first, out }),
+            Tile::Three => vectorized(WeightsBack::<5> { transformed, channels_in, channels_out, real_in, real_out, first, out }),
             Tile::Four => vectorized(WeightsBack::<6> { transformed, channels_in, channels_out, real_in, real_out, first, out }),
         }
     });

@@ -82,6 +82,7 @@ pub(crate) fn transform_weights(tile: Tile, weights: Weights<'_>) -> Buffer {
     let shared = Shared::new(&mut out);
     (0..n_panels).into_par_iter().for_each(|panel| match tile {
         Tile::Two => vectorized(TransformWeights::<4> { weights, panel, n_in, n_panels, out: shared }),
+        Tile::Three => vectorized(TransformWeights::<5> { weights, panel, n_in, n_panels, out: shared }),
         Tile::Four => vectorized(TransformWeights::<6> { weights, panel, n_in, n_panels, out: shared }),
     });
     out

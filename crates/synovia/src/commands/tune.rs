@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use synovia_cohort::{CohortReader, Train};
 use synovia_encoders::FeatureStatistics;
-use synovia_training::{TrainingError, fit_statistics};
+use synovia_training::{Together, TrainingError, fit_statistics};
 
 use super::{Context, Work, stages};
 use crate::cli::TuneArgs;
@@ -239,7 +239,7 @@ impl<'a> Search<'a> {
         let train = || {
             let of_images = train::from_images_alone(work, place, &pipeline, &model, reader, data_key)?;
             let start = start.as_ref().map(|(weights, _)| weights).or(of_images.as_ref());
-            course.fit(&name, &model, start)
+            course.fit(&name, &model, start, &Together::new())
         };
         let validation_loss = match train() {
             Ok(trained) => Some(train::lowest_loss(&trained)),

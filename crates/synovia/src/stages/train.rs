@@ -11,8 +11,9 @@ use synovia_encoders::FeatureStatistics;
 use synovia_evaluation::{Calibration, CalibrationMap, Calibrator, EvaluationError, Variant, fit_calibration};
 use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
-    Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, Trained, TrainingSettings,
-    Unlabelled, Weights, decode_weights, encode_weights, fit, fit_endpoints, fit_statistics, learn_images, predict, read_pretrained,
+    Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, Together, Trained, TrainingError,
+    TrainingSettings, Unlabelled, Weights, decode_weights, encode_weights, fit, fit_endpoints, fit_statistics, learn_images, predict,
+    read_pretrained,
 };
 
 use super::atomic::{atomic_dir, atomic_file};
@@ -25,7 +26,7 @@ use crate::commands::Work;
 use crate::pipeline::{self, Pipeline};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 9;
+const VERSION: u32 = 10;
 /// Images a step where there are no labels: variances and covariances are of a batch.
 const UNLABELLED_BATCH: usize = 128;
 
@@ -233,18 +234,24 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let data_key = stage.key();
     let course = Course { work, place, data_key: data_key.as_str(), settings: &training, statistics: &statistics, reader: &reader };
     let mut trained: BTreeMap<Variant, Trained> = BTreeMap::new();
-    for (variant, model) in &variants {
-        let start = match variant {
-            Variant::Joint if begins_with_others => Some(towers(&trained)),
-            Variant::Record => None,
-            _ => of_file.as_ref().map(|(weights, _)| weights.clone()).or_else(|| of_images.clone()),
+    let of_images = of_file.as_ref().map(|(weights, _)| weights).or(of_images.as_ref());
+    let starts = |variant: &Variant| if *variant == Variant::Record { None } else { of_images.cloned() };
+    let waits = |variant: &Variant| begins_with_others && *variant == Variant::Joint;
+    let first: Vec<_> = variants.iter().filter(|(variant, _)| !waits(variant)).collect();
+    let jobs = first.iter().map(|(variant, model)| Job { name: variant.to_string(), model, start: starts(variant) });
+    trained.extend(first.iter().map(|(variant, _)| *variant).zip(course.fit_all(&jobs.collect::<Vec<_>>())?));
+    if begins_with_others {
+        let job = |(variant, model)| match trained.get(variant) {
+            None => Job { name: variant.to_string(), model, start: Some(towers(&trained)) },
+            Some(Trained { weights, .. }) => Job { name: format!("{variant}-again"), model, start: Some(tower(*variant, weights)) },
         };
-        trained.insert(*variant, course.fit(variant.as_str(), model, start.as_ref())?);
-    }
-    for (variant, model) in variants.iter().filter(|(variant, _)| begins_with_others && *variant != Variant::Joint) {
-        if let Some(first) = trained.remove(variant) {
-            let again = course.fit(&format!("{variant}-again"), model, Some(&tower(*variant, &first.weights)))?;
-            trained.insert(*variant, best_of(first, again));
+        let jobs: Vec<Job<'_>> = variants.iter().map(|(variant, model)| job((variant, model))).collect();
+        for ((variant, _), second) in variants.iter().zip(course.fit_all(&jobs)?) {
+            let both = match trained.remove(variant) {
+                Some(first) => best_of(first, second),
+                None => second,
+            };
+            trained.insert(*variant, both);
         }
     }
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
@@ -298,17 +305,54 @@ pub struct Course<'a> {
     pub reader: &'a CohortReader,
 }
 
+/// A model to train.
+pub struct Job<'a> {
+    /// Its name in what is told and among the checkpoints.
+    pub name: String,
+    /// What it is made of.
+    pub model: &'a JointModelConfig,
+    /// What it begins with.
+    pub start: Option<Weights>,
+}
+
 impl Course<'_> {
-    /// Trains a model that begins with `start`, as `name` in what is told and among the checkpoints.
+    /// Trains several models, each as [`Course::fit`] does, to the same bits: at once, since the step of one leaves cores idle, with more
+    /// than one thread and where nothing is private.
+    ///
+    /// # Errors
+    /// The first of them; the other trainings end after their epoch, and go on from there the next time.
+    pub fn fit_all(&self, jobs: &[Job<'_>]) -> anyhow::Result<Vec<Trained>> {
+        let together = Together::new();
+        if together.threads() == 1 || self.settings.privacy.is_some() {
+            return jobs.iter().map(|job| self.fit(&job.name, job.model, job.start.as_ref(), &together)).collect();
+        }
+        let run = |job: &Job<'_>| {
+            let trained = self.fit(&job.name, job.model, job.start.as_ref(), &together);
+            if trained.is_err() {
+                together.stop();
+            }
+            trained
+        };
+        let ended: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = jobs.iter().map(|job| scope.spawn(|| run(job))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        let was_stopped = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(TrainingError::Stopped));
+        // What failed, and not those that were stopped for it.
+        let (stopped, ended): (Vec<_>, Vec<_>) = ended.into_iter().partition(|trained| trained.as_ref().is_err_and(was_stopped));
+        ended.into_iter().chain(stopped).collect()
+    }
+
+    /// Trains a model that begins with `start`, as `name` in what is told and among the checkpoints, beside others.
     ///
     /// # Errors
     /// [`synovia_training::TrainingError`]
-    pub fn fit(&self, name: &str, model: &JointModelConfig, start: Option<&Weights>) -> anyhow::Result<Trained> {
+    pub fn fit(&self, name: &str, model: &JointModelConfig, start: Option<&Weights>, together: &Together) -> anyhow::Result<Trained> {
         let Self { work, place, data_key, settings, statistics, reader } = *self;
         let checkpoints = work.run.join(format!(".training/{}", place.relative(name)));
         // It is gone with the checkpoints when the stage is done: nobody can take the noise off afterwards.
         let noise = settings.privacy.map(|_| NoiseKey::open(&checkpoints.join("noise.key"))).transpose()?;
-        let job = Fit { model, statistics, settings, checkpoints: &checkpoints, data_key, noise: noise.as_ref(), start };
+        let job = Fit { model, statistics, settings, checkpoints: &checkpoints, data_key, noise: noise.as_ref(), start, together };
         let bar = work.progress.start(&place.stage(&format!("train-{name}")), None, "steps");
         let (mut steps, mut validated) = (0, String::new());
         let trained = fit(&job, &reader.view::<Train>(), &reader.view::<Validation>(), &mut |told| match told {

@@ -1,0 +1,292 @@
+//! The first convolution of a tower, whose input has a few channels: a row of the kernel is one tap, since its pixels lie side by side.
+//! The input is kept with its border of zeros, so that everything that a row of outputs sees is a fixed way from where it begins.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::direct::add_up;
+use crate::finish::{Finish, padded};
+use crate::gemm::{COLUMNS, PACKED, ROWS, balanced_rows, columns_times_panel};
+use crate::images::{Images, UnitShape};
+use crate::lanes::{Kernel, Lanes, Wide, vectorized};
+use crate::shared::{Buffer, Shared, Source, Target, with_scratch};
+
+/// Numbers behind a bordered image, so that whole vectors can be read of its last row.
+const SLACK: usize = 2 * PACKED;
+
+/// Rows of outputs of a task.
+const AT_ONCE: usize = 4;
+
+/// Numbers that a tap of a stem reads.
+pub(crate) const fn stem_row(shape: UnitShape) -> usize {
+    shape.kernel * shape.channels_in
+}
+
+/// The first convolution of a tower, over its images.
+#[derive(Clone, Debug)]
+pub(crate) struct Stem {
+    shape: UnitShape,
+    input: Images,
+    output: Images,
+    bordered: Buffer,
+}
+
+impl Stem {
+    /// Of images `[batch, channels, height, width]`.
+    pub(crate) fn new(shape: UnitShape, image: &[f32], images: Images) -> Self {
+        let Images { batch, height, width } = images;
+        let (channels, pad) = (shape.channels_in, shape.kernel / 2);
+        let input = Images { batch, height: height + 2 * pad, width: width + 2 * pad };
+        let mut bordered = Buffer::new(input.pixels() * channels + SLACK);
+        let (all, slack) = bordered.split_at_mut(input.pixels() * channels);
+        slack.fill(0.0);
+        all.par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
+            let row = input.width * channels;
+            to[..pad * row].fill(0.0);
+            to[(pad + height) * row..].fill(0.0);
+            for (y, to) in to[pad * row..(pad + height) * row].chunks_exact_mut(row).enumerate() {
+                to[..pad * channels].fill(0.0);
+                to[(pad + width) * channels..].fill(0.0);
+                for c in 0..channels {
+                    let from = &image[((n * channels + c) * height + y) * width..][..width];
+                    for (to, value) in to[pad * channels + c..].iter_mut().step_by(channels).zip(from) {
+                        *to = *value;
+                    }
+                }
+            }
+        });
+        Self { shape, input, output: shape.output(images), bordered }
+    }
+
+    /// Size of the result.
+    pub(crate) fn output(&self) -> Images {
+        self.output
+    }
+
+    /// Rows of outputs, of all images.
+    fn n_rows(&self) -> usize {
+        self.output.batch * self.output.height
+    }
+
+    /// Numbers from a row of the bordered input to the next, and between what two neighbouring outputs see.
+    fn strides(&self) -> [usize; 2] {
+        [self.input.width * self.shape.channels_in, self.shape.stride * self.shape.channels_in]
+    }
+
+    /// Where what a row of outputs sees begins. All of it, and [`SLACK`] behind, is in the bordered input: the output's size sees to it.
+    fn start(&self, row: usize) -> usize {
+        let (image, y) = (row / self.output.height, row % self.output.height);
+        (image * self.input.height + y * self.shape.stride) * self.strides()[0]
+    }
+
+    /// The convolution.
+    ///
+    /// # Shapes
+    /// - weights: `[channels_out, channels_in, kernel, kernel]`
+    /// - out: `[batch, height', width', padded(channels_out)]`
+    /// - returns the sums that `finish` makes, a row a task
+    pub(crate) fn convolve<F: Finish>(&self, weights: &[f32], finish: F, out: &mut [f32]) -> Vec<f32> {
+        let (n_out, width) = (padded(self.shape.channels_out), self.output.width);
+        assert_eq!(out.len(), self.output.pixels() * n_out);
+        assert!(finish.fits(out.len(), n_out));
+        let weights = self.packed(weights);
+        let n_tasks = self.n_rows().div_ceil(AT_ONCE);
+        let n_sums = if F::SUMS { 2 * n_out } else { 0 };
+        let mut partial = vec![0.0; n_tasks * n_sums];
+        let (out, sums) = (Shared::new(out), Shared::new(&mut partial));
+        (0..n_tasks).into_par_iter().for_each(|task| {
+            let rows = task * AT_ONCE..self.n_rows().min((task + 1) * AT_ONCE);
+            with_scratch(width * n_out, |results| {
+                // SAFETY: each task has its own row of sums.
+                let sums = unsafe { sums.part(task * n_sums, n_sums) };
+                vectorized(Rows { stem: self, weights: &weights, n_out, finish, rows, out, sums, results });
+            });
+        });
+        partial
+    }
+
+    /// `[panel of 16 channels out, row of the kernel, number in it, 16]`
+    fn packed(&self, weights: &[f32]) -> Vec<f32> {
+        let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
+        let k = stem_row(self.shape);
+        let mut packed = vec![0.0; kernel * k * padded(channels_out)];
+        for (place, to) in packed.iter_mut().enumerate() {
+            let (outer, place) = (place / (kernel * k * COLUMNS) * COLUMNS + place % COLUMNS, place / COLUMNS % (kernel * k));
+            let (dy, dx, inner) = (place / k, place % k / channels_in, place % channels_in);
+            if outer < channels_out {
+                *to = weights[((outer * channels_in + inner) * kernel + dy) * kernel + dx];
+            }
+        }
+        packed
+    }
+
+    /// The gradient with respect to the weights.
+    ///
+    /// # Shapes
+    /// - gradient: `[panel of 16 channels, pixel, 16]`
+    /// - out: `[channels_out, channels_in, kernel, kernel]`
+    pub(crate) fn weight_gradient(&self, gradient: &[f32], out: &mut [f32]) {
+        let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
+        let (k, n_out) = (stem_row(self.shape), padded(channels_out));
+        assert_eq!(out.len(), self.shape.n_weights());
+        assert_eq!(gradient.len(), self.output.pixels() * n_out);
+        let size = kernel * k * n_out;
+        // Enough tasks for several cores; their sums are added up in order afterwards.
+        let per_task = self.n_rows().div_ceil(32);
+        let n_tasks = self.n_rows().div_ceil(per_task);
+        let mut sums = Buffer::zeros(n_tasks * size);
+        let shared = Shared::new(&mut sums);
+        (0..n_tasks).into_par_iter().for_each(|task| {
+            let rows = task * per_task..self.n_rows().min((task + 1) * per_task);
+            // SAFETY: each task has its own part.
+            let out = unsafe { shared.part(task * size, size) };
+            vectorized(RowsBack { stem: self, gradient, n_out, rows, out });
+        });
+        add_up(&mut sums, size);
+        for (place, to) in out.iter_mut().enumerate() {
+            let (outer, inner) = (place / (channels_in * kernel * kernel), place / (kernel * kernel) % channels_in);
+            let (dy, dx) = (place / kernel % kernel, place % kernel);
+            *to = sums[(dy * k + dx * channels_in + inner) * n_out + outer];
+        }
+    }
+}
+
+/// `c[r][0..16] = Σ_dy Σ_i a[dy · row + r · step + i] · b[dy][i][0..16]` for `r < R`; `K` is the number of `i` where it is known, else 0.
+///
+/// # Safety
+/// `a` has what is read of it, `b` has `kernel · k · 16` numbers, `R` rows of `c`, `c_stride` apart, have 16 writable ones.
+#[inline(always)]
+unsafe fn outputs<V: Lanes, const R: usize, const K: usize>(
+    [kernel, k]: [usize; 2],
+    [row, step]: [usize; 2],
+    a: Source,
+    b: Source,
+    c: Target,
+    c_stride: usize,
+) {
+    let k = if K > 0 { K } else { k };
+    // SAFETY: all addresses are within what the caller vouches for.
+    unsafe {
+        let mut sums = [V::Wide::splat(0.0); R];
+        for dy in 0..kernel {
+            let (a, b) = (a.add(dy * row), b.add(dy * k * COLUMNS));
+            for i in 0..k {
+                let weights = V::Wide::load(b.add(i * COLUMNS));
+                for r in 0..R {
+                    sums[r] = V::Wide::splat(*a.add(r * step + i)).mul_add(weights, sums[r]);
+                }
+            }
+        }
+        for r in 0..R {
+            sums[r].store(c.add(r * c_stride));
+        }
+    }
+}
+
+/// Some rows of outputs.
+struct Rows<'a, F> {
+    stem: &'a Stem,
+    weights: &'a [f32],
+    n_out: usize,
+    finish: F,
+    rows: Range<usize>,
+    out: Shared<f32>,
+    sums: &'a mut [f32],
+    /// `[pixel of a row, n_out]`
+    results: &'a mut [f32],
+}
+
+impl<F: Finish> Kernel for Rows<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let (stem, n_out, width) = (self.stem, self.n_out, self.stem.output.width);
+        let of_kernel = [stem.shape.kernel, stem_row(stem.shape)];
+        let strides = stem.strides();
+        assert!(self.results.len() >= width * n_out && self.weights.len() == of_kernel[0] * of_kernel[1] * n_out);
+        let results = self.results.as_mut_ptr();
+        for row in self.rows {
+            // SAFETY: a row of outputs sees what is in the bordered input from its start on; results and weights were asserted; the output
+            // and `finish` are of the output's shape (`convolve` checks both), each task has its own rows of it.
+            unsafe {
+                let a = stem.bordered.as_ptr().add(stem.start(row));
+                for panel in 0..n_out / COLUMNS {
+                    let b = self.weights.as_ptr().add(panel * of_kernel[0] * of_kernel[1] * COLUMNS);
+                    for x in (0..width).step_by(ROWS) {
+                        let (a, c) = (a.add(x * strides[1]), results.add(x * n_out + panel * COLUMNS));
+                        macro_rules! of {
+                            ($rows:literal) => {
+                                match of_kernel[1] {
+                                    7 => outputs::<V, $rows, 7>(of_kernel, strides, a, b, c, n_out),
+                                    _ => outputs::<V, $rows, 0>(of_kernel, strides, a, b, c, n_out),
+                                }
+                            };
+                        }
+                        match width - x {
+                            1 => of!(1),
+                            2 => of!(2),
+                            3 => of!(3),
+                            4 => of!(4),
+                            5 => of!(5),
+                            _ => of!(6),
+                        }
+                    }
+                }
+                for c in (0..n_out).step_by(8) {
+                    let mut sums = [V::splat(0.0); 2];
+                    if F::SUMS {
+                        sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
+                    }
+                    for x in 0..width {
+                        let pixel = (row * width + x) * n_out;
+                        let at = self.out.get().add(pixel + c);
+                        let value = V::load(results.add(x * n_out + c));
+                        self.finish.finish(value, at, pixel, c, &mut sums).store(at);
+                    }
+                    if F::SUMS {
+                        sums[0].store(self.sums.as_mut_ptr().add(c));
+                        sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What some rows of outputs add to the gradient of the weights.
+struct RowsBack<'a> {
+    stem: &'a Stem,
+    gradient: &'a [f32],
+    n_out: usize,
+    rows: Range<usize>,
+    /// `[row of the kernel, number in it, n_out]`
+    out: &'a mut [f32],
+}
+
+impl Kernel for RowsBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let (stem, n_out, width) = (self.stem, self.n_out, self.stem.output.width);
+        let (kernel, k) = (stem.shape.kernel, stem_row(stem.shape));
+        let ([row_stride, step], pixels) = (stem.strides(), stem.output.pixels());
+        assert!(self.gradient.len() == pixels * n_out && self.out.len() == kernel * k * n_out);
+        let at_once = balanced_rows(k);
+        for row in self.rows {
+            for (dy, i) in (0..kernel).flat_map(|dy| (0..k).step_by(at_once).map(move |i| (dy, i))) {
+                for panel in 0..n_out / COLUMNS {
+                    // SAFETY: as in `Rows`; gradient and sums were asserted.
+                    unsafe {
+                        let a = stem.bordered.as_ptr().add(stem.start(row) + dy * row_stride + i);
+                        let b = self.gradient.as_ptr().add((panel * pixels + row * width) * COLUMNS);
+                        let c = self.out.as_mut_ptr().add((dy * k + i) * n_out + panel * COLUMNS);
+                        columns_times_panel::<V>(at_once.min(k - i), width, a, step, b, c, n_out);
+                    }
+                }
+            }
+        }
+    }
+}
