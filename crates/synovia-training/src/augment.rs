@@ -22,6 +22,14 @@ pub struct Augmentation {
     pub flip: bool,
 }
 
+/// Memory that one image after the other is changed in.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    source: Vec<f32>,
+    words: Vec<u16>,
+    looks: Row,
+}
+
 impl Augmentation {
     /// No change at all.
     pub const NONE: Self = Self { shift: 0.0, rotate: 0.0, scale: 0.0, noise: 0.0, brightness: 0.0, flip: false };
@@ -30,7 +38,7 @@ impl Augmentation {
     ///
     /// # Shapes
     /// - image: `[channels × height × width]`, values in [0, 1]
-    pub fn apply(&self, image: &mut [f32], geometry: Geometry, rng: &mut ChaCha8Rng, scratch: &mut Vec<f32>) {
+    pub fn apply(&self, image: &mut [f32], geometry: Geometry, rng: &mut ChaCha8Rng, scratch: &mut Scratch) {
         if *self == Self::NONE {
             return;
         }
@@ -40,21 +48,30 @@ impl Augmentation {
         let (brightness, contrast) = (within(self.brightness), 1.0 + within(self.brightness));
         let flip = self.flip && rng.random::<bool>();
         if dx != 0.0 || dy != 0.0 || angle != 0.0 || scale != 1.0 || flip {
-            scratch.clear();
-            scratch.extend_from_slice(image);
-            warp(scratch, image, geometry, &Warp { dx, dy, angle, scale, flip });
+            scratch.source.clear();
+            scratch.source.extend_from_slice(image);
+            warp(&scratch.source, image, geometry, &Warp { dx, dy, angle, scale, flip }, &mut scratch.looks);
         }
-        for x in image.iter_mut() {
-            let noise = if self.noise > 0.0 { self.noise * gaussian(rng) } else { 0.0 };
-            *x = ((*x - 0.5) * contrast + 0.5 + brightness + noise).clamp(0.0, 1.0);
+        // Four planes of random words, so that a pixel's four lie as far apart as the next one's: that is what makes vectors of them.
+        let n = if self.noise > 0.0 { image.len() } else { 0 };
+        scratch.words.resize(4 * n, 0);
+        rng.fill(&mut scratch.words[..]);
+        let level = |x: &mut f32, noise: f32| *x = ((*x - 0.5) * contrast + 0.5 + brightness + noise).clamp(0.0, 1.0);
+        if n == 0 {
+            image.iter_mut().for_each(|x| level(x, 0.0));
+            return;
+        }
+        let (ab, cd) = scratch.words.split_at(2 * n);
+        let ((a, b), (c, d)) = (ab.split_at(n), cd.split_at(n));
+        for ((x, (a, b)), (c, d)) in image.iter_mut().zip(a.iter().zip(b)).zip(c.iter().zip(d)) {
+            level(x, self.noise * gaussian([*a, *b, *c, *d]));
         }
     }
 }
 
 /// Sum of four uniforms, scaled to unit variance: near enough to normal for noise, and much cheaper.
-fn gaussian(rng: &mut ChaCha8Rng) -> f32 {
-    let bits: u64 = rng.random();
-    let sum: u64 = (0..4).map(|k| (bits >> (16 * k)) & 0xffff).sum();
+fn gaussian(words: [u16; 4]) -> f32 {
+    let sum: i32 = words.into_iter().map(i32::from).sum();
     (sum as f32 / 65536.0 - 2.0) * 3f32.sqrt()
 }
 
@@ -66,27 +83,45 @@ struct Warp {
     flip: bool,
 }
 
+/// Where a row of the target looks: the pixel above and left of each place, and how far right and below of that it is.
+#[derive(Debug, Default)]
+struct Row {
+    pixel: Vec<u32>,
+    right: Vec<f32>,
+    below: Vec<f32>,
+}
+
 /// Rotation and scaling about the centre, then a shift; bilinear, the edge repeated outside.
-fn warp(source: &[f32], target: &mut [f32], geometry: Geometry, warp: &Warp) {
-    let Geometry { channels, height, width } = geometry;
+fn warp(source: &[f32], target: &mut [f32], geometry: Geometry, warp: &Warp, looks: &mut Row) {
+    let Geometry { height, width, .. } = geometry;
     let (cx, cy) = ((width - 1) as f32 / 2.0, (height - 1) as f32 / 2.0);
     let (sin, cos) = (warp.angle.sin() / warp.scale, warp.angle.cos() / warp.scale);
+    let (right, last) = ((width - 1) as f32, (height - 1) as f32);
+    let (mirror, from) = if warp.flip { (-1.0, right) } else { (1.0, 0.0) };
+    looks.pixel.resize(width, 0);
+    looks.right.resize(width, 0.0);
+    looks.below.resize(width, 0.0);
+    // With one to its right and one below it, a pixel is not the last of its row or column: what looks at the last looks all the way right.
+    let (most_x, most_y) = (width.saturating_sub(2) as f32, height.saturating_sub(2) as f32);
+    let (to_right, to_below) = (usize::from(width > 1), if height > 1 { width } else { 0 });
     for y in 0..height {
-        for x in 0..width {
-            let (u, v) = (x as f32 - cx - warp.dx, y as f32 - cy - warp.dy);
-            let (mut sx, sy) = (cos * u + sin * v + cx, cos * v - sin * u + cy);
-            if warp.flip {
-                sx = (width - 1) as f32 - sx;
-            }
-            let (sx, sy) = (sx.clamp(0.0, (width - 1) as f32), sy.clamp(0.0, (height - 1) as f32));
-            let (x0, y0) = (sx as usize, sy as usize);
-            let (x1, y1) = ((x0 + 1).min(width - 1), (y0 + 1).min(height - 1));
-            let (fx, fy) = (sx - x0 as f32, sy - y0 as f32);
-            for c in 0..channels {
-                let at = |y: usize, x: usize| source[(c * height + y) * width + x];
-                let top = at(y0, x0) * (1.0 - fx) + at(y0, x1) * fx;
-                let bottom = at(y1, x0) * (1.0 - fx) + at(y1, x1) * fx;
-                target[(c * height + y) * width + x] = top * (1.0 - fy) + bottom * fy;
+        let v = y as f32 - cy - warp.dy;
+        let places = looks.pixel.iter_mut().zip(&mut looks.right).zip(&mut looks.below);
+        for (x, ((pixel, fx), fy)) in places.enumerate() {
+            let u = x as i32 as f32 - cx - warp.dx;
+            let sx = ((cos * u + sin * v + cx) * mirror + from).clamp(0.0, right);
+            let sy = (cos * v - sin * u + cy).clamp(0.0, last);
+            let (x0, y0) = (sx.min(most_x) as i32, sy.min(most_y) as i32);
+            (*fx, *fy) = (sx - x0 as f32, sy - y0 as f32);
+            *pixel = (y0 * width as i32 + x0) as u32;
+        }
+        for (source, target) in source.chunks_exact(height * width).zip(target.chunks_exact_mut(height * width)) {
+            let looks = looks.pixel.iter().zip(&looks.right).zip(&looks.below);
+            for (to, ((&pixel, &fx), &fy)) in target[y * width..][..width].iter_mut().zip(looks) {
+                let here = &source[pixel as usize..][..to_below + to_right + 1];
+                let top = here[0] + (here[to_right] - here[0]) * fx;
+                let bottom = here[to_below] + (here[to_below + to_right] - here[to_below]) * fx;
+                *to = top + (bottom - top) * fy;
             }
         }
     }
@@ -110,7 +145,7 @@ mod tests {
     fn a_shift_a_quarter_turn_and_a_flip() {
         let run = |warp_by: Warp| {
             let mut out = vec![0.0; 25];
-            warp(&dot(1, 2), &mut out, GEOMETRY, &warp_by);
+            warp(&dot(1, 2), &mut out, GEOMETRY, &warp_by, &mut Row::default());
             out
         };
         let still = || Warp { dx: 0.0, dy: 0.0, angle: 0.0, scale: 1.0, flip: false };
@@ -127,7 +162,7 @@ mod tests {
         let augmentation = Augmentation { shift: 0.1, rotate: 20.0, scale: 0.2, noise: 0.3, brightness: 0.5, flip: true };
         let run = |seed| {
             let mut image = dot(1, 2);
-            augmentation.apply(&mut image, GEOMETRY, &mut ChaCha8Rng::seed_from_u64(seed), &mut Vec::new());
+            augmentation.apply(&mut image, GEOMETRY, &mut ChaCha8Rng::seed_from_u64(seed), &mut Scratch::default());
             image
         };
         assert_eq!(run(1), run(1));
@@ -138,7 +173,7 @@ mod tests {
     #[test]
     fn noise_has_unit_variance() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let draws: Vec<f32> = (0..20_000).map(|_| gaussian(&mut rng)).collect();
+        let draws: Vec<f32> = (0..20_000).map(|_| gaussian(rng.random())).collect();
         let mean = draws.iter().sum::<f32>() / 20_000.0;
         let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 20_000.0;
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use synovia_cohort::{CohortReader, EndpointValue, ExampleRow, Task, TaskKind};
 use synovia_fusion::{EndpointHead, Inputs, JointModelConfig, Modality};
 
+use crate::augment::Scratch;
 use crate::{Augmentation, Sampling, TrainingError};
 
 /// Which modalities a model may see.
@@ -90,6 +91,11 @@ impl HostModality {
         Self { values: Vec::new(), shape, present: Vec::new(), rows: Vec::new(), n_rows: 0 }
     }
 
+    /// Room for so many rows: a vector that grows is copied each time.
+    fn reserve(&mut self, n: usize) {
+        self.values.reserve(n * self.shape.iter().product::<usize>());
+    }
+
     /// A new row to fill when the example has the modality; `shown` is whether the model may see it.
     fn push(&mut self, exists: bool, shown: bool) -> Option<&mut [f32]> {
         self.present.push(f32::from(u8::from(exists && shown)));
@@ -145,7 +151,10 @@ impl HostBatch {
         let manifest = reader.manifest();
         let mut image = manifest.geometry.filter(|_| presence.image).map(|g| HostModality::new(vec![g.channels, g.height, g.width]));
         let mut record = presence.record.then(|| HostModality::new(vec![manifest.features.len()]));
-        let mut scratch = Vec::new();
+        let (n_images, n_records) = (rows.iter().filter(|row| row.image_row.is_some()).count(), rows.len());
+        image.iter_mut().for_each(|image| image.reserve(n_images));
+        record.iter_mut().for_each(|record| record.reserve(n_records));
+        let mut scratch = Scratch::default();
         for (k, row) in rows.iter().enumerate() {
             let mut shown = presence;
             let mut rng = changes.map(|c| generator(c.seed, 2, c.epoch as u64, (c.first + k) as u64));

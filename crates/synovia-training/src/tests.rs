@@ -17,8 +17,8 @@ use synovia_fusion::{Absent, FusionKind, Head, ImageTower, JointModelConfig, Nam
 
 use crate::batch::HostBatch;
 use crate::{
-    Augmentation, Balance, Branches, EpochReport, Fit, Imbalance, Presence, Progress, Sampling, Trained, TrainingError, TrainingSettings,
-    Unlabelled, Weights, fit, fit_statistics, initial_weights, learn_images, predict, predict_each,
+    Augmentation, Balance, Branches, EpochReport, Fit, Imbalance, Presence, Progress, Sampling, Together, Trained, TrainingError,
+    TrainingSettings, Unlabelled, Weights, fit, fit_statistics, initial_weights, learn_images, predict, predict_each,
 };
 
 const SIDE: usize = 16;
@@ -33,7 +33,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 /// A cohort in which image and record each say nothing, and both together all: the label is whether a bright picture goes
 /// with a high value. One example in ten lacks its image, another one its record, another one its label.
-fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
+pub(crate) fn cohort(dir: &Path, n: usize, share_positive: f64) -> CohortReader {
     cohort_of(dir, n, share_positive, &["match"], 1, 1)
 }
 
@@ -174,7 +174,7 @@ fn train(
     model: &JointModelConfig,
     settings: &TrainingSettings,
     checkpoints: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Trained, TrainingError> {
     let _alone = alone();
     let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());

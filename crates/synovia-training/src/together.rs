@@ -68,3 +68,72 @@ impl Drop for Running<'_> {
 pub(crate) fn in_pool_of<R: Send>(threads: usize, work: impl FnOnce() -> Result<R, TrainingError> + Send) -> Result<R, TrainingError> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use synovia_cohort::{CohortReader, Train, Validation};
+    use synovia_fusion::JointModelConfig;
+
+    use super::*;
+    use crate::tests::{cohort, model, settings};
+    use crate::{Fit, Sampling, Trained, TrainingSettings, fit, fit_statistics};
+
+    fn trained(
+        reader: &CohortReader,
+        model: &JointModelConfig,
+        epochs: usize,
+        checkpoints: &Path,
+        together: &Together,
+    ) -> Result<Trained, TrainingError> {
+        let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
+        let statistics = fit_statistics(&train).unwrap();
+        let settings: TrainingSettings = settings(epochs, Sampling::Plain);
+        let job =
+            Fit { model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k", noise: None, start: None, together };
+        fit(&job, &train, &validation, &mut |_| ())
+    }
+
+    #[test]
+    fn threads_are_divided_among_those_that_run() {
+        let together = Together { threads: 5, ..Together::new() };
+        let first = together.enter();
+        assert_eq!(first.share(), 5);
+        let others = [together.enter(), together.enter()];
+        assert_eq!((first.share(), others[1].share()), (2, 2));
+        drop(others);
+        assert_eq!(first.share(), 5);
+    }
+
+    /// Each draws from burn's one generator, and the shorter training leaves its threads to the longer one.
+    #[test]
+    fn trained_at_once_are_the_same_bits_as_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
+        let models = [(JointModelConfig { dropout: 0.5, ..model(true, true) }, 3), (model(true, false), 1), (model(false, true), 2)];
+        let (reader, path) = (&reader, dir.path());
+        let weights = |how: &'static str, k: usize, together: &Together| {
+            let (model, epochs) = &models[k];
+            trained(reader, model, *epochs, &path.join(format!("{how}{k}")), together).unwrap().weights
+        };
+        let alone: Vec<_> = (0..3).map(|k| weights("alone", k, &Together { threads: 1, ..Together::new() })).collect();
+        let together = Together { threads: 3, ..Together::new() };
+        let at_once: Vec<_> = std::thread::scope(|scope| {
+            let (weights, together) = (&weights, &together);
+            let running: Vec<_> = (0..3).map(|k| scope.spawn(move || weights("at-once", k, together))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(alone == at_once);
+    }
+
+    #[test]
+    fn one_that_fails_ends_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = cohort(&dir.path().join("cohort"), 60, 0.5);
+        let together = Together::new();
+        together.stop();
+        let ended = trained(&reader, &model(false, true), 2, &dir.path().join("checkpoints"), &together);
+        assert!(matches!(ended, Err(TrainingError::Stopped)));
+    }
+}
