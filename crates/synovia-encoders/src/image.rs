@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use synovia_kernels::Traced;
 
 use crate::{
     ConvNeXt, ConvNeXtConfig, DenseNet, DenseNetConfig, Depth, EncoderError, NormKind, ResNet, ResNet3d, ResNet3dConfig, ResNetConfig, ViT,
@@ -170,6 +171,22 @@ impl ImageEncoder {
             Self::ConvNeXt(tower) => tower.forward(image),
             Self::ViT(tower) => tower.forward(image),
             Self::ResNet3d(tower) => tower.forward(image),
+        }
+    }
+
+    /// [`ResNet::trace`], of those that have it.
+    pub fn trace(&self, image: Tensor<4>) -> Option<Traced> {
+        match self {
+            Self::ResNet(tower) => tower.trace(image),
+            Self::DenseNet(_) | Self::ConvNeXt(_) | Self::ViT(_) | Self::ResNet3d(_) => None,
+        }
+    }
+
+    /// [`ResNet::relevance`], of those that have it.
+    pub fn relevance(&self, traced: Traced, gradient: &Tensor<2>, stage: usize) -> Option<Tensor<3>> {
+        match self {
+            Self::ResNet(tower) => tower.relevance(traced, gradient, stage),
+            Self::DenseNet(_) | Self::ConvNeXt(_) | Self::ViT(_) | Self::ResNet3d(_) => None,
         }
     }
 

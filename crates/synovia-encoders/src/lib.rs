@@ -28,6 +28,7 @@ pub use norm::{Norm, NormKind};
 pub use resnet::{Depth, ResNet, ResNetConfig};
 pub use slices::{SlicePool, SlicePoolConfig};
 pub use standardize::{FeatureStatistics, Standardize};
+pub use synovia_kernels::Traced;
 pub use table::{LinearEncoder, LinearEncoderConfig, TableEncoder, TableEncoderConfig};
 pub use tokens::{TokenEncoder, TokenEncoderConfig};
 pub use vit::{ViT, ViTConfig, ViTStem};

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Device, Tensor, activation};
-use synovia_kernels::{BlockShape, TowerError, TowerShape, run_tower, train_tower};
+use synovia_kernels::{BlockShape, Parameters, TowerError, TowerShape, Traced, run_tower, trace_tower, train_tower};
 
 use crate::image::torch_norm;
 use crate::{ConvNormAct, ConvNormActConfig, EncoderError, NormKind};
@@ -250,14 +250,41 @@ impl ResNet {
         TowerShape::new(self.units().into_iter().map(ConvNormAct::shape).collect(), blocks)
     }
 
+    fn running(&self) -> Option<Vec<[Tensor<1>; 2]>> {
+        self.units().iter().map(|unit| unit.running()).collect()
+    }
+
+    /// The forward pass of a trained tower, in whose gradients nothing but the image moves: its statistics are the running ones. `None`
+    /// where the kernels do not compute it.
+    ///
+    /// # Shapes
+    /// As [`ResNet::forward`].
+    pub fn trace(&self, image: Tensor<4>) -> Option<Traced> {
+        let unit = |unit: &ConvNormAct| {
+            let Parameters { weight, gamma, beta, epsilon } = unit.parameters()?;
+            Some(Parameters { weight: weight.inner(), gamma: gamma.inner(), beta: beta.inner(), epsilon })
+        };
+        let parameters: Vec<_> = self.units().into_iter().map(unit).collect::<Option<_>>()?;
+        let running: Vec<_> = self.running()?.into_iter().map(|of_unit| of_unit.map(Tensor::inner)).collect();
+        trace_tower(&self.shape().ok()?, &image.inner().sub_scalar(0.5), &parameters, &running)
+    }
+
+    /// Each place of [`ResNet::maps`] times its gradient, summed over the channels, from the embedding's gradient.
+    ///
+    /// # Shapes
+    /// - gradient: `[batch, width of the embedding]`
+    /// - returns `[batch, rows, columns]`
+    pub fn relevance(&self, traced: Traced, gradient: &Tensor<2>, stage: usize) -> Option<Tensor<3>> {
+        traced.relevance(self.n_blocks(stage), gradient)
+    }
+
     /// As one operation, where the tensors are on the CPU.
     fn fused(&self, x: &Tensor<4>) -> Option<Tensor<2>> {
         let (units, shape) = (self.units(), self.shape().ok()?);
         let parameters: Vec<_> = units.iter().map(|unit| unit.parameters()).collect::<Option<_>>()?;
         let device = x.device();
         if !device.is_autodiff() {
-            let running: Vec<_> = units.iter().map(|unit| unit.running()).collect::<Option<_>>()?;
-            return run_tower(&shape, x, &parameters, &running);
+            return run_tower(&shape, x, &parameters, &self.running()?);
         }
         if units.iter().any(|unit| !unit.is_trained()) {
             return None;
@@ -441,6 +468,38 @@ mod tests {
         assert!(model.fused(&image.clone().require_grad()).is_none(), "an image whose gradient is wanted");
         assert!(model.clone().freeze().fused(&image).is_none(), "frozen: statistics are the running ones");
         assert!(model.fused(&image.inner()).is_none(), "a model under autodiff, an image that is not");
+    }
+
+    /// A trained tower's gradients against burn's own operations: of the image, and of the maps after each stage.
+    #[test]
+    fn what_an_embedding_owes_to_its_image() {
+        let device = Device::flex().autodiff();
+        let config = ResNetConfig { depth: Depth::Eighteen, channels: 2, width: 4, norm: NormKind::Batch };
+        let model = config.init(&device).unwrap();
+        // Running statistics of its own.
+        model.forward(numbers("seen", [4, 2, 45, 38], &device));
+        let model = model.freeze();
+        let image = numbers("image", [3, 2, 45, 38], &device);
+        let toward = numbers("toward", [3, 32], &device);
+        let values = |tensor: Tensor<1>| tensor.into_data().try_to_vec::<f32>().unwrap();
+        let tracked = image.clone().require_grad();
+        let embedding = model.composed(tracked.clone().sub_scalar(0.5));
+        let expected = tracked.grad(&(embedding.clone() * toward.clone()).sum().backward()).unwrap();
+        let traced = || model.trace(image.clone()).unwrap();
+        assert!(distance(&values(traced().embedding().reshape([-1])), &values(embedding.inner().reshape([-1]))) < 1e-5);
+        let gradient = traced().image_gradient(&toward.clone().inner()).unwrap();
+        assert_eq!(gradient.dims(), image.dims());
+        assert!(distance(&values(gradient.reshape([-1])), &values(expected.reshape([-1]))) < 1e-4);
+        for stage in 1..=ResNet::STAGES {
+            let maps = model.maps(image.clone(), stage).detach().require_grad();
+            let gradients = (model.embed(maps.clone(), stage) * toward.clone()).sum().backward();
+            let expected = (maps.clone().inner() * maps.grad(&gradients).unwrap()).sum_dim(1);
+            let [n, _, rows, columns] = expected.dims();
+            let relevance = model.relevance(traced(), &toward.clone().inner(), stage).unwrap();
+            assert_eq!(relevance.dims(), [n, rows, columns]);
+            assert!(distance(&values(relevance.reshape([-1])), &values(expected.reshape([-1]))) < 1e-4, "stage {stage}");
+        }
+        assert!(traced().image_gradient(&toward.inner().narrow(0, 0, 2)).is_none());
     }
 
     #[test]

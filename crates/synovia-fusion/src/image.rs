@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use synovia_encoders::{ImageEncoder, ImageEncoderKind, SlicePool};
+use synovia_encoders::{ImageEncoder, ImageEncoderKind, SlicePool, Traced};
 
 /// An encoder of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,17 @@ impl ImagePath<'_> {
     /// - returns `[batch, width of the tower's embedding]`
     pub fn forward(&self, image: Tensor<4>) -> Tensor<2> {
         self.together(self.tower.forward(self.apart(image)))
+    }
+
+    /// A pass of a trained tower that can be asked for gradients ([`ImageEncoder::trace`]), for [`ImagePath::together`]; `None` where there
+    /// is none, and gradients go through burn's operations.
+    pub fn trace(&self, image: Tensor<4>) -> Option<Traced> {
+        self.tower.trace(self.apart(image))
+    }
+
+    /// [`ImageEncoder::relevance`]
+    pub fn relevance(&self, traced: Traced, gradient: &Tensor<2>, stage: usize) -> Option<Tensor<3>> {
+        self.tower.relevance(traced, gradient, stage)
     }
 
     /// Feature maps after a stage, as [`ImageEncoder::maps`].
@@ -82,7 +93,8 @@ impl ImagePath<'_> {
         }
     }
 
-    fn together(&self, embedding: Tensor<2>) -> Tensor<2> {
+    /// What [`ImagePath::forward`] makes of the embeddings of all that the tower looked at.
+    pub fn together(&self, embedding: Tensor<2>) -> Tensor<2> {
         match self.slices {
             Some(pool) => pool.forward(embedding),
             None => embedding,

@@ -14,6 +14,8 @@ pub(crate) struct Norm {
     pub inverse_deviation: Vec<f32>,
     pub scale: Vec<f32>,
     pub shift: Vec<f32>,
+    /// Whether the statistics are the batch's own, and so depend on what is normalised.
+    by_batch: bool,
 }
 
 impl Norm {
@@ -28,7 +30,7 @@ impl Norm {
         let inverse_deviation: Vec<f32> = variance.iter().map(|v| (1.0 / (f64::from(*v) + epsilon).sqrt()) as f32).collect();
         let scale: Vec<f32> = pad(gamma, 0.0).iter().zip(&inverse_deviation).map(|(g, i)| g * i).collect();
         let shift = pad(beta, 0.0).iter().zip(mean.iter().zip(&scale)).map(|(b, (m, s))| b - m * s).collect();
-        Self { mean, variance, inverse_deviation, scale, shift }
+        Self { mean, variance, inverse_deviation, scale, shift, by_batch: false }
     }
 
     /// By the batch's own, from sums of values and squares over `count` pixels.
@@ -39,11 +41,15 @@ impl Norm {
         // `clamp` and not `max`, which would make 0 of NaN.
         let variance: Vec<f32> = squares.iter().zip(&mean).map(|(s, m)| (s / n - m * m).clamp(0.0, f64::INFINITY) as f32).collect();
         let mean: Vec<f32> = mean.iter().map(|m| *m as f32).collect();
-        Self::new(&mean, &variance, gamma, beta, epsilon, channels)
+        Self { by_batch: true, ..Self::new(&mean, &variance, gamma, beta, epsilon, channels) }
     }
 
     /// From sums of the gradient, and of the gradient times the normalised values, over `count` pixels.
     pub(crate) fn backward(&self, gradient: &[f64], products: &[f64], count: usize) -> Backward<'_> {
+        if !self.by_batch {
+            let zeros = vec![0.0; self.scale.len()];
+            return Backward { factor: &self.scale, slope: zeros.clone(), mean: &self.mean, term: zeros };
+        }
         let n = count as f64;
         let scale = self.scale.iter().map(|s| f64::from(*s));
         let slope = scale.clone().zip(products.iter().zip(&self.inverse_deviation)).map(|(s, (p, i))| (-s * f64::from(*i) * p / n) as f32);
@@ -53,7 +59,7 @@ impl Norm {
 }
 
 /// `dz = factor · g + slope · (z − mean) + term`, a number a channel each: the gradient of a normalisation by the batch's own
-/// statistics, `γ/σ · (g − mean(g) − ẑ · mean(g ẑ))`.
+/// statistics, `γ/σ · (g − mean(g) − ẑ · mean(g ẑ))`; by given ones `γ/σ · g`.
 pub(crate) struct Backward<'a> {
     pub factor: &'a [f32],
     pub slope: Vec<f32>,

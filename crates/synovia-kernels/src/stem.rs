@@ -150,6 +150,76 @@ impl Stem {
             *to = sums[(dy * k + dx * channels_in + inner) * n_out + outer];
         }
     }
+
+    /// The gradient with respect to the images, `[batch, channels, height, width]`.
+    ///
+    /// # Shapes
+    /// - gradient: `[panel of 16 channels, pixel, 16]`
+    /// - weights: `[channels_out, channels_in, kernel, kernel]`
+    pub(crate) fn data_gradient(&self, gradient: &[f32], weights: &[f32]) -> Vec<f32> {
+        let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
+        let (k, n_out, pad) = (stem_row(self.shape), padded(channels_out), kernel / 2);
+        assert_eq!(gradient.len(), self.output.pixels() * n_out);
+        assert_eq!(weights.len(), self.shape.n_weights());
+        // [channel out, row of the kernel, number in it, padded to whole vectors]
+        let k_padded = k.next_multiple_of(8);
+        let mut turned = vec![0.0; n_out * kernel * k_padded];
+        for (place, weight) in weights.iter().enumerate() {
+            let (outer, inner) = (place / (channels_in * kernel * kernel), place / (kernel * kernel) % channels_in);
+            let (dy, dx) = (place / kernel % kernel, place % kernel);
+            turned[(outer * kernel + dy) * k_padded + dx * channels_in + inner] = *weight;
+        }
+        let (height, width) = (self.input.height - 2 * pad, self.input.width - 2 * pad);
+        let mut out = vec![0.0; self.output.batch * channels_in * height * width];
+        out.par_chunks_exact_mut(channels_in * height * width).enumerate().for_each(|(image, out)| {
+            let bordered = vectorized(ImageBack { stem: self, gradient, weights: &turned, image });
+            for (place, to) in out.iter_mut().enumerate() {
+                let (c, y, x) = (place / (height * width), place / width % height, place % width);
+                *to = bordered[((y + pad) * self.input.width + x + pad) * channels_in + c];
+            }
+        });
+        out
+    }
+}
+
+/// The gradient with respect to one bordered image.
+struct ImageBack<'a> {
+    stem: &'a Stem,
+    gradient: &'a [f32],
+    /// `[channel out, row of the kernel, number in it, padded to a multiple of 8]`
+    weights: &'a [f32],
+    image: usize,
+}
+
+impl Kernel for ImageBack<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) -> Vec<f32> {
+        let (stem, output) = (self.stem, self.stem.output);
+        let (kernel, n_out) = (stem.shape.kernel, padded(stem.shape.channels_out));
+        let ([row_stride, step], k_padded) = (stem.strides(), stem_row(stem.shape).next_multiple_of(8));
+        assert!(self.weights.len() == n_out * kernel * k_padded && self.gradient.len() == output.pixels() * n_out);
+        // What is beyond a row of the kernel is added as zeros.
+        let mut out = vec![0.0; stem.input.height * row_stride + k_padded];
+        for (y, x) in (0..output.height).flat_map(|y| (0..output.width).map(move |x| (y, x))) {
+            let pixel = (self.image * output.height + y) * output.width + x;
+            for (dy, i) in (0..kernel).flat_map(|dy| (0..k_padded).step_by(8).map(move |i| (dy, i))) {
+                let to = &mut out[(y * stem.shape.stride + dy) * row_stride + x * step + i..][..8];
+                // SAFETY: gradient and weights were asserted, and `to` has eight numbers.
+                unsafe {
+                    let mut sum = V::load(to.as_ptr());
+                    for outer in 0..n_out {
+                        let at = (outer / COLUMNS * output.pixels() + pixel) * COLUMNS + outer % COLUMNS;
+                        let weights = V::load(self.weights.as_ptr().add((outer * kernel + dy) * k_padded + i));
+                        sum = V::splat(*self.gradient.as_ptr().add(at)).mul_add(weights, sum);
+                    }
+                    sum.store(to.as_mut_ptr());
+                }
+            }
+        }
+        out
+    }
 }
 
 /// `c[r][0..16] = Σ_dy Σ_i a[dy · row + r · step + i] · b[dy][i][0..16]` for `r < R`; `K` is the number of `i` where it is known, else 0.

@@ -3,6 +3,8 @@
 //! Of each unit `relu(norm(conv(x)))` only the convolution's result is kept; normalisation and activation are done where the
 //! next convolution reads it. The backward pass writes gradients where the forward pass's results were.
 
+mod inputs;
+
 use crate::direct::MAX_CHANNELS;
 use crate::finish::{Activated, AddTo, Affine, AsIs, Plain, Statistics, ThroughActivation, padded, total};
 use crate::images::{Images, UnitShape};
@@ -261,11 +263,22 @@ impl TowerShape {
     /// [`TowerError::Length`] where something is of another shape.
     pub fn forward_training(&self, image: &[f32], shape: [usize; 4], units: &[Unit<'_>]) -> Result<Forward, TowerError> {
         self.check(image, shape, units)?;
+        Ok(self.forward_saving(image, shape, units, None))
+    }
+
+    /// By the statistics that are given, else by the batch's own. What is given fits.
+    fn forward_saving(&self, image: &[f32], shape: [usize; 4], units: &[Unit<'_>], given: Option<&[UnitStatistics]>) -> Forward {
         let [batch, _, height, width] = shape;
         let mut statistics: Vec<Option<UnitStatistics>> = vec![None; units.len()];
         let mut norm_of = |unit: usize, sums: &[f32], images: Images| {
-            let (channels, Unit { gamma, beta, epsilon, .. }) = (self.units[unit].channels_out, units[unit]);
-            let norm = Norm::of_batch(sums, images.pixels(), gamma, beta, epsilon, padded(channels));
+            let channels = self.units[unit].channels_out;
+            let norm = match given {
+                Some(given) => self.norm_by(unit, units, given),
+                None => {
+                    let Unit { gamma, beta, epsilon, .. } = units[unit];
+                    Norm::of_batch(sums, images.pixels(), gamma, beta, epsilon, padded(channels))
+                }
+            };
             statistics[unit] = Some(UnitStatistics { mean: norm.mean[..channels].to_vec(), variance: norm.variance[..channels].to_vec() });
             norm
         };
@@ -308,7 +321,22 @@ impl TowerShape {
         let last: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
         let embedding = average(last, images, padded(self.width()), self.width());
         let saved = Saved { tower: self.clone(), stem, stem_z, stem_norm, pooled: pool, place, blocks };
-        Ok(Forward { embedding, statistics: of_each(statistics), saved })
+        Forward { embedding, statistics: of_each(statistics), saved }
+    }
+
+    fn check_statistics(&self, units: &[Unit<'_>], statistics: &[UnitStatistics]) -> Result<(), TowerError> {
+        check_length("statistics", statistics.len(), units.len())?;
+        for (s, unit) in statistics.iter().zip(units) {
+            check_length("means of a unit", s.mean.len(), unit.gamma.len())?;
+            check_length("variances of a unit", s.variance.len(), unit.gamma.len())?;
+        }
+        Ok(())
+    }
+
+    fn norm_by(&self, unit: usize, units: &[Unit<'_>], statistics: &[UnitStatistics]) -> Norm {
+        let Unit { gamma, beta, epsilon, .. } = units[unit];
+        let UnitStatistics { mean, variance } = &statistics[unit];
+        Norm::new(mean, variance, gamma, beta, epsilon, padded(self.units[unit].channels_out))
     }
 
     /// The forward pass by known statistics.
@@ -326,16 +354,8 @@ impl TowerShape {
         statistics: &[UnitStatistics],
     ) -> Result<Vec<f32>, TowerError> {
         self.check(image, shape, units)?;
-        check_length("statistics", statistics.len(), units.len())?;
-        for (s, unit) in statistics.iter().zip(units) {
-            check_length("means of a unit", s.mean.len(), unit.gamma.len())?;
-            check_length("variances of a unit", s.variance.len(), unit.gamma.len())?;
-        }
-        let norm_of = |unit: usize| {
-            let Unit { gamma, beta, epsilon, .. } = units[unit];
-            let UnitStatistics { mean, variance } = &statistics[unit];
-            Norm::new(mean, variance, gamma, beta, epsilon, padded(self.units[unit].channels_out))
-        };
+        self.check_statistics(units, statistics)?;
+        let norm_of = |unit: usize| self.norm_by(unit, units, statistics);
         let [batch, image_channels, height, width] = shape;
         let channels = padded(self.units[0].channels_out);
         let per_image = self.units[0].output(Images { batch: 1, height, width }).pixels() * channels;
@@ -384,24 +404,9 @@ impl TowerShape {
     /// [`TowerError::OtherTower`] if `saved` is of another tower's forward pass, [`TowerError::Length`] where something is of
     /// another shape than in it.
     pub fn backward(&self, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<Vec<UnitGradient>, TowerError> {
-        let Saved { tower, stem, stem_z, stem_norm, pooled: pool, place, mut blocks } = saved;
-        // The kernels read what was saved by the shapes of this tower.
-        if tower != *self {
-            return Err(TowerError::OtherTower);
-        }
-        self.check_units(units)?;
-        let mut images = blocks.last().map_or(pooled(stem.output()), |b| b.output);
-        check_length("the embedding's gradient", gradient.len(), images.batch * self.width())?;
         let mut out: Vec<Option<UnitGradient>> = vec![None; units.len()];
-        let mut grad = Buffer::new(images.pixels() * padded(self.width()));
-        average_backward(gradient, images, padded(self.width()), self.width(), &mut grad);
-        while let Some(block) = blocks.pop() {
-            let shape = self.blocks[blocks.len()];
-            let x: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
-            grad = self.block_backward(shape, block, x, units, grad, &mut out);
-            images = blocks.last().map_or(pooled(stem.output()), |b| b.output);
-        }
-        debug_assert_eq!(images, pooled(stem.output()));
+        let (saved, grad) = self.down_to(0, saved, units, gradient, Some(&mut out))?;
+        let Saved { stem, stem_z, stem_norm, pooled: pool, place, .. } = saved;
         let channels = padded(self.units[0].channels_out);
         let pooling = PoolGradient { out: &pool, gradient: &grad, place: &place, images: stem.output(), channels };
         let [sums, products] = pool_sums(pooling, &stem_z, &stem_norm);
@@ -414,12 +419,39 @@ impl TowerShape {
         Ok(of_each(out))
     }
 
+    /// From the embedding's gradient to that of the output of the first `n` blocks, and what was saved of these.
+    fn down_to(
+        &self,
+        n: usize,
+        mut saved: Saved,
+        units: &[Unit<'_>],
+        gradient: &[f32],
+        mut out: Option<&mut [Option<UnitGradient>]>,
+    ) -> Result<(Saved, Buffer), TowerError> {
+        // The kernels read what was saved by the shapes of this tower.
+        if saved.tower != *self {
+            return Err(TowerError::OtherTower);
+        }
+        self.check_units(units)?;
+        let images = saved.blocks.last().map_or(pooled(saved.stem.output()), |b| b.output);
+        check_length("the embedding's gradient", gradient.len(), images.batch * self.width())?;
+        let mut grad = Buffer::new(images.pixels() * padded(self.width()));
+        average_backward(gradient, images, padded(self.width()), self.width(), &mut grad);
+        while saved.blocks.len() > n {
+            let Some(block) = saved.blocks.pop() else { break };
+            let shape = self.blocks[saved.blocks.len()];
+            let x: &[f32] = saved.blocks.last().map_or(&saved.pooled, |b| &b.y);
+            grad = self.block_backward(shape, block, x, units, grad, out.as_deref_mut());
+        }
+        Ok((saved, grad))
+    }
+
     fn unit_gradient(&self, unit: usize, weight: Vec<f32>, sums: &[f64], products: &[f64]) -> UnitGradient {
         let of_channels = |values: &[f64]| values[..self.units[unit].channels_out].iter().map(|v| *v as f32).collect();
         UnitGradient { weight, gamma: of_channels(products), beta: of_channels(sums) }
     }
 
-    /// From the gradient of a block's output to that of its input `x`.
+    /// From the gradient of a block's output to that of its input `x`; those of its parameters go to `out`, where they are wanted.
     fn block_backward(
         &self,
         shape: BlockShape,
@@ -427,7 +459,7 @@ impl TowerShape {
         x: &[f32],
         units: &[Unit<'_>],
         mut grad: Buffer,
-        out: &mut [Option<UnitGradient>],
+        mut out: Option<&mut [Option<UnitGradient>]>,
     ) -> Buffer {
         let SavedBlock { input, output, first: (mut z_1, norm_1), second: (mut z_2, norm_2), shortcut, y } = block;
         let (first, second) = (self.units[shape.first], self.units[shape.second]);
@@ -437,8 +469,10 @@ impl TowerShape {
         drop(y);
         apply(&norm_2.backward(&sums, &products, count), &grad, &mut z_2);
         let activated = Activated { z: &z_1, scale: &norm_1.scale, shift: &norm_1.shift };
-        let weight = weight_gradient(second, activated, output, &z_2);
-        out[shape.second] = Some(self.unit_gradient(shape.second, weight, &sums, &products));
+        if let Some(out) = out.as_deref_mut() {
+            let weight = weight_gradient(second, activated, output, &z_2);
+            out[shape.second] = Some(self.unit_gradient(shape.second, weight, &sums, &products));
+        }
         let mut grad_1 = Buffer::new(count * padded(first.channels_out));
         let through = ThroughActivation {
             z: &z_1,
@@ -452,8 +486,10 @@ impl TowerShape {
         let [sums_1, products_1] = total(&partial, padded(first.channels_out));
         apply(&norm_1.backward(&sums_1, &products_1, count), &grad_1, &mut z_1);
         drop(grad_1);
-        let weight = weight_gradient(first, Plain(x), input, &z_1);
-        out[shape.first] = Some(self.unit_gradient(shape.first, weight, &sums_1, &products_1));
+        if let Some(out) = out.as_deref_mut() {
+            let weight = weight_gradient(first, Plain(x), input, &z_1);
+            out[shape.first] = Some(self.unit_gradient(shape.first, weight, &sums_1, &products_1));
+        }
         let weights = units[shape.first].weight;
         match shortcut.zip(shape.shortcut) {
             None => {
@@ -464,8 +500,10 @@ impl TowerShape {
                 let mut grad_x = Buffer::new(x.len());
                 data_gradient(first, &z_1, input, weights, AsIs, &mut grad_x);
                 apply(&norm.backward(&sums, &products_shortcut, count), &grad, &mut z);
-                let weight = weight_gradient(self.units[unit], Plain(x), input, &z);
-                out[unit] = Some(self.unit_gradient(unit, weight, &sums, &products_shortcut));
+                if let Some(out) = out {
+                    let weight = weight_gradient(self.units[unit], Plain(x), input, &z);
+                    out[unit] = Some(self.unit_gradient(unit, weight, &sums, &products_shortcut));
+                }
                 data_gradient(self.units[unit], &z, input, units[unit].weight, AddTo, &mut grad_x);
                 grad_x
             }

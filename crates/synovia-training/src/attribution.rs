@@ -218,6 +218,10 @@ impl Differentiable {
             for places in of_pattern.chunks(BATCH) {
                 let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
                 let Some(image) = self.image(&rows) else { continue };
+                if let Some(of_rows) = self.traced_cam(&tower, &image, &rows, target, stage) {
+                    places.iter().zip(of_rows).for_each(|(&place, map)| maps[place] = Some(map));
+                    continue;
+                }
                 let features = tower.maps(image, stage).detach().require_grad();
                 for (&place, map) in places.iter().zip(self.cam(&tower, &features, &rows, target, stage)) {
                     maps[place] = Some(map);
@@ -241,11 +245,26 @@ impl Differentiable {
         let maps = (features.clone().inner() * gradient).sum_dim(1).reshape([rows.len(), n / rows.len(), height * width]);
         let map = maps.sum_dim(1);
         let values: Vec<f32> = map.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-        let of = |values: &[f32]| {
-            let (stride, first, field) = (tower.stride(stage), tower.first(stage), tower.field(stage));
-            Map { height, width, values: values.to_vec(), stride, first, field }
-        };
-        values.chunks(height * width).map(of).collect()
+        values.chunks(height * width).map(|values| map_of(tower, stage, [height, width], values)).collect()
+    }
+
+    /// The model's answers from an embedding of the image tower that gradients are wanted of.
+    fn from_embedding(&self, tower: &ImagePath<'_>, embedding: &Tensor<2>, record: Option<Tensor<2>>, n: usize) -> Vec<Tensor<2>> {
+        self.model.forward_from(tower.together(embedding.clone()), modality(record, &self.device), n, &self.device).logits
+    }
+
+    /// [`Differentiable::cam`] by kernels, where there are some.
+    fn traced_cam(&self, tower: &ImagePath<'_>, image: &Tensor<4>, rows: &[&Given], target: Target, stage: usize) -> Option<Vec<Map>> {
+        let traced = tower.trace(image.clone())?;
+        let embedding = Tensor::from_inner(traced.embedding()).require_grad();
+        let logits = self.from_embedding(tower, &embedding, self.record(rows), rows.len());
+        let gradients = Self::score(&logits, target).sum().backward();
+        let map = tower.relevance(traced, &embedding.grad(&gradients)?, stage)?;
+        let [n, height, width] = map.dims();
+        // Of a volume what all its slices say of a place.
+        let map = map.reshape([rows.len(), n / rows.len(), height * width]).sum_dim(1);
+        let values: Vec<f32> = map.into_data().convert::<f32>().try_to_vec().ok()?;
+        Some(values.chunks(height * width).map(|values| map_of(tower, stage, [height, width], values)).collect())
     }
 
     /// Integrated gradients from `baseline`, which has what `given` has. The way is cut into intervals, each with the gradient at its
@@ -310,8 +329,16 @@ impl Differentiable {
     /// Where there is no such task or class.
     pub fn scores(&self, given: &[Given], target: Target) -> Vec<f64> {
         let score = |given: &Given| {
-            let (image, record) = (modality(self.image(&[given]), &self.device), modality(self.record(&[given]), &self.device));
-            let logits = self.model.forward(Inputs { image, record }, 1, &self.device).logits;
+            let (image, record) = (self.image(&[given]), self.record(&[given]));
+            let path = image.is_some().then(|| self.model.image_path()).flatten();
+            let traced = path.zip(image.clone()).and_then(|(path, image)| Some((path, path.trace(image)?)));
+            let logits = match traced {
+                Some((path, traced)) => self.from_embedding(&path, &Tensor::from_inner(traced.embedding()), record, 1),
+                None => {
+                    let inputs = Inputs { image: modality(image, &self.device), record: modality(record, &self.device) };
+                    self.model.forward(inputs, 1, &self.device).logits
+                }
+            };
             f64::from(Self::score(&logits, target).into_scalar::<f32>())
         };
         given.iter().map(score).collect()
@@ -322,12 +349,24 @@ impl Differentiable {
         let mut out = Vec::with_capacity(given.len());
         for rows in given.chunks(BATCH) {
             let rows: Vec<&Given> = rows.iter().collect();
-            let image = self.image(&rows).map(Tensor::require_grad);
-            let record = self.record(&rows).map(Tensor::require_grad);
-            let inputs = Inputs { image: modality(image.clone(), &self.device), record: modality(record.clone(), &self.device) };
-            let score = Self::score(&self.model.forward(inputs, rows.len(), &self.device).logits, target);
-            let gradients = score.clone().sum().backward();
-            let image = image.and_then(|image| image.grad(&gradients)).map(Tensor::into_data);
+            let (image, record) = (self.image(&rows), self.record(&rows).map(Tensor::require_grad));
+            let path = image.is_some().then(|| self.model.image_path()).flatten();
+            let traced = path.zip(image.clone()).and_then(|(path, image)| Some((path, path.trace(image)?)));
+            let (score, gradients, image) = if let Some((path, traced)) = traced {
+                let embedding = Tensor::from_inner(traced.embedding()).require_grad();
+                let score = Self::score(&self.from_embedding(&path, &embedding, record.clone(), rows.len()), target);
+                let gradients = score.clone().sum().backward();
+                let image = embedding.grad(&gradients).and_then(|gradient| traced.image_gradient(&gradient));
+                (score, gradients, image)
+            } else {
+                let image = image.map(Tensor::require_grad);
+                let inputs = Inputs { image: modality(image.clone(), &self.device), record: modality(record.clone(), &self.device) };
+                let score = Self::score(&self.model.forward(inputs, rows.len(), &self.device).logits, target);
+                let gradients = score.clone().sum().backward();
+                let image = image.and_then(|image| image.grad(&gradients));
+                (score, gradients, image)
+            };
+            let image = image.map(Tensor::into_data);
             let record = record.and_then(|record| record.grad(&gradients)).map(Tensor::into_data);
             let floats =
                 |data: Option<TensorData>| data.and_then(|data| data.convert::<f32>().try_to_vec::<f32>().ok()).unwrap_or_default();
@@ -340,6 +379,11 @@ impl Differentiable {
         }
         out
     }
+}
+
+fn map_of(tower: &ImagePath<'_>, stage: usize, [height, width]: [usize; 2], values: &[f32]) -> Map {
+    let (stride, first, field) = (tower.stride(stage), tower.first(stage), tower.field(stage));
+    Map { height, width, values: values.to_vec(), stride, first, field }
 }
 
 /// Intervals that the way is first cut into.

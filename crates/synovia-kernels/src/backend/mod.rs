@@ -4,4 +4,4 @@ mod adamw;
 mod tower;
 
 pub use adamw::{adamw, sum_of_squares};
-pub use tower::{Parameters, run_tower, train_tower};
+pub use tower::{Parameters, Traced, run_tower, trace_tower, train_tower};

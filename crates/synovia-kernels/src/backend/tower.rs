@@ -147,6 +147,32 @@ pub fn train_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Paramete
     Some((Tensor::from_primitive::<Recorded>(output), statistics))
 }
 
+/// What is read of tensors on the CPU without autodiff: pixels, their shape, the units and the statistics of each.
+struct Known {
+    image: Values,
+    dims: [usize; 4],
+    units: Vec<UnitValues>,
+    statistics: Vec<UnitStatistics>,
+}
+
+impl Known {
+    /// `None` when the tensors are not on the CPU, or are part of an autodiff device's.
+    fn read(image: &Tensor<4>, parameters: &[Parameters], running: &[[Tensor<1>; 2]]) -> Option<Self> {
+        let of = |tensor: &Tensor<1>| tensor.clone().try_into_primitive::<Flex>().ok();
+        let image = image.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
+        let dims: [usize; 4] = burn::backend::TensorMetadata::shape(&image).dims();
+        let mut units = Vec::with_capacity(parameters.len());
+        for Parameters { weight, gamma, beta, epsilon } in parameters {
+            let weight = weight.clone().try_into_primitive::<Flex>().ok()?;
+            units.push(UnitValues::new([weight, of(gamma)?, of(beta)?], *epsilon));
+        }
+        let numbers = |tensor: &Tensor<1>| Some(of(tensor)?.to_contiguous().as_slice::<f32>()?.to_vec());
+        let statistics = running.iter().map(|[mean, variance]| Some(UnitStatistics { mean: numbers(mean)?, variance: numbers(variance)? }));
+        let statistics = statistics.collect::<Option<_>>()?;
+        Some(Self { image, dims, units, statistics })
+    }
+}
+
 /// The tower by known statistics, a running mean and variance for each unit.
 ///
 /// `None` when the tensors are not `f32` on the CPU without autodiff, or when shapes do not fit.
@@ -154,18 +180,58 @@ pub fn train_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Paramete
 /// # Shapes
 /// See [`train_tower`].
 pub fn run_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Parameters], running: &[[Tensor<1>; 2]]) -> Option<Tensor<2>> {
-    let of = |tensor: &Tensor<1>| tensor.clone().try_into_primitive::<Flex>().ok();
-    let image = image.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
-    let dims: [usize; 4] = burn::backend::TensorMetadata::shape(&image).dims();
-    let mut units = Vec::with_capacity(parameters.len());
-    for Parameters { weight, gamma, beta, epsilon } in parameters {
-        let weight = weight.clone().try_into_primitive::<Flex>().ok()?;
-        units.push(UnitValues::new([weight, of(gamma)?, of(beta)?], *epsilon));
-    }
-    let numbers = |tensor: &Tensor<1>| Some(of(tensor)?.to_contiguous().as_slice::<f32>()?.to_vec());
-    let statistics: Option<Vec<UnitStatistics>> =
-        running.iter().map(|[mean, variance]| Some(UnitStatistics { mean: numbers(mean)?, variance: numbers(variance)? })).collect();
-    let (pixels, borrowed, statistics) = (image.as_slice()?, borrow(&units)?, statistics?);
+    let Known { image, dims, units, statistics } = Known::read(image, parameters, running)?;
+    let (pixels, borrowed) = (image.as_slice()?, borrow(&units)?);
     let embedding = in_pool(|| shape.forward(pixels, dims, &borrowed, &statistics)).ok()?;
     Some(Tensor::from_primitive::<Flex>(values(embedding, &[dims[0], shape.width()])))
+}
+
+/// A forward pass by known statistics that can be asked what its embedding owes to the image.
+#[derive(Debug)]
+pub struct Traced {
+    shape: TowerShape,
+    units: Vec<UnitValues>,
+    saved: Saved,
+    dims: [usize; 4],
+    embedding: Tensor<2>,
+}
+
+/// As [`run_tower`], to be asked for gradients.
+pub fn trace_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Parameters], running: &[[Tensor<1>; 2]]) -> Option<Traced> {
+    let Known { image, dims, units, statistics } = Known::read(image, parameters, running)?;
+    let (pixels, borrowed) = (image.as_slice()?, borrow(&units)?);
+    let Forward { embedding, saved, .. } = in_pool(|| shape.forward_traced(pixels, dims, &borrowed, &statistics)).ok()?;
+    let embedding = Tensor::from_primitive::<Flex>(values(embedding, &[dims[0], shape.width()]));
+    Some(Traced { shape: shape.clone(), units, saved, dims, embedding })
+}
+
+impl Traced {
+    /// `[batch, width]`
+    pub fn embedding(&self) -> Tensor<2> {
+        self.embedding.clone()
+    }
+
+    /// The image's gradient, from the embedding's; `None` where that is of another shape or device.
+    ///
+    /// # Shapes
+    /// - gradient: `[batch, width]`
+    /// - returns `[batch, channels, height, width]`
+    pub fn image_gradient(self, gradient: &Tensor<2>) -> Option<Tensor<4>> {
+        let gradient = gradient.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
+        let (numbers, units) = (gradient.as_slice()?, borrow(&self.units)?);
+        let computed = in_pool(|| self.shape.image_gradient(self.saved, &units, numbers)).ok()?;
+        Some(Tensor::from_primitive::<Flex>(values(computed, &self.dims)))
+    }
+
+    /// Each place of the maps after the first `n` blocks times its gradient, summed over the channels; `None` as there.
+    ///
+    /// # Shapes
+    /// - gradient: `[batch, width]`, of the embedding
+    /// - returns `[batch, height, width]` of the maps
+    pub fn relevance(self, n: usize, gradient: &Tensor<2>) -> Option<Tensor<3>> {
+        let gradient = gradient.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
+        let (numbers, units) = (gradient.as_slice()?, borrow(&self.units)?);
+        let (computed, [height, width]) = in_pool(|| self.shape.relevance(n, self.saved, &units, numbers)).ok()?;
+        Some(Tensor::from_primitive::<Flex>(values(computed, &[self.dims[0], height, width])))
+    }
 }
