@@ -53,7 +53,7 @@ pub use pretrained::{Pretrained, read_pretrained};
 pub use private::{NoiseKey, Privacy};
 pub use settings::{Sampling, TrainingSettings, learning_rate};
 pub use statistics::{FeatureMoments, Moments, fit_statistics, statistics_of};
-pub use together::Together;
+pub use together::{Together, spread};
 pub use unlabelled::{Unlabelled, learn_images};
 
 /// The weights of a model by name.

@@ -1,4 +1,5 @@
-//! Several trainings at once: how the threads are divided among them, and how one that fails ends the others.
+//! Several trainings at once: how the threads are divided among them, and how one that fails ends the others; and other work whose
+//! parts have nothing to do with each other.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -69,6 +70,35 @@ pub(crate) fn in_pool_of<R: Send>(threads: usize, work: impl FnOnce() -> Result<
     rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work)
 }
 
+/// What `work` makes of each item, in their order: several at once, each on a thread that has its share of the current pool's threads to
+/// itself. A model that is asked again and again starts loops that are too short to be divided, and does much between them.
+pub fn spread<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = rayon::current_num_threads();
+    let at_once = threads.min(items.len());
+    if at_once < 2 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        while let Some((k, item)) = { Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|k| Some((k, items.get(k)?))) } {
+            done.push((k, work(item)));
+        }
+        done
+    };
+    let on_its_own = || match rayon::ThreadPoolBuilder::new().num_threads(threads / at_once).build() {
+        Ok(pool) => pool.install(take),
+        // Without threads of its own it is slower, and the same.
+        Err(_) => take(),
+    };
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..at_once).map(|_| scope.spawn(on_its_own)).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    done.sort_by_key(|(k, _)| *k);
+    done.into_iter().map(|(_, made)| made).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -125,6 +155,16 @@ mod tests {
             running.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(alone == at_once);
+    }
+
+    #[test]
+    fn spread_work_comes_back_in_order() {
+        let items: Vec<usize> = (0..50).collect();
+        for threads in [1, 2, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| spread(&items, |k| k * k)), items.iter().map(|k| k * k).collect::<Vec<_>>());
+        }
+        assert!(spread(&[0; 0], |k: &i32| *k).is_empty());
     }
 
     #[test]

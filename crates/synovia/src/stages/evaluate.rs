@@ -10,7 +10,7 @@ use synovia_evaluation::{
     Attribute, CalibrationRow, Curve, EndpointFold, Epoch, EvaluationOptions, FeatureRow, Flow, FlowStep, Metrics, Prediction, Report,
     SplitSummary, Variant, add_subgroups, evaluate, evaluate_endpoints, model_card, pool_folds, probabilities, report_html,
 };
-use synovia_training::{Presence, predict_each};
+use synovia_training::{Presence, predict_each, spread};
 
 use super::atomic::atomic_file;
 use super::attributes::add_attributes;
@@ -143,20 +143,26 @@ fn predict_all(work: &Work, place: &Place) -> anyhow::Result<Evaluated> {
     let mut predictions = Vec::new();
     // All variants have the same heads.
     let mut of_endpoints = settings.variants.values().next().map_or_else(Vec::new, |first| endpoints::empty(&first.model.endpoints));
-    for (variant, of_variant) in &settings.variants {
-        let own = Presence::of(&of_variant.model);
-        let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
-        let mut shown = vec![(*variant, own)];
-        if *variant == Variant::Joint {
+    let shown_of = |variant: Variant, own: Presence| {
+        let mut shown = vec![(variant, own)];
+        if variant == Variant::Joint {
             shown.push((Variant::JointImage, Presence { image: true, record: false }));
             shown.push((Variant::JointRecord, Presence { image: false, record: true }));
         }
+        shown
+    };
+    let models: Vec<_> = settings.variants.iter().map(|(v, of)| (*v, of, shown_of(*v, Presence::of(&of.model)))).collect();
+    let all_predicted = spread(&models, |(variant, of_variant, shown)| {
         let presences: Vec<Presence> = shown.iter().map(|(_, presence)| *presence).collect();
-        let of_shown = predict_each(&of_variant.model, &weights[variant], &reader, &rows, &presences, *variant == Variant::Image)?;
+        predict_each(&of_variant.model, &weights[variant], &reader, &rows, &presences, *variant == Variant::Image)
+    });
+    for ((variant, of_variant, shown), of_shown) in models.iter().zip(all_predicted) {
+        let (of_shown, shown) = (of_shown?, shown.iter().copied());
+        let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
         if *variant == Variant::Image {
             predictions.extend(of_images(work, &reader, &rows, &patients, &of_shown[0]));
         }
-        for ((variant, _), predicted) in shown.into_iter().zip(of_shown) {
+        for ((variant, _), predicted) in shown.zip(of_shown) {
             endpoints::add(&mut of_endpoints, &of_variant.model.endpoints, &rows, &patients, &predicted, variant, tasks.len())?;
             for predicted in predicted {
                 let row = rows[predicted.row];

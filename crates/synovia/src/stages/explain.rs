@@ -16,7 +16,7 @@ use synovia_evaluation::{
 };
 use synovia_explanation::{ImageShape, Map, area, deleted, inserted, overlay_of, picture, rank_correlation, shapley};
 use synovia_images::BurnedIn;
-use synovia_training::{Asked, Differentiable, Given, Integrated, Presence, Target, shuffled};
+use synovia_training::{Asked, Differentiable, Given, Integrated, Presence, Target, shuffled, spread};
 
 use super::cache::Stage;
 use super::embeddings::Embedded;
@@ -259,8 +259,7 @@ impl Explainer<'_> {
     fn task(&self, k: usize, task: &Task, calibration: &Calibration, rows: &[&ExampleRow], given: &[&Given]) -> TaskExplanation {
         let explained = self.explained(k, task, calibration, rows, given);
         let shares = self.shares(&explained);
-        let maps = self.maps(&self.model, &explained);
-        let of_shuffled = self.maps(&self.shuffled, &explained);
+        let [maps, of_shuffled] = self.both_maps(&explained);
         let chosen = cases(&explained);
         let integrated = self.integrated(&explained, &chosen);
         let mut errors: Vec<f64> = integrated.values().map(Integrated::error).collect();
@@ -325,6 +324,12 @@ impl Explainer<'_> {
             .collect()
     }
 
+    /// Those of the model, and those of the shuffled one.
+    fn both_maps(&self, explained: &Explained<'_>) -> [Vec<Option<synovia_training::Map>>; 2] {
+        let mut both = spread(&[&self.model, &self.shuffled], |model| self.maps(model, explained)).into_iter();
+        std::array::from_fn(|_| both.next().unwrap_or_default())
+    }
+
     /// Grad-CAM's sizes, spread over what its places look at.
     fn maps(&self, model: &Differentiable, explained: &Explained<'_>) -> Vec<Option<synovia_training::Map>> {
         let mut maps = vec![None; explained.given.len()];
@@ -351,15 +356,14 @@ impl Explainer<'_> {
         of_shuffled: &[Option<synovia_training::Map>],
     ) -> Option<MapCheck> {
         let shape = self.image?;
-        let (mut deletion, mut insertion, mut correlation) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, map) in maps.iter().enumerate() {
-            let (Some(map), Some(image)) = (map, &explained.given[i].image) else { continue };
-            if let Some(other) = of_shuffled.get(i).and_then(Option::as_ref) {
-                correlation.push((i, rank_correlation(&map.values, &other.values)));
-            }
-            if deletion.len() == N_CHECKED {
-                continue;
-            }
+        let correlation: Vec<(usize, f64)> = (maps.iter().zip(of_shuffled).enumerate())
+            .filter_map(|(i, (map, other))| Some((i, rank_correlation(&map.as_ref()?.values, &other.as_ref()?.values))))
+            .collect();
+        let checked: Vec<(usize, &synovia_training::Map, &Vec<f32>)> = (maps.iter().enumerate())
+            .filter_map(|(i, map)| Some((i, map.as_ref()?, explained.given[i].image.as_ref()?)))
+            .take(N_CHECKED)
+            .collect();
+        let gained = spread(&checked, |&(i, map, image)| {
             let order = view(map, shape.size).order(shape.size);
             // How far the answer is from that to the whole image.
             let area_of = |images: Vec<Vec<f32>>| {
@@ -382,9 +386,9 @@ impl Explainer<'_> {
                 random[0] += area_of(deleted(image, shape, &order)) / N_RANDOM as f64;
                 random[1] += area_of(inserted(image, shape, &order)) / N_RANDOM as f64;
             }
-            deletion.push((i, area_of(deleted(image, shape, &order)) - random[0]));
-            insertion.push((i, random[1] - area_of(inserted(image, shape, &order))));
-        }
+            [area_of(deleted(image, shape, &order)) - random[0], random[1] - area_of(inserted(image, shape, &order))]
+        });
+        let [deletion, insertion] = [0, 1].map(|k| checked.iter().zip(&gained).map(|((i, ..), of)| (*i, of[k])).collect::<Vec<_>>());
         (!deletion.is_empty()).then(|| MapCheck {
             n: deletion.len(),
             deletion: mean(&explained.of_patients(&deletion)),
@@ -408,7 +412,8 @@ impl Explainer<'_> {
             let target = Target { task: explained.k, class: explained.classes[i] };
             self.model.integrated(given, &baseline, target, TOLERANCE, MOST_GRADIENTS)
         };
-        wanted.into_iter().map(|i| (i, of(i))).collect()
+        let wanted: Vec<usize> = wanted.into_iter().collect();
+        wanted.iter().copied().zip(spread(&wanted, |&i| of(i))).collect()
     }
 
     fn features(&self, explained: &Explained<'_>, integrated: &BTreeMap<usize, Integrated>) -> Vec<FeatureWeight> {

@@ -13,7 +13,7 @@ use synovia_evaluation::{
     Worsening, evaluate, probabilities,
 };
 use synovia_explanation::{ImageShape, coarser, flatter, noisy, sparser};
-use synovia_training::{Asked, Given, Presence, Told};
+use synovia_training::{Asked, Given, Presence, Told, spread};
 
 use super::cache::Stage;
 use super::explain::read;
@@ -93,7 +93,7 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
     };
     let asked: Vec<Worsening> = Worsening::ALL.into_iter().filter(is_asked).collect();
     let bar = work.progress.start("robustness", Some(asked.len() as u64 + 1), "ways");
-    let plain: Vec<Answers> = models.iter().map(|model| answers(model, &given)).collect();
+    let plain: Vec<Answers> = spread(&models, |model| answers(model, &given));
     // Where a modality goes missing, on those that have both: they stay the same examples, and who sees the other alone loses nothing.
     let is_counted = |i: usize, what: Worsening| {
         !matches!(what, Worsening::MissingImages | Worsening::MissingRecords) || (given[i].image.is_some() && given[i].record.is_some())
@@ -146,9 +146,8 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
         for &level in what.levels() {
             let worse: Vec<Given> = given.iter().zip(&rows).map(|(given, row)| worse.of(given, row, what, level)).collect();
             let changed = |model: &Model| if what.of_image() { model.sees.image } else { model.sees.record };
-            let of: Vec<Answers> = (models.iter().zip(&plain))
-                .map(|(model, plain)| if changed(model) { answers(model, &worse) } else { plain.clone() })
-                .collect();
+            let before: Vec<(&Model, &Answers)> = models.iter().zip(&plain).collect();
+            let of: Vec<Answers> = spread(&before, |(model, plain)| if changed(model) { answers(model, &worse) } else { (*plain).clone() });
             let novel = novel(&of, &worse);
             for (points, auroc) in points.iter_mut().zip(aurocs(&of, what)?) {
                 points.push(RobustnessPoint { level, auroc, novel });
