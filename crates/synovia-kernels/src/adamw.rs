@@ -1,4 +1,4 @@
-//! AdamW (Loshchilov & Hutter 2019) in one pass over parameters, gradients and moments.
+//! AdamW (Loshchilov & Hutter 2019) in one pass over parameters, gradients and moments, and averages of weights.
 
 use rayon::prelude::*;
 
@@ -89,6 +89,43 @@ pub(crate) fn step_slices(by: AdamWStep, value: &mut [f32], gradient: &[f32], me
         .zip(gradient.par_chunks(CHUNK))
         .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
         .for_each(|((value, gradient), (mean, square))| vectorized(Chunk { by, value, gradient, mean, square }));
+}
+
+struct Blend<'a> {
+    mean: &'a mut [f32],
+    value: &'a [f32],
+    keep: f32,
+    take: f32,
+}
+
+impl Kernel for Blend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let len = self.mean.len();
+        let whole = len / 8 * 8;
+        assert_eq!(self.value.len(), len);
+        // SAFETY: places below `whole` have eight numbers in both slices.
+        unsafe {
+            let (keep, take) = (V::splat(self.keep), V::splat(self.take));
+            for k in (0..whole).step_by(8) {
+                let mean = self.mean.as_mut_ptr().add(k);
+                V::load(self.value.as_ptr().add(k)).mul_add(take, V::load(mean).mul(keep)).store(mean);
+            }
+        }
+        for (mean, value) in self.mean[whole..].iter_mut().zip(&self.value[whole..]) {
+            *mean = value * self.take + *mean * self.keep;
+        }
+    }
+}
+
+/// `mean = keep · mean + (1 − keep) · value`; both are of one length.
+pub(crate) fn blend_slices(keep: f64, mean: &mut [f32], value: &[f32]) {
+    let take = (1.0 - keep) as f32;
+    mean.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).for_each(|(mean, value)| {
+        vectorized(Blend { mean, value, keep: keep as f32, take });
+    });
 }
 
 struct Squares<'a>(&'a [f32]);

@@ -32,7 +32,7 @@ mod winograd;
 
 pub use adamw::AdamWStep;
 #[cfg(feature = "burn")]
-pub use backend::{Parameters, Traced, adamw, run_tower, sum_of_squares, trace_tower, train_tower};
+pub use backend::{Parameters, Traced, adamw, blend, run_tower, sum_of_squares, trace_tower, train_tower};
 pub use images::UnitShape;
 pub use shared::{in_pool, release_buffers};
 pub use tower::{BlockShape, Forward, Saved, TowerError, TowerShape, Unit, UnitGradient, UnitStatistics};

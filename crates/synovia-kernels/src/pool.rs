@@ -7,7 +7,7 @@ use crate::gemm::COLUMNS;
 use crate::images::Images;
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::norm::{Backward, Norm};
-use crate::shared::Shared;
+use crate::shared::{Buffer, Shared};
 
 /// Size after 3 × 3 pooling of stride 2, padded by 1.
 pub(crate) fn pooled(images: Images) -> Images {
@@ -15,49 +15,65 @@ pub(crate) fn pooled(images: Images) -> Images {
     Images { batch: images.batch, height: side(images.height), width: side(images.width) }
 }
 
-struct PoolRow<'a> {
+/// What the backward pass of the pooling needs, as large as its result: where the largest value of each window is, and what it was before it
+/// was normalised.
+#[derive(Clone, Debug)]
+pub(crate) struct Largest {
+    pub place: Vec<u8>,
+    z: Buffer,
+}
+
+struct PoolRow<'a, const KEPT: bool> {
     z: &'a [f32],
     norm: &'a Norm,
     images: Images,
     image: usize,
     row: usize,
     out: &'a mut [f32],
+    /// Both of the size of `out` where they are kept, else empty.
     place: &'a mut [u8],
+    largest: &'a mut [f32],
 }
 
-impl Kernel for PoolRow<'_> {
+impl<const KEPT: bool> Kernel for PoolRow<'_, KEPT> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let channels = self.norm.scale.len();
         let Images { height, width, .. } = self.images;
-        assert!(self.place.len() == self.out.len() && self.z.len() == self.images.pixels() * channels);
+        assert!(self.z.len() == self.images.pixels() * channels);
+        assert!(!KEPT || (self.place.len() == self.out.len() && self.largest.len() == self.out.len()));
+        // Taps that are inside the image: 1 above and left of the place, to 1 below and right of it.
+        let inside = |at: usize, size: usize| usize::from(at == 0)..3.min(size + 1 - 2 * at);
+        let rows = inside(self.row, height);
         for (x, start) in (0..self.out.len()).step_by(channels).enumerate() {
+            let columns = inside(x, width);
             for c in (0..channels).step_by(8) {
                 // SAFETY: pixels are inside the image, channels come in multiples of 8.
                 unsafe {
                     let (scale, shift) = (V::load(self.norm.scale.as_ptr().add(c)), V::load(self.norm.shift.as_ptr().add(c)));
-                    let (mut best, mut at) = (V::splat(f32::NEG_INFINITY), V::splat(0.0));
+                    // The first value is taken whatever it is, and a NaN always: nothing is larger than it.
+                    let (mut best, mut at, mut largest) = (V::splat(f32::NEG_INFINITY), V::splat(0.0), V::splat(0.0));
                     let mut first = true;
-                    for tap in 0..9 {
-                        let (y, x) = (2 * self.row + tap / 3, 2 * x + tap % 3);
-                        if y == 0 || x == 0 || y > height || x > width {
-                            continue;
+                    for tap_y in rows.clone() {
+                        let row = (self.image * height + 2 * self.row + tap_y - 1) * width;
+                        for tap_x in columns.clone() {
+                            let z = V::load(self.z.as_ptr().add((row + 2 * x + tap_x - 1) * channels + c));
+                            let value = z.mul_add(scale, shift);
+                            if KEPT {
+                                let tap = V::splat((3 * tap_y + tap_x) as f32);
+                                at = if first { tap } else { value.larger_or_nan(best, tap, at) };
+                                largest = if first { z } else { value.larger_or_nan(best, z, largest) };
+                            }
+                            best = if first { value } else { value.larger_or_nan(best, value, best) };
+                            first = false;
                         }
-                        let pixel = ((self.image * height + y - 1) * width + x - 1) * channels;
-                        let value = V::load(self.z.as_ptr().add(pixel + c)).mul_add(scale, shift);
-                        // The first value is taken whatever it is, and a NaN always: nothing is larger than it.
-                        let tap = V::splat(tap as f32);
-                        at = if first { tap } else { value.larger_or_nan(best, tap, at) };
-                        best = if first { value } else { value.larger_or_nan(best, value, best) };
-                        first = false;
                     }
                     V::splat(0.0).max(best).store(self.out.as_mut_ptr().add(start + c));
-                    let mut places = [0.0; 8];
-                    at.store(places.as_mut_ptr());
-                    for (to, place) in self.place[start + c..start + c + 8].iter_mut().zip(places) {
-                        *to = place as u8;
+                    if KEPT {
+                        at.store_bytes(self.place.as_mut_ptr().add(start + c));
+                        largest.store(self.largest.as_mut_ptr().add(start + c));
                     }
                 }
             }
@@ -65,26 +81,39 @@ impl Kernel for PoolRow<'_> {
     }
 }
 
-/// `out = max_pool(relu(norm(z)))`, 3 × 3 of stride 2; `place` is the tap of the largest value. NaN counts as the largest.
+/// `out = max_pool(relu(norm(z)))`, 3 × 3 of stride 2. NaN counts as the largest.
 ///
 /// # Shapes
 /// - z: `[batch, height, width, channels]`
-/// - out, place: those of [`pooled`]
-pub(crate) fn max_pool(z: &[f32], norm: &Norm, images: Images, out: &mut [f32], place: &mut [u8]) {
+/// - out: that of [`pooled`]
+pub(crate) fn max_pool(z: &[f32], norm: &Norm, images: Images, out: &mut [f32]) {
     let channels = norm.scale.len();
     let Images { height, width, .. } = pooled(images);
-    out.par_chunks_mut(width * channels).zip(place.par_chunks_mut(width * channels)).enumerate().for_each(|(k, (out, place))| {
-        vectorized(PoolRow { z, norm, images, image: k / height, row: k % height, out, place });
+    out.par_chunks_mut(width * channels).enumerate().for_each(|(k, out)| {
+        let (image, row) = (k / height, k % height);
+        vectorized(PoolRow::<false> { z, norm, images, image, row, out, place: &mut [], largest: &mut [] });
     });
 }
 
-/// What goes back through the pooling and the ReLU.
+/// [`max_pool`] that keeps what its backward pass needs.
+pub(crate) fn max_pool_kept(z: &[f32], norm: &Norm, images: Images, out: &mut [f32]) -> Largest {
+    let channels = norm.scale.len();
+    let Images { height, width, .. } = pooled(images);
+    let mut kept = Largest { place: vec![0; out.len()], z: Buffer::new(out.len()) };
+    let at_once = width * channels;
+    let kept_rows = kept.place.par_chunks_mut(at_once).zip(kept.z.par_chunks_mut(at_once));
+    out.par_chunks_mut(at_once).zip(kept_rows).enumerate().for_each(|(k, (out, (place, largest)))| {
+        vectorized(PoolRow::<true> { z, norm, images, image: k / height, row: k % height, out, place, largest });
+    });
+    kept
+}
+
+/// What goes back through the pooling.
 #[derive(Clone, Copy)]
 pub(crate) struct PoolGradient<'a> {
-    /// Result of the pooling, its gradient, and the taps of the largest values.
-    pub out: &'a [f32],
+    /// Gradient of the pooling's result before the ReLU, and where its largest values are.
     pub gradient: &'a [f32],
-    pub place: &'a [u8],
+    pub largest: &'a Largest,
     /// Of the pooling's input.
     pub images: Images,
     pub channels: usize,
@@ -107,8 +136,9 @@ impl PoolGradient<'_> {
                     if oy < small.height && ox < small.width {
                         let tap = (y + 1 - 2 * oy) * 3 + (x + 1 - 2 * ox);
                         let at = ((image * small.height + oy) * small.width + ox) * self.channels + channel;
-                        let gradient = V::load(self.gradient.as_ptr().add(at)).where_positive(V::load(self.out.as_ptr().add(at)));
-                        sum = sum.add(gradient.where_equal(V::load_bytes(self.place.as_ptr().add(at)), V::splat(tap as f32)));
+                        let gradient = V::load(self.gradient.as_ptr().add(at));
+                        let place = V::load_bytes(self.largest.place.as_ptr().add(at));
+                        sum = sum.add(gradient.where_equal(place, V::splat(tap as f32)));
                     }
                 }
             }
@@ -117,52 +147,62 @@ impl PoolGradient<'_> {
     }
 }
 
-struct SumRow<'a> {
-    pool: PoolGradient<'a>,
-    z: &'a [f32],
+struct Sum<'a> {
+    out: &'a [f32],
+    largest: &'a [f32],
     norm: &'a Norm,
-    row: usize,
+    gradient: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
-impl Kernel for SumRow<'_> {
+impl Kernel for Sum<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let channels = self.pool.channels;
-        let Images { height, width, .. } = self.pool.images;
-        assert!(self.sums.len() == 2 * channels && self.z.len() >= (self.row + 1) * width * channels);
-        for x in 0..width {
-            for c in (0..channels).step_by(8) {
-                // SAFETY: the row and the pixel are inside the image; sums and `z` were asserted.
-                unsafe {
-                    let gradient = self.pool.at::<V>(self.row / height, self.row % height, x, c);
-                    let z = V::load(self.z.as_ptr().add((self.row * width + x) * channels + c));
-                    let normal = z.sub(V::load(self.norm.mean.as_ptr().add(c))).mul(V::load(self.norm.inverse_deviation.as_ptr().add(c)));
-                    let sums = self.sums.as_mut_ptr().add(c);
-                    V::load(sums).add(gradient).store(sums);
-                    gradient.mul_add(normal, V::load(sums.add(channels))).store(sums.add(channels));
+        let (channels, len) = (self.norm.scale.len(), self.gradient.len());
+        assert!(self.out.len() == len && self.largest.len() == len && len.is_multiple_of(channels) && self.sums.len() == 2 * channels);
+        for c in (0..channels).step_by(8) {
+            // SAFETY: all slices have the length of `gradient`, a multiple of the channels, which are a multiple of 8; sums were asserted.
+            unsafe {
+                let of_channel = |values: &[f32]| V::load(values.as_ptr().add(c));
+                let (mean, inverse) = (of_channel(&self.norm.mean), of_channel(&self.norm.inverse_deviation));
+                let (mut sum, mut products) = (V::splat(0.0), V::splat(0.0));
+                for at in (c..len).step_by(channels) {
+                    let to = self.gradient.as_mut_ptr().add(at);
+                    let gradient = V::load(to).where_positive(V::load(self.out.as_ptr().add(at)));
+                    gradient.store(to);
+                    let normal = V::load(self.largest.as_ptr().add(at)).sub(mean).mul(inverse);
+                    sum = sum.add(gradient);
+                    products = gradient.mul_add(normal, products);
                 }
+                sum.store(self.sums.as_mut_ptr().add(c));
+                products.store(self.sums.as_mut_ptr().add(channels + c));
             }
         }
     }
 }
 
-/// Sums over all pixels of the gradient before the ReLU, and of it times the normalised `z`.
-pub(crate) fn pool_sums(pool: PoolGradient<'_>, z: &[f32], norm: &Norm) -> [Vec<f64>; 2] {
-    let (channels, rows) = (pool.channels, pool.images.batch * pool.images.height);
-    check(pool);
-    let mut partial = vec![0.0; rows * 2 * channels];
-    partial.par_chunks_mut(2 * channels).enumerate().for_each(|(row, sums)| {
-        vectorized(SumRow { pool, z, norm, row, sums });
+/// Pixels of a task of [`pool_sums`].
+const SUMMED: usize = 256;
+
+/// Takes the gradient of the pooling's result `out` back through the ReLU, in place; returns its sums, and those of it times the normalised
+/// `z`, over all pixels of the pooling's input: the gradient is where the largest values are, and nowhere else.
+pub(crate) fn pool_sums(out: &[f32], largest: &Largest, norm: &Norm, gradient: &mut [f32]) -> [Vec<f64>; 2] {
+    let channels = norm.scale.len();
+    assert!(out.len() == gradient.len() && largest.z.len() == gradient.len());
+    let at_once = SUMMED * channels;
+    let mut partial = vec![0.0; gradient.len().div_ceil(at_once) * 2 * channels];
+    let read = out.par_chunks(at_once).zip(largest.z.par_chunks(at_once));
+    gradient.par_chunks_mut(at_once).zip(partial.par_chunks_mut(2 * channels)).zip(read).for_each(|((gradient, sums), (out, largest))| {
+        vectorized(Sum { out, largest, norm, gradient, sums });
     });
     total(&partial, channels)
 }
 
 fn check(pool: PoolGradient<'_>) {
     let len = pooled(pool.images).pixels() * pool.channels;
-    assert!(pool.out.len() == len && pool.gradient.len() == len && pool.place.len() == len);
+    assert!(pool.gradient.len() == len && pool.largest.place.len() == len);
 }
 
 struct ApplyRow<'a> {

@@ -9,7 +9,7 @@ use crate::direct::MAX_CHANNELS;
 use crate::finish::{Activated, AddTo, Affine, AsIs, Plain, Statistics, ThroughActivation, padded, total};
 use crate::images::{Images, UnitShape};
 use crate::norm::{Norm, Shortcut, apply, join, join_backward};
-use crate::pool::{PoolGradient, average, average_backward, max_pool, pool_backward, pool_sums, pooled};
+use crate::pool::{Largest, PoolGradient, average, average_backward, max_pool, max_pool_kept, pool_backward, pool_sums, pooled};
 use crate::shared::Buffer;
 use crate::stem::{Stem, stem_row};
 use crate::unit::{convolve, data_gradient, weight_gradient};
@@ -126,7 +126,7 @@ pub struct Saved {
     stem_z: Buffer,
     stem_norm: Norm,
     pooled: Buffer,
-    place: Vec<u8>,
+    largest: Largest,
     blocks: Vec<SavedBlock>,
 }
 
@@ -290,8 +290,7 @@ impl TowerShape {
         let stem_norm = norm_of(0, &sums, large);
         let mut images = pooled(large);
         let mut pool = Buffer::new(images.pixels() * channels);
-        let mut place = vec![0; images.pixels() * channels];
-        max_pool(&stem_z, &stem_norm, large, &mut pool, &mut place);
+        let largest = max_pool_kept(&stem_z, &stem_norm, large, &mut pool);
         let mut blocks: Vec<SavedBlock> = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let x: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
@@ -320,7 +319,7 @@ impl TowerShape {
         }
         let last: &[f32] = blocks.last().map_or(&pool, |b| &b.y);
         let embedding = average(last, images, padded(self.width()), self.width());
-        let saved = Saved { tower: self.clone(), stem, stem_z, stem_norm, pooled: pool, place, blocks };
+        let saved = Saved { tower: self.clone(), stem, stem_z, stem_norm, pooled: pool, largest, blocks };
         Forward { embedding, statistics: of_each(statistics), saved }
     }
 
@@ -375,7 +374,7 @@ impl TowerShape {
         {
             let mut z = Buffer::new(large.pixels() * channels);
             stem.convolve(units[0].weight, AsIs, &mut z);
-            max_pool(&z, &norm_of(0), large, &mut x, &mut vec![0; images.pixels() * channels]);
+            max_pool(&z, &norm_of(0), large, &mut x);
         }
         for block in &self.blocks {
             let output = self.units[block.first].output(images);
@@ -406,17 +405,23 @@ impl TowerShape {
     pub fn backward(&self, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<Vec<UnitGradient>, TowerError> {
         let mut out: Vec<Option<UnitGradient>> = vec![None; units.len()];
         let (saved, grad) = self.down_to(0, saved, units, gradient, Some(&mut out))?;
-        let Saved { stem, stem_z, stem_norm, pooled: pool, place, .. } = saved;
-        let channels = padded(self.units[0].channels_out);
-        let pooling = PoolGradient { out: &pool, gradient: &grad, place: &place, images: stem.output(), channels };
-        let [sums, products] = pool_sums(pooling, &stem_z, &stem_norm);
-        let backward = stem_norm.backward(&sums, &products, stem.output().pixels());
-        let mut panels = Buffer::new(stem_z.len());
-        pool_backward(pooling, &backward, &stem_z, &mut panels);
+        let (panels, [sums, products]) = self.through_pool(&saved, grad);
         let mut weight = vec![0.0; self.units[0].n_weights()];
-        stem.weight_gradient(&panels, &mut weight);
+        saved.stem.weight_gradient(&panels, &mut weight);
         out[0] = Some(self.unit_gradient(0, weight, &sums, &products));
         Ok(of_each(out))
+    }
+
+    /// From the gradient of the pooled maps to that of the stem's convolution, laid out `[panel of 16 channels, pixel, 16]`, and the sums that
+    /// the gradients of its normalisation are.
+    fn through_pool(&self, saved: &Saved, mut gradient: Buffer) -> (Buffer, [Vec<f64>; 2]) {
+        let Saved { stem, stem_z, stem_norm, pooled, largest, .. } = saved;
+        let [sums, products] = pool_sums(pooled, largest, stem_norm, &mut gradient);
+        let (images, channels) = (stem.output(), padded(self.units[0].channels_out));
+        let backward = stem_norm.backward(&sums, &products, images.pixels());
+        let mut panels = Buffer::new(stem_z.len());
+        pool_backward(PoolGradient { gradient: &gradient, largest, images, channels }, &backward, stem_z, &mut panels);
+        (panels, [sums, products])
     }
 
     /// From the embedding's gradient to that of the output of the first `n` blocks, and what was saved of these.

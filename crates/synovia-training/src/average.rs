@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use synovia_fusion::{NamedTensor, visit_state};
+use synovia_kernels::blend;
 
 use crate::Weights;
 
@@ -40,7 +41,12 @@ impl Average {
         };
         visit_state(module, |name, shape, value| {
             let mean = match self.values.remove(&name) {
-                Some((_, mean)) => mean.mul_scalar(decay) + value.mul_scalar(1.0 - decay),
+                Some((_, mut mean)) => {
+                    if !blend(decay, &mut mean, &value) {
+                        mean = mean.mul_scalar(decay) + value.mul_scalar(1.0 - decay);
+                    }
+                    mean
+                }
                 None => value,
             };
             self.values.insert(name, (shape, mean));

@@ -1,9 +1,9 @@
-//! AdamW on burn's tensors, in their own memory.
+//! AdamW, and averages of weights, on burn's tensors in their own memory.
 
 use burn::backend::{BackendTypes, Flex};
 use burn::tensor::Tensor;
 
-use crate::adamw::{AdamWStep, step_slices, sum_of_squares_slice};
+use crate::adamw::{AdamWStep, blend_slices, step_slices, sum_of_squares_slice};
 
 type Values = <Flex as BackendTypes>::FloatTensorPrimitive;
 
@@ -42,5 +42,19 @@ pub fn adamw(by: AdamWStep, value: &mut Tensor<1>, gradient: &Tensor<1>, mean: &
     for (part, new) in [(value, new), (mean, new_mean), (square, new_square)] {
         *part = Tensor::from_primitive::<Flex>(new);
     }
+    true
+}
+
+/// `mean = keep · mean + (1 − keep) · value`, in place where nobody else holds the memory. Returns whether it was done, as [`adamw`].
+pub fn blend(keep: f64, mean: &mut Tensor<1>, value: &Tensor<1>) -> bool {
+    if mean.dims() != value.dims() || memory(mean.clone()).is_none() {
+        return false;
+    }
+    let Some(value) = memory(value.clone()) else { return false };
+    let device = mean.device();
+    // Taken out, so that no second handle makes a write copy.
+    let Some(mut new) = memory(std::mem::replace(mean, Tensor::empty([0], &device))) else { return false };
+    blend_slices(keep, new.storage_mut(), value.storage());
+    *mean = Tensor::from_primitive::<Flex>(new);
     true
 }

@@ -3,5 +3,5 @@
 mod adamw;
 mod tower;
 
-pub use adamw::{adamw, sum_of_squares};
+pub use adamw::{adamw, blend, sum_of_squares};
 pub use tower::{Parameters, Traced, run_tower, trace_tower, train_tower};

@@ -74,6 +74,11 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// Eight bytes can be read at `from`, and the processor has what the implementation needs.
     unsafe fn load_bytes(from: *const u8) -> Self;
+    /// Whole numbers of 0 to 255 as bytes.
+    ///
+    /// # Safety
+    /// Eight bytes can be written at `to`, and the processor has what the implementation needs.
+    unsafe fn store_bytes(self, to: *mut u8);
     /// The square root.
     ///
     /// # Safety

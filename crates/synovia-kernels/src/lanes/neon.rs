@@ -1,9 +1,9 @@
 //! Lanes of aarch64: two NEON registers of four.
 
 use std::arch::aarch64::{
-    float32x4_t, uint32x4_t, vaddq_f32, vandq_u32, vbslq_f32, vceqq_f32, vcgtq_f32, vcvtq_f32_u32, vdivq_f32, vdupq_n_f32, vfmaq_f32,
-    vget_high_u16, vget_low_u16, vld1_u8, vld1q_f32, vmovl_u8, vmovl_u16, vmulq_f32, vornq_u32, vreinterpretq_f32_u32,
-    vreinterpretq_u32_f32, vsqrtq_f32, vst1q_f32, vsubq_f32,
+    float32x4_t, uint32x4_t, vaddq_f32, vandq_u32, vbslq_f32, vceqq_f32, vcgtq_f32, vcombine_u16, vcvtq_f32_u32, vcvtq_u32_f32, vdivq_f32,
+    vdupq_n_f32, vfmaq_f32, vget_high_u16, vget_low_u16, vld1_u8, vld1q_f32, vmovl_u8, vmovl_u16, vmovn_u16, vmovn_u32, vmulq_f32,
+    vornq_u32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vsqrtq_f32, vst1_u8, vst1q_f32, vsubq_f32,
 };
 
 use super::{Lanes, Pair};
@@ -111,6 +111,15 @@ impl Lanes for Neon {
         unsafe {
             let wide = vmovl_u8(vld1_u8(from));
             Self([vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(wide)))])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8) {
+        // SAFETY: the caller vouches for room for eight bytes at `to`.
+        unsafe {
+            let halves = self.0.map(|x| vmovn_u32(vcvtq_u32_f32(x)));
+            vst1_u8(to, vmovn_u16(vcombine_u16(halves[0], halves[1])));
         }
     }
 

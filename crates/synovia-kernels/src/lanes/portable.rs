@@ -81,6 +81,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8) {
+        // SAFETY: the caller vouches for room for eight bytes at `to`.
+        unsafe { to.cast::<[u8; 8]>().write_unaligned(self.0.map(|x| x as u8)) }
+    }
+
+    #[inline(always)]
     unsafe fn sqrt(self) -> Self {
         Self(self.0.map(f32::sqrt))
     }

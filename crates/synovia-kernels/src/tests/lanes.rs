@@ -49,8 +49,21 @@ struct EachMethod<'a> {
     numbers: [&'a [f32; 8]; 3],
 }
 
-const METHODS: [&str; 12] =
-    ["splat", "add", "sub", "mul", "mul_add", "max", "where_positive", "where_equal", "larger_or_nan", "load_bytes", "sqrt", "div"];
+const METHODS: [&str; 13] = [
+    "splat",
+    "add",
+    "sub",
+    "mul",
+    "mul_add",
+    "max",
+    "where_positive",
+    "where_equal",
+    "larger_or_nan",
+    "load_bytes",
+    "store_bytes",
+    "sqrt",
+    "div",
+];
 
 impl Kernel for EachMethod<'_> {
     type Output = [[f32; 8]; METHODS.len()];
@@ -62,6 +75,9 @@ impl Kernel for EachMethod<'_> {
         unsafe {
             let [a, b, c] = self.numbers.map(|numbers| V::load(numbers.as_ptr()));
             let bytes: [u8; 8] = [0, 1, 2, 8, 127, 128, 200, 255];
+            let mut stored = [0u8; 8];
+            V::load_bytes(bytes.as_ptr()).store_bytes(stored.as_mut_ptr());
+            assert_eq!(stored, bytes);
             let results = [
                 V::splat(self.numbers[0][3]),
                 a.add(b),
@@ -73,6 +89,7 @@ impl Kernel for EachMethod<'_> {
                 a.where_equal(b, c),
                 a.larger_or_nan(b, c, a),
                 V::load_bytes(bytes.as_ptr()),
+                V::load_bytes(stored.as_ptr()),
                 a.sqrt(),
                 a.div(b),
             ];

@@ -1,6 +1,6 @@
 use crate::images::Images;
 use crate::norm::Norm;
-use crate::pool::max_pool;
+use crate::pool::{max_pool, max_pool_kept};
 
 /// Pools one 3 × 3 image of these numbers; the window of its middle output sees all of them.
 #[track_caller]
@@ -12,9 +12,11 @@ fn check(pixels: [f32; 9], largest: f32, tap: u8) {
         z[pixel * channels..][..channels].fill(value);
     }
     let norm = Norm::new(&[0.0; 16], &[1.0; 16], &[1.0; 16], &[0.0; 16], 0.0, channels);
-    let (mut out, mut place) = (vec![0.0; 9 * channels], vec![0; 9 * channels]);
-    max_pool(&z, &norm, images, &mut out, &mut place);
-    for (value, at) in out[4 * channels..].iter().zip(&place[4 * channels..]).take(channels) {
+    let (mut out, mut kept) = (vec![0.0; 9 * channels], vec![0.0; 9 * channels]);
+    max_pool(&z, &norm, images, &mut out);
+    let kept_of = max_pool_kept(&z, &norm, images, &mut kept);
+    assert!(out.iter().zip(&kept).all(|(a, b)| a.to_bits() == b.to_bits()));
+    for (value, at) in out[4 * channels..].iter().zip(&kept_of.place[4 * channels..]).take(channels) {
         assert!(*value == largest || (value.is_nan() && largest.is_nan()), "{value} of {pixels:?}");
         assert_eq!(*at, tap, "{pixels:?}");
     }

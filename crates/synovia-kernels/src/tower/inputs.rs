@@ -3,9 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Forward, Saved, TowerError, TowerShape, Unit, UnitStatistics};
-use crate::finish::padded;
-use crate::pool::{PoolGradient, pool_backward, pool_sums, pooled};
-use crate::shared::Buffer;
+use crate::pool::pooled;
 
 impl TowerShape {
     /// The forward pass by known statistics, and what the gradients of its inputs need.
@@ -37,14 +35,8 @@ impl TowerShape {
     /// As [`TowerShape::backward`].
     pub fn image_gradient(&self, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<Vec<f32>, TowerError> {
         let (saved, grad) = self.down_to(0, saved, units, gradient, None)?;
-        let Saved { stem, stem_z, stem_norm, pooled: pool, place, .. } = saved;
-        let channels = padded(self.units[0].channels_out);
-        let pooling = PoolGradient { out: &pool, gradient: &grad, place: &place, images: stem.output(), channels };
-        let [sums, products] = pool_sums(pooling, &stem_z, &stem_norm);
-        let backward = stem_norm.backward(&sums, &products, stem.output().pixels());
-        let mut panels = Buffer::new(stem_z.len());
-        pool_backward(pooling, &backward, &stem_z, &mut panels);
-        Ok(stem.data_gradient(&panels, units[0].weight))
+        let (panels, _) = self.through_pool(&saved, grad);
+        Ok(saved.stem.data_gradient(&panels, units[0].weight))
     }
 
     /// Each place of the maps after the first `n` blocks times its gradient, summed over the channels.

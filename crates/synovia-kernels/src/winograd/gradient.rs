@@ -53,6 +53,9 @@ impl<I: Input, const M: usize, const N: usize> Kernel for TransformBoth<'_, I, M
 /// Tiles whose products are summed in registers: a panel of them and the packed inputs stay in the first-level cache.
 const REDUCED: usize = 192;
 
+/// Channels up to which tiles are close enough together to be read where they are, in the few panels that there are.
+const NARROW: usize = 32;
+
 /// Adds a group's products to some rows of one point of the transformed weight gradient.
 struct Accumulate<'a> {
     inputs: &'a [f32],
@@ -81,18 +84,19 @@ impl Kernel for Accumulate<'_> {
                 // SAFETY: rows and panels are within both inputs, as asserted; each task adds to its own rows of `out`.
                 unsafe {
                     let inputs = self.inputs.as_ptr();
-                    pack_rows::<V>((first..first + count).map(|t| inputs.add(t * n_in + i)), rows, i + PACKED <= n_in, packed.as_mut_ptr());
+                    let (a, a_stride) = if n_in <= NARROW { (inputs.add(first * n_in + i), n_in) } else { (packed.as_ptr(), PACKED) };
+                    if n_in > NARROW {
+                        pack_rows::<V>(
+                            (first..first + count).map(|t| inputs.add(t * n_in + i)),
+                            rows,
+                            i + PACKED <= n_in,
+                            packed.as_mut_ptr(),
+                        );
+                    }
                     for panel in 0..n_out / COLUMNS {
                         let b = self.gradients.as_ptr().add((panel * n_tiles + first) * COLUMNS);
-                        columns_times_panel::<V>(
-                            rows,
-                            count,
-                            packed.as_ptr(),
-                            PACKED,
-                            b,
-                            self.out.get().add(i * n_out + panel * COLUMNS),
-                            n_out,
-                        );
+                        let c = self.out.get().add(i * n_out + panel * COLUMNS);
+                        columns_times_panel::<V>(rows, count, a, a_stride, b, c, n_out);
                     }
                 }
             }
