@@ -47,6 +47,11 @@ impl Worsening {
         matches!(self, Self::MissingImages | Self::Noise | Self::Contrast | Self::Resolution)
     }
 
+    /// Whether the images that are there stay as they are.
+    pub const fn leaves_images(self) -> bool {
+        !matches!(self, Self::Noise | Self::Contrast | Self::Resolution)
+    }
+
     /// What happens, for a reader.
     pub const fn describe(self) -> &'static str {
         match self {

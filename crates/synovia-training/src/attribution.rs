@@ -107,22 +107,40 @@ impl Asked {
 
     /// What the model makes of each input; what an input lacks is masked.
     pub fn ask(&self, given: &[&Given]) -> Vec<Told> {
+        let embedded = self.embed(given);
+        self.ask_embedded(given, &embedded.iter().map(Option::as_deref).collect::<Vec<_>>())
+    }
+
+    /// What the image tower makes of each image; nothing where there is none, or no tower.
+    pub fn embed(&self, given: &[&Given]) -> Vec<Option<Vec<f32>>> {
+        let mut out = vec![None; given.len()];
+        let Some(tower) = self.model.image_path() else { return out };
+        let with_image: Vec<usize> = (0..given.len()).filter(|&k| given[k].image.is_some()).collect();
+        for places in with_image.chunks(BATCH) {
+            let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
+            let Some(image) = images(&rows, self.shape, &self.device) else { continue };
+            places.iter().zip(rows_of(tower.forward(image))).for_each(|(&place, row)| out[place] = Some(row));
+        }
+        out
+    }
+
+    /// As [`Asked::ask`], of images that [`Asked::embed`] has been through: theirs, in `embedded`, are not looked at again.
+    pub fn ask_embedded(&self, given: &[&Given], embedded: &[Option<&[f32]>]) -> Vec<Told> {
         let mut out = vec![Told::default(); given.len()];
         // Inputs of one pattern go together.
         for (with_image, with_record) in [(true, true), (true, false), (false, true), (false, false)] {
-            let has = |given: &&Given| (given.image.is_some(), given.record.is_some()) == (with_image, with_record);
-            let of_pattern: Vec<usize> = (0..given.len()).filter(|&k| has(&given[k])).collect();
+            let has = |k: &usize| (embedded[*k].is_some(), given[*k].record.is_some()) == (with_image, with_record);
+            let of_pattern: Vec<usize> = (0..given.len()).filter(has).collect();
             for places in of_pattern.chunks(BATCH) {
                 let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
-                let inputs = Inputs {
-                    image: modality(images(&rows, self.shape, &self.device), &self.device),
-                    record: modality(records(&rows, &self.device), &self.device),
-                };
-                let outputs = self.model.forward(inputs, rows.len(), &self.device);
-                let rows_of = |tensor: Tensor<2>| {
-                    let width = tensor.dims()[1];
-                    let values: Vec<f32> = tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-                    values.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
+                let record = modality(records(&rows, &self.device), &self.device);
+                let towers: Vec<f32> = places.iter().filter_map(|&k| embedded[k]).flatten().copied().collect();
+                let outputs = if with_image {
+                    let shape = [places.len(), towers.len() / places.len()];
+                    let tower = Tensor::from_data(TensorData::new(towers, shape), &self.device);
+                    self.model.forward_from(tower, record, rows.len(), &self.device)
+                } else {
+                    self.model.forward(Inputs { image: None, record }, rows.len(), &self.device)
                 };
                 for task in outputs.logits {
                     places.iter().zip(rows_of(task)).for_each(|(&place, row)| out[place].logits.push(row));
@@ -132,6 +150,12 @@ impl Asked {
         }
         out
     }
+}
+
+fn rows_of(tensor: Tensor<2>) -> Vec<Vec<f32>> {
+    let width = tensor.dims()[1];
+    let values: Vec<f32> = tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
+    values.chunks(width).map(<[f32]>::to_vec).collect()
 }
 
 fn records(rows: &[&Given], device: &Device) -> Option<Tensor<2>> {

@@ -88,19 +88,23 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     if !is_private {
         explainer.known = alike::known(&reader, &explainer.asked, own)?;
     }
-    let embedding = explainer.map(own)?;
     let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
     let bar = work.progress.start("explain", Some(manifest.tasks.len() as u64), "tasks");
     let mut tasks = Vec::new();
-    for (k, task) in manifest.tasks.iter().enumerate() {
-        let known = chosen(k);
-        let rows: Vec<&ExampleRow> = known.iter().map(|&i| rows[i]).collect();
-        let given: Vec<&Given> = known.iter().map(|i| &given[i]).collect();
-        if !rows.is_empty() {
-            tasks.push(explainer.task(k, task, &calibrations[k], &rows, &given));
+    // Neighbours in the plane are found step by step, on one thread: meanwhile the others explain.
+    let embedding = std::thread::scope(|scope| {
+        let embedding = scope.spawn(|| explainer.map(own));
+        for (k, task) in manifest.tasks.iter().enumerate() {
+            let known = chosen(k);
+            let rows: Vec<&ExampleRow> = known.iter().map(|&i| rows[i]).collect();
+            let given: Vec<&Given> = known.iter().map(|i| &given[i]).collect();
+            if !rows.is_empty() {
+                tasks.push(explainer.task(k, task, &calibrations[k], &rows, &given));
+            }
+            bar.set(k as u64 + 1);
         }
-        bar.set(k as u64 + 1);
-    }
+        embedding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     bar.finish("");
     // Who may not be told of, or may be seen by name, is not shown.
     if is_private || shows_names(work) || !work.pipeline.report.cases {

@@ -53,6 +53,8 @@ struct Model {
     asked: Asked,
     sees: Presence,
     calibrations: Vec<Calibration>,
+    /// What its image tower makes of the images as they are.
+    embedded: Vec<Option<Vec<f32>>>,
 }
 
 /// What a model says of each example; nothing where it sees nothing.
@@ -67,7 +69,7 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
     for (&variant, of_variant) in &settings.variants {
         let asked = Asked::new(&of_variant.model, &weights[&variant], shape)?;
         let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
-        models.push(Model { variant, asked, sees: Presence::of(&of_variant.model), calibrations });
+        models.push(Model { variant, asked, sees: Presence::of(&of_variant.model), calibrations, embedded: Vec::new() });
     }
     let any = |of: fn(&Presence) -> bool| models.iter().any(|model| of(&model.sees));
     let sees = Presence { image: any(|p| p.image), record: any(|p| p.record) };
@@ -93,7 +95,9 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
     };
     let asked: Vec<Worsening> = Worsening::ALL.into_iter().filter(is_asked).collect();
     let bar = work.progress.start("robustness", Some(asked.len() as u64 + 1), "ways");
-    let plain: Vec<Answers> = spread(&models, |model| answers(model, &given));
+    let embedded = spread(&models, |model| given.chunks(AT_ONCE).flat_map(|given| embed(model, given)).collect());
+    models.iter_mut().zip(embedded).for_each(|(model, embedded)| model.embedded = embedded);
+    let plain: Vec<Answers> = spread(&models, |model| answers(model, &given, true));
     // Where a modality goes missing, on those that have both: they stay the same examples, and who sees the other alone loses nothing.
     let is_counted = |i: usize, what: Worsening| {
         !matches!(what, Worsening::MissingImages | Worsening::MissingRecords) || (given[i].image.is_some() && given[i].record.is_some())
@@ -147,7 +151,11 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
             let worse: Vec<Given> = given.iter().zip(&rows).map(|(given, row)| worse.of(given, row, what, level)).collect();
             let changed = |model: &Model| if what.of_image() { model.sees.image } else { model.sees.record };
             let before: Vec<(&Model, &Answers)> = models.iter().zip(&plain).collect();
-            let of: Vec<Answers> = spread(&before, |(model, plain)| if changed(model) { answers(model, &worse) } else { (*plain).clone() });
+            let of: Vec<Answers> =
+                spread(
+                    &before,
+                    |(model, plain)| if changed(model) { answers(model, &worse, what.leaves_images()) } else { (*plain).clone() },
+                );
             let novel = novel(&of, &worse);
             for (points, auroc) in points.iter_mut().zip(aurocs(&of, what)?) {
                 points.push(RobustnessPoint { level, auroc, novel });
@@ -162,19 +170,25 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
     write_json(&work.run.join(FILE), &Robustness { fold: place.fold().map(|fold| fold + 1), n: rows.len(), tasks })
 }
 
-fn answers(model: &Model, given: &[Given]) -> Answers {
-    let seen = |given: &Given| Given {
-        image: given.image.as_ref().filter(|_| model.sees.image).cloned(),
-        record: given.record.as_ref().filter(|_| model.sees.record).cloned(),
-    };
+fn embed(model: &Model, given: &[Given]) -> Vec<Option<Vec<f32>>> {
+    model.asked.embed(&given.iter().collect::<Vec<_>>())
+}
+
+/// - same_images: whether those that are there are as they were, so that what the tower made of them holds
+fn answers(model: &Model, given: &[Given], same_images: bool) -> Answers {
     let mut out = vec![None; given.len()];
-    // A few hundred images twice would be twice the memory.
-    for (first, given) in given.chunks(AT_ONCE).enumerate() {
-        let seen: Vec<(usize, Given)> =
-            given.iter().map(seen).enumerate().filter(|(_, g)| g.image.is_some() || g.record.is_some()).collect();
-        let told = model.asked.ask(&seen.iter().map(|(_, given)| given).collect::<Vec<_>>());
-        for ((i, _), told) in seen.iter().zip(told) {
-            out[first * AT_ONCE + i] = Some(told);
+    for (part, given) in given.chunks(AT_ONCE).enumerate() {
+        let first = part * AT_ONCE;
+        let made = if same_images { Vec::new() } else { embed(model, given) };
+        let made = if same_images { &model.embedded[first..first + given.len()] } else { &made };
+        let embedded: Vec<Option<&[f32]>> = given.iter().zip(made).map(|(g, made)| made.as_deref().filter(|_| g.image.is_some())).collect();
+        let seen = |i: &usize| embedded[*i].is_some() || (model.sees.record && given[*i].record.is_some());
+        let seen: Vec<usize> = (0..given.len()).filter(seen).collect();
+        let told = model
+            .asked
+            .ask_embedded(&seen.iter().map(|&i| &given[i]).collect::<Vec<_>>(), &seen.iter().map(|&i| embedded[i]).collect::<Vec<_>>());
+        for (i, told) in seen.into_iter().zip(told) {
+            out[first + i] = Some(told);
         }
     }
     out
