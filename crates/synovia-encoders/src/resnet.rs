@@ -269,13 +269,15 @@ impl ResNet {
         trace_tower(&self.shape().ok()?, &image.inner().sub_scalar(0.5), &parameters, &running)
     }
 
-    /// Each place of [`ResNet::maps`] times its gradient, summed over the channels, from the embedding's gradient.
+    /// Each place of [`ResNet::maps`] times its gradient, summed over the channels, from the embedding's gradient. `None` where `traced` is of
+    /// another tower, or the gradient of another shape or device.
     ///
     /// # Shapes
     /// - gradient: `[batch, width of the embedding]`
+    /// - stage: 1 to [`ResNet::STAGES`]
     /// - returns `[batch, rows, columns]`
     pub fn relevance(&self, traced: Traced, gradient: &Tensor<2>, stage: usize) -> Option<Tensor<3>> {
-        traced.relevance(self.n_blocks(stage), gradient)
+        (self.shape().ok().as_ref() == Some(traced.shape())).then(|| traced.relevance(self.n_blocks(stage), gradient))?
     }
 
     /// As one operation, where the tensors are on the CPU.

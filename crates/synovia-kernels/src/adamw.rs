@@ -183,6 +183,10 @@ mod tests {
                 assert!((f64::from(value[k]) - expected).abs() < 1e-6, "{len}: {} instead of {expected}", value[k]);
                 assert!((f64::from(mean[k]) - m).abs() < 1e-6 && (f64::from(square[k]) - v).abs() < 1e-6);
             }
+            let before = mean.clone();
+            blend_slices(0.9, &mut mean, &numbers);
+            let expected = |k: usize| 0.9 * f64::from(before[k]) + 0.1 * f64::from(numbers[k]);
+            assert!((0..len).all(|k| (f64::from(mean[k]) - expected(k)).abs() < 1e-6), "{len}");
         }
     }
 }

@@ -21,10 +21,8 @@ struct Tap {
 
 /// Which rows of the input make which pixels of the output.
 struct Gather {
-    /// Input: its images, and numbers a pixel.
     input: Images,
-    input_stride: usize,
-    /// Numbers that a tap reads.
+    /// Numbers of a pixel of the input, which a tap reads.
     k: usize,
     taps: Vec<Tap>,
     /// Input rows and columns from a pixel of the grid to the next.
@@ -68,7 +66,7 @@ impl Gather {
         let pad = (side / 2) as isize;
         let taps = (0..side * side).map(|t| Tap { dy: (t / side) as isize - pad, dx: (t % side) as isize - pad }).collect();
         let (grid, step, origin, spread) = (output, shape.stride, [0; 2], 1);
-        Self { input: images, input_stride: k, k, taps, step, grid, output, origin, spread }
+        Self { input: images, k, taps, step, grid, output, origin, spread }
     }
 
     /// Places from a pixel of the grid on, without a division each.
@@ -100,7 +98,7 @@ impl Gather {
         let inside = ((look.y + tap.dy) as usize) < self.input.height && ((look.x + tap.dx) as usize) < self.input.width;
         let pixel = look.pixel + tap.dy * self.input.width as isize + tap.dx;
         // `wrapping_offset`: the address is used only where the caller has checked the input's length.
-        if inside { base.wrapping_offset(pixel * self.input_stride as isize) } else { zeros }
+        if inside { base.wrapping_offset(pixel * self.k as isize) } else { zeros }
     }
 
     /// Whether all taps look inside the image.
@@ -119,7 +117,7 @@ impl Gather {
 
     /// How many numbers a tap is away from where a pixel looks.
     fn away(&self, tap: Tap) -> isize {
-        (tap.dy * self.input.width as isize + tap.dx) * self.input_stride as isize
+        (tap.dy * self.input.width as isize + tap.dx) * self.k as isize
     }
 
     fn output_pixel(&self, Place { image, y, x }: Place) -> usize {
@@ -194,7 +192,7 @@ impl<F: Finish> Kernel for Block<'_, F> {
             let look = gather.look(place);
             let of_taps = sources[p / ROWS * n_taps..][..n_taps].iter_mut().zip(&gather.taps);
             if gather.sees_all(look, reach) {
-                let base = self.input.as_ptr().wrapping_offset(look.pixel * gather.input_stride as isize);
+                let base = self.input.as_ptr().wrapping_offset(look.pixel * gather.k as isize);
                 of_taps.for_each(|(to, &tap)| to[p % ROWS] = base.wrapping_offset(gather.away(tap)));
             } else {
                 of_taps.for_each(|(to, &tap)| to[p % ROWS] = gather.source(self.input.as_ptr(), ZEROS.as_ptr(), look, tap));
@@ -241,7 +239,7 @@ fn run<F: Finish>(gather: &Gather, input: &[f32], weights: &[f32], n_out: usize,
     assert_eq!(out.len(), gather.output.pixels() * n_out);
     assert!(finish.fits(out.len(), n_out));
     // The last tap of the last pixel ends inside the input.
-    assert!(gather.k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride);
+    assert!(gather.k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.k);
     let pixels = gather.grid.pixels();
     let n_blocks = pixels.div_ceil(PIXELS);
     let width = if F::SUMS { 2 * n_out } else { 0 };
@@ -326,7 +324,7 @@ pub(crate) fn data_gradient<F: Finish>(
         });
         let count = |n: usize, p: usize| (n - p).div_ceil(stride);
         let grid = Images { batch: images.batch, height: count(images.height, py), width: count(images.width, px) };
-        let gather = Gather { input, input_stride: k, k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
+        let gather = Gather { input, k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
         sums.extend(run(&gather, gradient, &packed, n_out, finish, out));
     }
     sums
@@ -409,7 +407,7 @@ const SMALL: usize = 100_000;
 /// `[tap, k, padded(channels_out)]`: sums over all pixels of the grid of input times gradient, the latter by [`panels`].
 fn reduce(gather: &Gather, input: &[f32], panels: &[f32], n_out: usize) -> Buffer {
     let (n_taps, k, n_pixels) = (gather.taps.len(), gather.k, gather.grid.pixels());
-    assert!(k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.input_stride);
+    assert!(k <= ZEROS.len() && input.len() >= gather.input.pixels() * gather.k);
     assert!(panels.len() == n_pixels * n_out);
     let size = n_taps * k * n_out;
     let taps_at_once = if size <= SMALL { n_taps } else { 1 };

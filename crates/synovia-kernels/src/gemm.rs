@@ -1,4 +1,5 @@
-//! The two inner products that all convolutions here come down to, for 1 to 6 rows by 16 columns in registers.
+//! The inner products that all convolutions here come down to, for 1 to 6 rows by 16 columns in registers: of rows wherever they are, of
+//! rows a step apart, and of columns.
 //!
 //! Six rows by two vectors use 12 of AVX2's 16 registers: 12 multiply-adds a step against 8 loads, so that both multipliers of
 //! the core stay busy. With AVX-512 it is six by one, which keeps the one multiplier of a Zen 4 busy; two would want eight rows.
@@ -72,6 +73,71 @@ pub(crate) unsafe fn rows_times_panel<V: Lanes>(
             3 => rows_by_panel::<V, 3>(n_taps, k, a, b, c, accumulate),
             2 => rows_by_panel::<V, 2>(n_taps, k, a, b, c, accumulate),
             _ => rows_by_panel::<V, 1>(n_taps, k, a, b, c, accumulate),
+        }
+    }
+}
+
+/// `c[r][0..16] = Σ_dy Σ_i a[dy · row + r · step + i] · b[dy][i][0..16]` for `r < R`; `K` is the number of `i` where it is known, else 0.
+///
+/// # Safety
+/// `a` has what is read of it, `b` has `n_taps · k · 16` numbers, `R` rows of `c`, `c_stride` apart, have 16 writable ones.
+#[inline(always)]
+unsafe fn strided_by_panel<V: Lanes, const R: usize, const K: usize>(
+    [n_taps, k]: [usize; 2],
+    (a, [row, step]): (Source, [usize; 2]),
+    b: Source,
+    (c, c_stride): (Target, usize),
+) {
+    let k = if K > 0 { K } else { k };
+    // SAFETY: all addresses are within what the caller vouches for.
+    unsafe {
+        let mut sums = [V::Wide::splat(0.0); R];
+        for dy in 0..n_taps {
+            let (a, b) = (a.add(dy * row), b.add(dy * k * COLUMNS));
+            for i in 0..k {
+                let weights = V::Wide::load(b.add(i * COLUMNS));
+                for r in 0..R {
+                    sums[r] = V::Wide::splat(*a.add(r * step + i)).mul_add(weights, sums[r]);
+                }
+            }
+        }
+        for r in 0..R {
+            sums[r].store(c.add(r * c_stride));
+        }
+    }
+}
+
+/// [`strided_by_panel`] for `n_rows` of 1 to 6 that lie a step apart, of taps (rows of a kernel) that do too.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn strided_times_panel<V: Lanes>(
+    n_rows: usize,
+    of_taps: [usize; 2],
+    a: (Source, [usize; 2]),
+    b: Source,
+    c: (Target, usize),
+) {
+    // Rows of a usual stem, and of the narrowest layers: loops of known length.
+    macro_rules! of {
+        ($rows:literal) => {
+            match of_taps[1] {
+                7 => strided_by_panel::<V, $rows, 7>(of_taps, a, b, c),
+                16 => strided_by_panel::<V, $rows, 16>(of_taps, a, b, c),
+                _ => strided_by_panel::<V, $rows, 0>(of_taps, a, b, c),
+            }
+        };
+    }
+    // SAFETY: the caller's promise is the callee's.
+    unsafe {
+        match n_rows {
+            6 => of!(6),
+            5 => of!(5),
+            4 => of!(4),
+            3 => of!(3),
+            2 => of!(2),
+            _ => of!(1),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Fused CPU kernels: a whole image tower, forward and backward, channels last, as one operation of burn's autodiff; AdamW in
 //! one pass.
 //!
-//! Convolutions are made of two inner products in registers (`gemm`): by the definition, wherever a tap finds its pixels
-//! (`direct`), or, for 3 × 3 of stride 1, with a quarter of the multiplications (`winograd`). Normalisation, activation,
+//! Convolutions are made of inner products in registers (`gemm`): by the definition, wherever a tap finds its pixels (`direct`; `stem` over
+//! images), or, for 3 × 3 of stride 1, with a quarter to less than a half of the multiplications (`winograd`). Normalisation, activation,
 //! residual sums and their masks are done where a convolution reads and writes anyway (`finish`, `norm`, `pool`).
 //! Results are the same bits for any number of threads: work and sums are cut by the shapes alone.
 //!

@@ -88,6 +88,7 @@ impl<const KEPT: bool> Kernel for PoolRow<'_, KEPT> {
 /// - out: that of [`pooled`]
 pub(crate) fn max_pool(z: &[f32], norm: &Norm, images: Images, out: &mut [f32]) {
     let channels = norm.scale.len();
+    assert_eq!(out.len(), pooled(images).pixels() * channels);
     let Images { height, width, .. } = pooled(images);
     out.par_chunks_mut(width * channels).enumerate().for_each(|(k, out)| {
         let (image, row) = (k / height, k % height);
@@ -98,6 +99,7 @@ pub(crate) fn max_pool(z: &[f32], norm: &Norm, images: Images, out: &mut [f32]) 
 /// [`max_pool`] that keeps what its backward pass needs.
 pub(crate) fn max_pool_kept(z: &[f32], norm: &Norm, images: Images, out: &mut [f32]) -> Largest {
     let channels = norm.scale.len();
+    assert_eq!(out.len(), pooled(images).pixels() * channels);
     let Images { height, width, .. } = pooled(images);
     let mut kept = Largest { place: vec![0; out.len()], z: Buffer::new(out.len()) };
     let at_once = width * channels;
@@ -243,6 +245,7 @@ impl Kernel for ApplyRow<'_> {
 pub(crate) fn pool_backward(pool: PoolGradient<'_>, backward: &Backward<'_>, z: &[f32], out: &mut [f32]) {
     check(pool);
     assert_eq!(z.len(), out.len());
+    assert_eq!(backward.factor.len(), pool.channels);
     let out = Shared::new(out);
     (0..pool.images.batch * pool.images.height).into_par_iter().for_each(|row| {
         vectorized(ApplyRow { pool, backward, row, z, out });

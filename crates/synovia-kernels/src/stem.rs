@@ -7,16 +7,14 @@ use rayon::prelude::*;
 
 use crate::direct::add_up;
 use crate::finish::{Finish, padded};
-use crate::gemm::{COLUMNS, PACKED, ROWS, balanced_rows, columns_times_panel};
+use crate::gemm::{COLUMNS, ROWS, balanced_rows, columns_times_panel, strided_times_panel};
 use crate::images::{Images, UnitShape};
-use crate::lanes::{Kernel, Lanes, Wide, vectorized};
-use crate::shared::{Buffer, Shared, Source, Target, with_scratch};
+use crate::lanes::{Kernel, Lanes, vectorized};
+use crate::shared::{Buffer, Shared, with_scratch};
 
-/// Numbers behind a bordered image, so that whole vectors can be read of its last row.
-const SLACK: usize = 2 * PACKED;
-
-/// Rows of outputs of a task.
+/// Rows of outputs of a task, and outputs that it has at most where a row has no more: sums of them are in single precision.
 const AT_ONCE: usize = 4;
+const SUMMED: usize = 512;
 
 /// Numbers that a tap of a stem reads.
 pub(crate) const fn stem_row(shape: UnitShape) -> usize {
@@ -38,10 +36,8 @@ impl Stem {
         let Images { batch, height, width } = images;
         let (channels, pad) = (shape.channels_in, shape.kernel / 2);
         let input = Images { batch, height: height + 2 * pad, width: width + 2 * pad };
-        let mut bordered = Buffer::new(input.pixels() * channels + SLACK);
-        let (all, slack) = bordered.split_at_mut(input.pixels() * channels);
-        slack.fill(0.0);
-        all.par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
+        let mut bordered = Buffer::new(input.pixels() * channels);
+        bordered.par_chunks_mut(input.height * input.width * channels).enumerate().for_each(|(n, to)| {
             let row = input.width * channels;
             to[..pad * row].fill(0.0);
             to[(pad + height) * row..].fill(0.0);
@@ -74,7 +70,7 @@ impl Stem {
         [self.input.width * self.shape.channels_in, self.shape.stride * self.shape.channels_in]
     }
 
-    /// Where what a row of outputs sees begins. All of it, and [`SLACK`] behind, is in the bordered input: the output's size sees to it.
+    /// Where what a row of outputs sees begins. All of it is in the bordered input: the output's size sees to it.
     fn start(&self, row: usize) -> usize {
         let (image, y) = (row / self.output.height, row % self.output.height);
         (image * self.input.height + y * self.shape.stride) * self.strides()[0]
@@ -91,16 +87,17 @@ impl Stem {
         assert_eq!(out.len(), self.output.pixels() * n_out);
         assert!(finish.fits(out.len(), n_out));
         let weights = self.packed(weights);
-        let n_tasks = self.n_rows().div_ceil(AT_ONCE);
+        let at_once = (SUMMED / width).clamp(1, AT_ONCE);
+        let n_tasks = self.n_rows().div_ceil(at_once);
         let n_sums = if F::SUMS { 2 * n_out } else { 0 };
         let mut partial = vec![0.0; n_tasks * n_sums];
         let (out, sums) = (Shared::new(out), Shared::new(&mut partial));
         (0..n_tasks).into_par_iter().for_each(|task| {
-            let rows = task * AT_ONCE..self.n_rows().min((task + 1) * AT_ONCE);
+            let rows = task * at_once..self.n_rows().min((task + 1) * at_once);
             with_scratch(width * n_out, |results| {
                 // SAFETY: each task has its own row of sums.
                 let sums = unsafe { sums.part(task * n_sums, n_sums) };
-                vectorized(Rows { stem: self, weights: &weights, n_out, finish, rows, out, sums, results });
+                vectorized(Outputs { stem: self, weights: &weights, n_out, finish, rows, out, sums, results });
             });
         });
         partial
@@ -141,7 +138,7 @@ impl Stem {
             let rows = task * per_task..self.n_rows().min((task + 1) * per_task);
             // SAFETY: each task has its own part.
             let out = unsafe { shared.part(task * size, size) };
-            vectorized(RowsBack { stem: self, gradient, n_out, rows, out });
+            vectorized(WeightsBack { stem: self, gradient, n_out, rows, out });
         });
         add_up(&mut sums, size);
         for (place, to) in out.iter_mut().enumerate() {
@@ -200,62 +197,33 @@ impl Kernel for ImageBack<'_> {
         let (kernel, n_out) = (stem.shape.kernel, padded(stem.shape.channels_out));
         let ([row_stride, step], k_padded) = (stem.strides(), stem_row(stem.shape).next_multiple_of(8));
         assert!(self.weights.len() == n_out * kernel * k_padded && self.gradient.len() == output.pixels() * n_out);
-        // What is beyond a row of the kernel is added as zeros.
-        let mut out = vec![0.0; stem.input.height * row_stride + k_padded];
+        let k = stem_row(stem.shape);
+        let mut out = vec![0.0; stem.input.height * row_stride];
         for (y, x) in (0..output.height).flat_map(|y| (0..output.width).map(move |x| (y, x))) {
             let pixel = (self.image * output.height + y) * output.width + x;
             for (dy, i) in (0..kernel).flat_map(|dy| (0..k_padded).step_by(8).map(move |i| (dy, i))) {
-                let to = &mut out[(y * stem.shape.stride + dy) * row_stride + x * step + i..][..8];
-                // SAFETY: gradient and weights were asserted, and `to` has eight numbers.
+                // What is beyond a row of the kernel is not added: zero times infinity is not 0.
+                let to = &mut out[(y * stem.shape.stride + dy) * row_stride + x * step + i..][..8.min(k - i)];
+                let mut added = [0.0f32; 8];
+                // SAFETY: gradient and weights were asserted, and `added` has eight numbers.
                 unsafe {
-                    let mut sum = V::load(to.as_ptr());
+                    let mut sum = V::splat(0.0);
                     for outer in 0..n_out {
                         let at = (outer / COLUMNS * output.pixels() + pixel) * COLUMNS + outer % COLUMNS;
                         let weights = V::load(self.weights.as_ptr().add((outer * kernel + dy) * k_padded + i));
                         sum = V::splat(*self.gradient.as_ptr().add(at)).mul_add(weights, sum);
                     }
-                    sum.store(to.as_mut_ptr());
+                    sum.store(added.as_mut_ptr());
                 }
+                to.iter_mut().zip(added).for_each(|(to, added)| *to += added);
             }
         }
         out
     }
 }
 
-/// `c[r][0..16] = Σ_dy Σ_i a[dy · row + r · step + i] · b[dy][i][0..16]` for `r < R`; `K` is the number of `i` where it is known, else 0.
-///
-/// # Safety
-/// `a` has what is read of it, `b` has `kernel · k · 16` numbers, `R` rows of `c`, `c_stride` apart, have 16 writable ones.
-#[inline(always)]
-unsafe fn outputs<V: Lanes, const R: usize, const K: usize>(
-    [kernel, k]: [usize; 2],
-    [row, step]: [usize; 2],
-    a: Source,
-    b: Source,
-    c: Target,
-    c_stride: usize,
-) {
-    let k = if K > 0 { K } else { k };
-    // SAFETY: all addresses are within what the caller vouches for.
-    unsafe {
-        let mut sums = [V::Wide::splat(0.0); R];
-        for dy in 0..kernel {
-            let (a, b) = (a.add(dy * row), b.add(dy * k * COLUMNS));
-            for i in 0..k {
-                let weights = V::Wide::load(b.add(i * COLUMNS));
-                for r in 0..R {
-                    sums[r] = V::Wide::splat(*a.add(r * step + i)).mul_add(weights, sums[r]);
-                }
-            }
-        }
-        for r in 0..R {
-            sums[r].store(c.add(r * c_stride));
-        }
-    }
-}
-
 /// Some rows of outputs.
-struct Rows<'a, F> {
+struct Outputs<'a, F> {
     stem: &'a Stem,
     weights: &'a [f32],
     n_out: usize,
@@ -267,7 +235,7 @@ struct Rows<'a, F> {
     results: &'a mut [f32],
 }
 
-impl<F: Finish> Kernel for Rows<'_, F> {
+impl<F: Finish> Kernel for Outputs<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -286,22 +254,7 @@ impl<F: Finish> Kernel for Rows<'_, F> {
                     let b = self.weights.as_ptr().add(panel * of_kernel[0] * of_kernel[1] * COLUMNS);
                     for x in (0..width).step_by(ROWS) {
                         let (a, c) = (a.add(x * strides[1]), results.add(x * n_out + panel * COLUMNS));
-                        macro_rules! of {
-                            ($rows:literal) => {
-                                match of_kernel[1] {
-                                    7 => outputs::<V, $rows, 7>(of_kernel, strides, a, b, c, n_out),
-                                    _ => outputs::<V, $rows, 0>(of_kernel, strides, a, b, c, n_out),
-                                }
-                            };
-                        }
-                        match width - x {
-                            1 => of!(1),
-                            2 => of!(2),
-                            3 => of!(3),
-                            4 => of!(4),
-                            5 => of!(5),
-                            _ => of!(6),
-                        }
+                        strided_times_panel::<V>(ROWS.min(width - x), of_kernel, (a, strides), b, (c, n_out));
                     }
                 }
                 for c in (0..n_out).step_by(8) {
@@ -326,7 +279,7 @@ impl<F: Finish> Kernel for Rows<'_, F> {
 }
 
 /// What some rows of outputs add to the gradient of the weights.
-struct RowsBack<'a> {
+struct WeightsBack<'a> {
     stem: &'a Stem,
     gradient: &'a [f32],
     n_out: usize,
@@ -335,7 +288,7 @@ struct RowsBack<'a> {
     out: &'a mut [f32],
 }
 
-impl Kernel for RowsBack<'_> {
+impl Kernel for WeightsBack<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -348,7 +301,7 @@ impl Kernel for RowsBack<'_> {
         for row in self.rows {
             for (dy, i) in (0..kernel).flat_map(|dy| (0..k).step_by(at_once).map(move |i| (dy, i))) {
                 for panel in 0..n_out / COLUMNS {
-                    // SAFETY: as in `Rows`; gradient and sums were asserted.
+                    // SAFETY: as in `Outputs`; gradient and sums were asserted.
                     unsafe {
                         let a = stem.bordered.as_ptr().add(stem.start(row) + dy * row_stride + i);
                         let b = self.gradient.as_ptr().add((panel * pixels + row * width) * COLUMNS);

@@ -65,6 +65,14 @@ pub enum TowerError {
         /// How many there must be.
         expected: usize,
     },
+    /// More blocks asked for than there are.
+    #[error("maps after {asked} blocks of a tower that has {got}")]
+    Blocks {
+        /// How many there are.
+        got: usize,
+        /// How many were asked for.
+        asked: usize,
+    },
     /// What was saved is not of this tower.
     #[error("what the forward pass saved is of another tower")]
     OtherTower,
@@ -130,19 +138,28 @@ pub struct Saved {
     blocks: Vec<SavedBlock>,
 }
 
-/// Result of a forward pass in training.
+/// Result of a forward pass that can go back.
 #[derive(Debug)]
 pub struct Forward {
     /// `[batch, channels of the last unit]`
     pub embedding: Vec<f32>,
-    /// The batch's own, a unit each.
+    /// Those that were normalised by, a unit each.
     pub statistics: Vec<UnitStatistics>,
-    /// For [`TowerShape::backward`].
+    /// For [`TowerShape::backward`], [`TowerShape::image_gradient`] and [`TowerShape::relevance`].
     pub saved: Saved,
 }
 
 fn check_length(what: &'static str, got: usize, expected: usize) -> Result<(), TowerError> {
     if got == expected { Ok(()) } else { Err(TowerError::Length { what, got, expected }) }
+}
+
+fn check_statistics(units: &[Unit<'_>], statistics: &[UnitStatistics]) -> Result<(), TowerError> {
+    check_length("statistics", statistics.len(), units.len())?;
+    for (s, unit) in statistics.iter().zip(units) {
+        check_length("means of a unit", s.mean.len(), unit.gamma.len())?;
+        check_length("variances of a unit", s.variance.len(), unit.gamma.len())?;
+    }
+    Ok(())
 }
 
 fn of_each<T>(units: Vec<Option<T>>) -> Vec<T> {
@@ -272,12 +289,11 @@ impl TowerShape {
         let mut statistics: Vec<Option<UnitStatistics>> = vec![None; units.len()];
         let mut norm_of = |unit: usize, sums: &[f32], images: Images| {
             let channels = self.units[unit].channels_out;
-            let norm = match given {
-                Some(given) => self.norm_by(unit, units, given),
-                None => {
-                    let Unit { gamma, beta, epsilon, .. } = units[unit];
-                    Norm::of_batch(sums, images.pixels(), gamma, beta, epsilon, padded(channels))
-                }
+            let norm = if let Some(given) = given {
+                self.norm_by(unit, units, given)
+            } else {
+                let Unit { gamma, beta, epsilon, .. } = units[unit];
+                Norm::of_batch(sums, images.pixels(), gamma, beta, epsilon, padded(channels))
             };
             statistics[unit] = Some(UnitStatistics { mean: norm.mean[..channels].to_vec(), variance: norm.variance[..channels].to_vec() });
             norm
@@ -323,15 +339,6 @@ impl TowerShape {
         Forward { embedding, statistics: of_each(statistics), saved }
     }
 
-    fn check_statistics(&self, units: &[Unit<'_>], statistics: &[UnitStatistics]) -> Result<(), TowerError> {
-        check_length("statistics", statistics.len(), units.len())?;
-        for (s, unit) in statistics.iter().zip(units) {
-            check_length("means of a unit", s.mean.len(), unit.gamma.len())?;
-            check_length("variances of a unit", s.variance.len(), unit.gamma.len())?;
-        }
-        Ok(())
-    }
-
     fn norm_by(&self, unit: usize, units: &[Unit<'_>], statistics: &[UnitStatistics]) -> Norm {
         let Unit { gamma, beta, epsilon, .. } = units[unit];
         let UnitStatistics { mean, variance } = &statistics[unit];
@@ -353,7 +360,7 @@ impl TowerShape {
         statistics: &[UnitStatistics],
     ) -> Result<Vec<f32>, TowerError> {
         self.check(image, shape, units)?;
-        self.check_statistics(units, statistics)?;
+        check_statistics(units, statistics)?;
         let norm_of = |unit: usize| self.norm_by(unit, units, statistics);
         let [batch, image_channels, height, width] = shape;
         let channels = padded(self.units[0].channels_out);

@@ -2,8 +2,9 @@
 //! place's own gradient (HiResCAM, Draelos and Carin 2020) and integrated gradients (Sundararajan et al. 2017).
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use rand::seq::SliceRandom;
+use synovia_encoders::Traced;
 use synovia_fusion::{ImagePath, Inputs, JointModel, JointModelConfig, Modality, apply_state};
 
 use crate::batch::generator;
@@ -11,6 +12,8 @@ use crate::{TrainingError, Weights};
 
 /// Rows of one backward pass.
 const BATCH: usize = 32;
+/// Rows of one forward pass, which keeps little.
+const ASKED: usize = 64;
 
 /// An example's inputs; at least one is there.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +119,7 @@ impl Asked {
         let mut out = vec![None; given.len()];
         let Some(tower) = self.model.image_path() else { return out };
         let with_image: Vec<usize> = (0..given.len()).filter(|&k| given[k].image.is_some()).collect();
-        for places in with_image.chunks(BATCH) {
+        for places in with_image.chunks(ASKED) {
             let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
             let Some(image) = images(&rows, self.shape, &self.device) else { continue };
             places.iter().zip(rows_of(tower.forward(image))).for_each(|(&place, row)| out[place] = Some(row));
@@ -131,7 +134,7 @@ impl Asked {
         for (with_image, with_record) in [(true, true), (true, false), (false, true), (false, false)] {
             let has = |k: &usize| (embedded[*k].is_some(), given[*k].record.is_some()) == (with_image, with_record);
             let of_pattern: Vec<usize> = (0..given.len()).filter(has).collect();
-            for places in of_pattern.chunks(BATCH) {
+            for places in of_pattern.chunks(ASKED) {
                 let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
                 let record = modality(records(&rows, &self.device), &self.device);
                 let towers: Vec<f32> = places.iter().filter_map(|&k| embedded[k]).flatten().copied().collect();
@@ -154,8 +157,7 @@ impl Asked {
 
 fn rows_of(tensor: Tensor<2>) -> Vec<Vec<f32>> {
     let width = tensor.dims()[1];
-    let values: Vec<f32> = tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default();
-    values.chunks(width).map(<[f32]>::to_vec).collect()
+    floats(tensor).chunks(width).map(<[f32]>::to_vec).collect()
 }
 
 fn records(rows: &[&Given], device: &Device) -> Option<Tensor<2>> {
@@ -273,7 +275,7 @@ impl Differentiable {
     }
 
     /// The model's answers from an embedding of the image tower that gradients are wanted of.
-    fn from_embedding(&self, tower: &ImagePath<'_>, embedding: &Tensor<2>, record: Option<Tensor<2>>, n: usize) -> Vec<Tensor<2>> {
+    fn given_embedding(&self, tower: &ImagePath<'_>, embedding: &Tensor<2>, record: Option<Tensor<2>>, n: usize) -> Vec<Tensor<2>> {
         self.model.forward_from(tower.together(embedding.clone()), modality(record, &self.device), n, &self.device).logits
     }
 
@@ -281,7 +283,7 @@ impl Differentiable {
     fn traced_cam(&self, tower: &ImagePath<'_>, image: &Tensor<4>, rows: &[&Given], target: Target, stage: usize) -> Option<Vec<Map>> {
         let traced = tower.trace(image.clone())?;
         let embedding = Tensor::from_inner(traced.embedding()).require_grad();
-        let logits = self.from_embedding(tower, &embedding, self.record(rows), rows.len());
+        let logits = self.given_embedding(tower, &embedding, self.record(rows), rows.len());
         let gradients = Self::score(&logits, target).sum().backward();
         let map = tower.relevance(traced, &embedding.grad(&gradients)?, stage)?;
         let [n, height, width] = map.dims();
@@ -347,25 +349,34 @@ impl Differentiable {
         Integrated { image: parts, record, scores, steps }
     }
 
-    /// The score of each.
+    /// The score of each; all have what the first has.
     ///
     /// # Panics
     /// Where there is no such task or class.
     pub fn scores(&self, given: &[Given], target: Target) -> Vec<f64> {
-        let score = |given: &Given| {
-            let (image, record) = (self.image(&[given]), self.record(&[given]));
-            let path = image.is_some().then(|| self.model.image_path()).flatten();
-            let traced = path.zip(image.clone()).and_then(|(path, image)| Some((path, path.trace(image)?)));
-            let logits = match traced {
-                Some((path, traced)) => self.from_embedding(&path, &Tensor::from_inner(traced.embedding()), record, 1),
-                None => {
-                    let inputs = Inputs { image: modality(image, &self.device), record: modality(record, &self.device) };
-                    self.model.forward(inputs, 1, &self.device).logits
-                }
+        let mut out = Vec::with_capacity(given.len());
+        for rows in given.chunks(BATCH) {
+            let rows: Vec<&Given> = rows.iter().collect();
+            let (image, record) = (self.image(&rows), self.record(&rows));
+            let logits = match self.traced(image.as_ref()) {
+                Some((tower, traced)) => self.given_embedding(&tower, &Tensor::from_inner(traced.embedding()), record, rows.len()),
+                None => self.logits(image, record, rows.len()),
             };
-            f64::from(Self::score(&logits, target).into_scalar::<f32>())
-        };
-        given.iter().map(score).collect()
+            out.extend(floats(Self::score(&logits, target)).into_iter().map(f64::from));
+        }
+        out
+    }
+
+    /// A pass of the image tower, where the model has one, there are images, and kernels compute it.
+    fn traced(&self, image: Option<&Tensor<4>>) -> Option<(ImagePath<'_>, Traced)> {
+        let tower = self.model.image_path()?;
+        let traced = tower.trace(image?.clone())?;
+        Some((tower, traced))
+    }
+
+    fn logits(&self, image: Option<Tensor<4>>, record: Option<Tensor<2>>, n: usize) -> Vec<Tensor<2>> {
+        let inputs = Inputs { image: modality(image, &self.device), record: modality(record, &self.device) };
+        self.model.forward(inputs, n, &self.device).logits
     }
 
     /// Score and gradient (of the image, then of the record, 0 where it is missing) of each; all have what the first has.
@@ -374,27 +385,16 @@ impl Differentiable {
         for rows in given.chunks(BATCH) {
             let rows: Vec<&Given> = rows.iter().collect();
             let (image, record) = (self.image(&rows), self.record(&rows).map(Tensor::require_grad));
-            let path = image.is_some().then(|| self.model.image_path()).flatten();
-            let traced = path.zip(image.clone()).and_then(|(path, image)| Some((path, path.trace(image)?)));
-            let (score, gradients, image) = if let Some((path, traced)) = traced {
-                let embedding = Tensor::from_inner(traced.embedding()).require_grad();
-                let score = Self::score(&self.from_embedding(&path, &embedding, record.clone(), rows.len()), target);
-                let gradients = score.clone().sum().backward();
-                let image = embedding.grad(&gradients).and_then(|gradient| traced.image_gradient(&gradient));
-                (score, gradients, image)
-            } else {
+            let by_kernels = self.by_kernels(image.as_ref(), record.as_ref(), rows.len(), target);
+            let (score, gradients, image) = by_kernels.unwrap_or_else(|| {
                 let image = image.map(Tensor::require_grad);
-                let inputs = Inputs { image: modality(image.clone(), &self.device), record: modality(record.clone(), &self.device) };
-                let score = Self::score(&self.model.forward(inputs, rows.len(), &self.device).logits, target);
+                let score = Self::score(&self.logits(image.clone(), record.clone(), rows.len()), target);
                 let gradients = score.clone().sum().backward();
                 let image = image.and_then(|image| image.grad(&gradients));
                 (score, gradients, image)
-            };
-            let image = image.map(Tensor::into_data);
-            let record = record.and_then(|record| record.grad(&gradients)).map(Tensor::into_data);
-            let floats =
-                |data: Option<TensorData>| data.and_then(|data| data.convert::<f32>().try_to_vec::<f32>().ok()).unwrap_or_default();
-            let (score, image, record) = (floats(Some(score.into_data())), floats(image), floats(record));
+            });
+            let record = record.and_then(|record| record.grad(&gradients)).map(floats).unwrap_or_default();
+            let (score, image) = (floats(score), image.map(floats).unwrap_or_default());
             let (pixels, features) = (image.len() / rows.len(), record.len() / rows.len());
             for (k, score) in score.into_iter().enumerate() {
                 let row = [&image[k * pixels..(k + 1) * pixels], &record[k * features..(k + 1) * features]].concat();
@@ -403,6 +403,26 @@ impl Differentiable {
         }
         out
     }
+
+    /// Scores, gradients and the images' own gradient, from kernels where there are some.
+    fn by_kernels(
+        &self,
+        image: Option<&Tensor<4>>,
+        record: Option<&Tensor<2>>,
+        n: usize,
+        target: Target,
+    ) -> Option<(Tensor<2>, Gradients, Option<Tensor<4>>)> {
+        let (tower, traced) = self.traced(image)?;
+        let embedding = Tensor::from_inner(traced.embedding()).require_grad();
+        let score = Self::score(&self.given_embedding(&tower, &embedding, record.cloned(), n), target);
+        let gradients = score.clone().sum().backward();
+        let of_image = traced.image_gradient(&embedding.grad(&gradients)?)?;
+        Some((score, gradients, Some(of_image)))
+    }
+}
+
+fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default()
 }
 
 fn map_of(tower: &ImagePath<'_>, stage: usize, [height, width]: [usize; 2], values: &[f32]) -> Map {

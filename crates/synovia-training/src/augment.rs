@@ -118,7 +118,7 @@ fn warp(source: &[f32], target: &mut [f32], geometry: Geometry, warp: &Warp, loo
         for (source, target) in source.chunks_exact(height * width).zip(target.chunks_exact_mut(height * width)) {
             let looks = looks.pixel.iter().zip(&looks.right).zip(&looks.below);
             for (to, ((&pixel, &fx), &fy)) in target[y * width..][..width].iter_mut().zip(looks) {
-                let here = &source[pixel as usize..][..to_below + to_right + 1];
+                let here = &source[pixel as usize..][..=to_below + to_right];
                 let top = here[0] + (here[to_right] - here[0]) * fx;
                 let bottom = here[to_below] + (here[to_below + to_right] - here[to_below]) * fx;
                 *to = top + (bottom - top) * fy;

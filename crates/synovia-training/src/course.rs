@@ -220,7 +220,11 @@ impl<'a, 'v> Course<'a, 'v> {
                 seen.labels.iter_mut().zip(&known).for_each(|(sum, n)| *sum += *n as u64);
                 // Dropout draws from burn's generator: seeded by step, a resumed run draws the same.
                 let seed = generator(settings.seed, 4, epoch as u64, step as u64).random();
-                let forwarded = drawing(device, seed, || forward(&model, batch, tasks, endpoints, adjustments, device));
+                let (forwarded, between) = drawing(device, seed, || {
+                    let forwarded = forward(&model, batch, tasks, endpoints, adjustments, device);
+                    let between = settings.branches.loss(&model, &forwarded, trained_on);
+                    (forwarded, between)
+                });
                 let values: Vec<f32> = forwarded.losses.iter().map(|loss| loss.value.clone().into_scalar::<f32>()).collect();
                 let loss = relative(values.iter().map(|&value| f64::from(value)), trained_on) as f32;
                 if !loss.is_finite() {
@@ -229,7 +233,7 @@ impl<'a, 'v> Course<'a, 'v> {
                 rate = self.rate(epoch, step / settings.accumulate);
                 let joint = balanced(&model, &forwarded.losses, &known, &forwarded.shared, trained_on, settings.balance, &mut moving.state)
                     .ok_or(TrainingError::EmptySplit("train"))?;
-                let total = match settings.branches.loss(&model, &forwarded, trained_on) {
+                let total = match between {
                     Some(between) => joint + between,
                     None => joint,
                 };

@@ -1,4 +1,6 @@
-//! Turns at burn's random generator: its CPU backend has one for the whole process, and several models may be trained at once.
+//! Turns at burn's random generator: its CPU backend has one for the whole process, and several models may be trained at once. Only what
+//! [`crate::fit`] does takes turns; private training, learning without labels, and models that are made to predict draw as they come,
+//! and are not to run beside it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

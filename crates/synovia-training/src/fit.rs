@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 use synovia_cohort::{Task, Train, Validation, View};
 use synovia_encoders::FeatureStatistics;
 use synovia_fusion::{JointModel, JointModelConfig, StateError, apply_state, collect_state};
-use synovia_kernels::release_buffers;
 
 use crate::checkpoint::{Checkpoint, CheckpointProgress};
 use crate::course::{Course, Moving, diverged, usable, validation_sums};
@@ -18,7 +17,7 @@ use crate::draws::drawing;
 use crate::imbalance::prior_logits;
 use crate::losses::{ValidationSum, relative, uninformed_losses};
 use crate::part::{initial_weights, label_counts};
-use crate::together::in_pool_of;
+use crate::together::{Running, in_pool_of};
 use crate::{NoiseKey, Sampling, Together, TrainingError, TrainingSettings, Weights};
 
 /// One model to be trained.
@@ -135,14 +134,13 @@ pub fn fit(
     validation: &View<'_, Validation>,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Trained, TrainingError> {
-    let trained = run(job, train, validation, progress);
-    // What comes next, a smaller model's training or none, has no use for this one's memory.
-    release_buffers();
-    trained
+    let running = job.together.enter();
+    run(job, &running, train, validation, progress)
 }
 
 fn run(
     job: &Fit<'_>,
+    running: &Running<'_>,
     train: &View<'_, Train>,
     validation: &View<'_, Validation>,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
@@ -192,7 +190,6 @@ fn run(
     // Whoever asks for an average of the last steps is to have them.
     let patience = if settings.swa > 0.0 { settings.epochs } else { settings.patience };
     let is_over = |state: &CheckpointProgress| state.epochs >= settings.epochs || patience_is_over(state, patience);
-    let running = job.together.enter();
     while !is_over(&moving.state) {
         let share = running.share();
         in_pool_of(share, || {

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use synovia_kernels::release_buffers;
+
 use crate::TrainingError;
 
 /// What trainings at once have in common; one that has no other has it to itself.
@@ -27,7 +29,7 @@ impl Together {
         self.threads
     }
 
-    /// Ends all trainings after the epoch that each is in, with [`TrainingError::Stopped`].
+    /// Ends all trainings after the epoch that each is in, with [`TrainingError::Stopped`]: where one of them has failed.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -61,7 +63,14 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        // One that has panicked fails as well.
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+        if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // What comes next, other trainings or none, has no use for the memory of these.
+            release_buffers();
+        }
     }
 }
 
@@ -70,23 +79,27 @@ pub(crate) fn in_pool_of<R: Send>(threads: usize, work: impl FnOnce() -> Result<
     rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work)
 }
 
+/// Items that [`spread`] works on at once, at most: each may hold a batch's activations.
+const AT_ONCE: usize = 4;
+
 /// What `work` makes of each item, in their order: several at once, each on a thread that has its share of the current pool's threads to
 /// itself. A model that is asked again and again starts loops that are too short to be divided, and does much between them.
 pub fn spread<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = rayon::current_num_threads();
-    let at_once = threads.min(items.len());
+    let at_once = threads.min(items.len()).min(AT_ONCE);
     if at_once < 2 {
         return items.iter().map(work).collect();
     }
     let next = AtomicUsize::new(0);
     let take = || {
         let mut done = Vec::new();
-        while let Some((k, item)) = { Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|k| Some((k, items.get(k)?))) } {
+        loop {
+            let k = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(k) else { return done };
             done.push((k, work(item)));
         }
-        done
     };
-    let on_its_own = || match rayon::ThreadPoolBuilder::new().num_threads(threads / at_once).build() {
+    let on_its_own = || match rayon::ThreadPoolBuilder::new().num_threads(threads.div_ceil(at_once)).build() {
         Ok(pool) => pool.install(take),
         // Without threads of its own it is slower, and the same.
         Err(_) => take(),
@@ -107,8 +120,8 @@ mod tests {
     use synovia_fusion::JointModelConfig;
 
     use super::*;
-    use crate::tests::{cohort, model, settings};
-    use crate::{Fit, Sampling, Trained, TrainingSettings, fit, fit_statistics};
+    use crate::tests::{alone, cohort, model, settings};
+    use crate::{Branches, Fit, Sampling, Trained, TrainingSettings, fit, fit_statistics};
 
     fn trained(
         reader: &CohortReader,
@@ -119,7 +132,9 @@ mod tests {
     ) -> Result<Trained, TrainingError> {
         let (train, validation) = (reader.view::<Train>(), reader.view::<Validation>());
         let statistics = fit_statistics(&train).unwrap();
-        let settings: TrainingSettings = settings(epochs, Sampling::Plain);
+        // Of the branches each is asked again, with dropout of its own.
+        let branches = Branches { own: 0.5, joint: 0.5, ..Branches::default() };
+        let settings = TrainingSettings { branches, ..settings(epochs, Sampling::Plain) };
         let job =
             Fit { model, statistics: &statistics, settings: &settings, checkpoints, data_key: "k", noise: None, start: None, together };
         fit(&job, &train, &validation, &mut |_| ())
@@ -139,6 +154,7 @@ mod tests {
     /// Each draws from burn's one generator, and the shorter training leaves its threads to the longer one.
     #[test]
     fn trained_at_once_are_the_same_bits_as_one_after_the_other() {
+        let _alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let reader = cohort(&dir.path().join("cohort"), 120, 0.5);
         let models = [(JointModelConfig { dropout: 0.5, ..model(true, true) }, 3), (model(true, false), 1), (model(false, true), 2)];
@@ -169,6 +185,7 @@ mod tests {
 
     #[test]
     fn one_that_fails_ends_the_others() {
+        let _alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let reader = cohort(&dir.path().join("cohort"), 60, 0.5);
         let together = Together::new();

@@ -90,11 +90,13 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        // A closed stderr is no reason to stop the work.
-        let mut write = || drop(writeln!(out, "{text}"));
-        // Bars step aside; `suspend` would wait for them to be drawn where there are none.
-        if self.mode == Mode::Bars { self.bars.suspend(write) } else { write() }
+        // A closed stderr is no reason to stop the work. Bars step aside for a line.
+        if self.mode == Mode::Bars && !self.bars.is_hidden() {
+            let _ = self.bars.println(text);
+        } else {
+            let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = writeln!(out, "{text}");
+        }
     }
 }
 

@@ -206,6 +206,11 @@ pub fn trace_tower(shape: &TowerShape, image: &Tensor<4>, parameters: &[Paramete
 }
 
 impl Traced {
+    /// What was traced.
+    pub fn shape(&self) -> &TowerShape {
+        &self.shape
+    }
+
     /// `[batch, width]`
     pub fn embedding(&self) -> Tensor<2> {
         self.embedding.clone()
@@ -217,18 +222,25 @@ impl Traced {
     /// - gradient: `[batch, width]`
     /// - returns `[batch, channels, height, width]`
     pub fn image_gradient(self, gradient: &Tensor<2>) -> Option<Tensor<4>> {
+        if gradient.dims() != self.embedding.dims() {
+            return None;
+        }
         let gradient = gradient.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
         let (numbers, units) = (gradient.as_slice()?, borrow(&self.units)?);
         let computed = in_pool(|| self.shape.image_gradient(self.saved, &units, numbers)).ok()?;
         Some(Tensor::from_primitive::<Flex>(values(computed, &self.dims)))
     }
 
-    /// Each place of the maps after the first `n` blocks times its gradient, summed over the channels; `None` as there.
+    /// Each place of the maps after the first `n` blocks times its gradient, summed over the channels; `None` as there, and where there are
+    /// not so many blocks.
     ///
     /// # Shapes
     /// - gradient: `[batch, width]`, of the embedding
     /// - returns `[batch, height, width]` of the maps
     pub fn relevance(self, n: usize, gradient: &Tensor<2>) -> Option<Tensor<3>> {
+        if gradient.dims() != self.embedding.dims() {
+            return None;
+        }
         let gradient = gradient.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
         let (numbers, units) = (gradient.as_slice()?, borrow(&self.units)?);
         let (computed, [height, width]) = in_pool(|| self.shape.relevance(n, self.saved, &units, numbers)).ok()?;

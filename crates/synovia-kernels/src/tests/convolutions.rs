@@ -114,6 +114,8 @@ fn odd_sizes_strides_one_channel_and_a_batch_of_one() {
         (16, 32, 3, 1, images(1, 4, 5)),
         (17, 8, 3, 2, images(3, 8, 7)),
         (20, 40, 1, 1, images(2, 3, 5)),
+        // More channels than are read where they are.
+        (33, 16, 3, 1, images(1, 1, 1)),
         (8, 16, 1, 2, images(2, 7, 6)),
         (2, 3, 5, 3, images(1, 11, 10)),
         (3, 16, 7, 2, images(1, 12, 9)),
@@ -145,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn any_stem(channels in 1usize..5, out in 1usize..20, kernel in 1usize..4, stride in 1usize..4, height in 1usize..20, width in 1usize..20) {
+    fn any_stem(channels in 1usize..5, out in 1usize..20, kernel in 0usize..4, stride in 1usize..4, height in 1usize..20, width in 1usize..20) {
         let shape = UnitShape { channels_in: channels, channels_out: out, kernel: 2 * kernel + 1, stride };
         let images = Images { batch: 2, height, width };
         let (output, n_in) = (shape.output(images), padded(channels));
@@ -161,14 +163,21 @@ proptest! {
         let stem = Stem::new(shape, &planes, images);
         prop_assert_eq!(stem.output(), output);
         let mut y = vec![f32::NAN; expected.y.len()];
-        stem.convolve(&weight, AsIs, &mut y);
+        let sums = stem.convolve(&weight, Statistics, &mut y);
         prop_assert!(distance(&y, expected.y.iter().copied()) < 1e-5);
+        check_sums(&sums, &expected.y, padded(out), "stem");
         let panels: Vec<f32> = (0..dy.len())
             .map(|k| dy[k / COLUMNS % output.pixels() * padded(out) + k / (COLUMNS * output.pixels()) * COLUMNS + k % COLUMNS])
             .collect();
         let mut dw = vec![f32::NAN; weight.len()];
         stem.weight_gradient(&panels, &mut dw);
         prop_assert!(distance(&dw, expected.dw.iter().copied()) < 1e-5);
+        let dx = stem.data_gradient(&panels, &weight);
+        let in_planes = (0..planes.len()).map(|k| {
+            let (n, c, pixel) = (k / (channels * height * width), k / (height * width) % channels, k % (height * width));
+            expected.dx[(n * height * width + pixel) * n_in + c]
+        });
+        prop_assert!(distance(&dx, in_planes) < 1e-5);
     }
 }
 

@@ -161,8 +161,12 @@ fn the_same_bits_for_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let forward = shape.forward_training(&image, dims, &units(&parameters)).unwrap();
+            let given = forward.statistics.clone();
+            let traced = || shape.forward_traced(&image, dims, &units(&parameters), &given).unwrap().saved;
+            let of_image = shape.image_gradient(traced(), &units(&parameters), &toward).unwrap();
+            let of_maps = shape.relevance(1, traced(), &units(&parameters), &toward).unwrap();
             let gradients = shape.backward(forward.saved, &units(&parameters), &toward).unwrap();
-            (forward.embedding, forward.statistics, gradients)
+            (forward.embedding, forward.statistics, gradients, of_image, of_maps)
         })
     };
     let one = run(1);

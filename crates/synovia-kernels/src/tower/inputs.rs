@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Forward, Saved, TowerError, TowerShape, Unit, UnitStatistics};
+use super::{Forward, Saved, TowerError, TowerShape, Unit, UnitStatistics, check_statistics};
 use crate::pool::pooled;
 
 impl TowerShape {
@@ -21,7 +21,7 @@ impl TowerShape {
         statistics: &[UnitStatistics],
     ) -> Result<Forward, TowerError> {
         self.check(image, shape, units)?;
-        self.check_statistics(units, statistics)?;
+        check_statistics(units, statistics)?;
         Ok(self.forward_saving(image, shape, units, Some(statistics)))
     }
 
@@ -49,7 +49,7 @@ impl TowerShape {
     /// As [`TowerShape::backward`], and where there are not so many blocks.
     pub fn relevance(&self, n: usize, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<(Vec<f32>, [usize; 2]), TowerError> {
         if n > self.blocks.len() {
-            return Err(TowerError::Length { what: "blocks", got: self.blocks.len(), expected: n });
+            return Err(TowerError::Blocks { got: self.blocks.len(), asked: n });
         }
         let (saved, grad) = self.down_to(n, saved, units, gradient, None)?;
         let (maps, images): (&[f32], _) = match saved.blocks.last() {

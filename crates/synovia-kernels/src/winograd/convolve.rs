@@ -8,10 +8,10 @@ use super::rows::{Strip, transform_inputs};
 use super::transforms::output_1d;
 use super::{Place, Tile, point_stride, weights_stride};
 use crate::finish::{Finish, Input};
-use crate::gemm::{COLUMNS, ROWS, rows_times_panel};
+use crate::gemm::{COLUMNS, ROWS, strided_times_panel};
 use crate::images::Images;
 use crate::lanes::{Kernel, Lanes, vectorized};
-use crate::shared::{Buffer, Shared, Source, Target, with_scratch};
+use crate::shared::{Buffer, Shared, Source, with_scratch};
 
 /// Which steps of the algorithm.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,9 +74,8 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
                         let weights: Source = self.weights.as_ptr().add(point * weights_stride + panel * COLUMNS * n_in);
                         for t in self.tiles.clone().step_by(ROWS) {
                             let rows = ROWS.min(self.tiles.end - t);
-                            let a: [Source; ROWS] = std::array::from_fn(|r| from.add((t + r.min(rows - 1)) * n_in).cast_const());
-                            let c: [Target; ROWS] = std::array::from_fn(|r| to.add((t + r.min(rows - 1)) * n_out + panel * COLUMNS));
-                            rows_times_panel::<V>(rows, 1, n_in, &raw const a, weights, &c, false);
+                            let (a, c) = (from.add(t * n_in).cast_const(), to.add(t * n_out + panel * COLUMNS));
+                            strided_times_panel::<V>(rows, [1, n_in], (a, [0, n_in]), weights, (c, n_out));
                         }
                     }
                 }

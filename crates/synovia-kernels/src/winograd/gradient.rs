@@ -84,7 +84,6 @@ impl Kernel for Accumulate<'_> {
                 // SAFETY: rows and panels are within both inputs, as asserted; each task adds to its own rows of `out`.
                 unsafe {
                     let inputs = self.inputs.as_ptr();
-                    let (a, a_stride) = if n_in <= NARROW { (inputs.add(first * n_in + i), n_in) } else { (packed.as_ptr(), PACKED) };
                     if n_in > NARROW {
                         pack_rows::<V>(
                             (first..first + count).map(|t| inputs.add(t * n_in + i)),
@@ -93,6 +92,7 @@ impl Kernel for Accumulate<'_> {
                             packed.as_mut_ptr(),
                         );
                     }
+                    let (a, a_stride) = if n_in <= NARROW { (inputs.add(first * n_in + i), n_in) } else { (packed.as_ptr(), PACKED) };
                     for panel in 0..n_out / COLUMNS {
                         let b = self.gradients.as_ptr().add((panel * n_tiles + first) * COLUMNS);
                         let c = self.out.get().add(i * n_out + panel * COLUMNS);
@@ -153,7 +153,8 @@ impl<const N: usize> Kernel for WeightsBack<'_, N> {
     }
 }
 
-/// Numbers of transformed tensors held at a time for the weight gradient: they stay in a usual second-level cache.
+/// Numbers of transformed tensors held at a time for the weight gradient, so that they stay in the second-level cache; of many channels
+/// more, since as many tiles are worth reading the gradients for.
 const GROUP: usize = 160_000;
 
 /// Gradient of the weights of a 3 × 3 convolution of stride 1, padded by 1.
@@ -176,14 +177,16 @@ pub(crate) fn weight_gradient<I: Input>(
     assert_eq!(out.len(), real_in * real_out * 9);
     let all = tile.count(images);
     let points = tile.points();
-    let in_group = (GROUP / (points * (channels_in + channels_out))).clamp(64, all.max(64)).min(all);
+    // Whole rows of tiles: those of a row share columns of pixels.
+    let in_row = images.width.div_ceil(tile.side());
+    let in_group = (GROUP / (points * (channels_in + channels_out))).max(64).next_multiple_of(in_row).min(all);
     let mut inputs = Buffer::new(points * point_stride(in_group, channels_in));
     let mut gradients = Buffer::new(points * point_stride(in_group, channels_out));
     let mut transformed = Buffer::zeros(points * weights_stride(channels_in, channels_out));
     for first in (0..all).step_by(in_group) {
         let n_tiles = in_group.min(all - first);
         let (to_inputs, to_gradients) = (Shared::new(&mut inputs), Shared::new(&mut gradients));
-        let at_once = n_tiles.div_ceil(32);
+        let at_once = n_tiles.div_ceil(32).next_multiple_of(in_row).min(n_tiles);
         (0..n_tiles.div_ceil(at_once)).into_par_iter().for_each(|k| {
             let start = k * at_once;
             let count = at_once.min(n_tiles - start);

@@ -30,7 +30,7 @@ pub(crate) enum Tile {
 }
 
 impl Tile {
-    /// The side that does fewer multiplications for images of this size.
+    /// The side that does the fewest multiplications for images of this size.
     pub(crate) fn for_size(height: usize, width: usize) -> Self {
         let products = |side: usize| height.div_ceil(side) * width.div_ceil(side) * (side + 2) * (side + 2);
         let all = [(products(4), Self::Four), (products(3), Self::Three), (products(2), Self::Two)];

@@ -68,6 +68,7 @@ pub(super) unsafe fn transform_inputs<V: Lanes, I: Input, const M: usize, const 
         for c in (0..channels).step_by(8) {
             for column in 0..M * n + 2 {
                 let x = place.x + column;
+                // SAFETY: the caller vouches for the processor.
                 let mut values = unsafe { [V::splat(0.0); N] };
                 if (1..=width).contains(&x) {
                     let pixel = above.wrapping_add((x - 1) * channels);

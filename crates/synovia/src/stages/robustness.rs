@@ -184,9 +184,10 @@ fn answers(model: &Model, given: &[Given], same_images: bool) -> Answers {
         let embedded: Vec<Option<&[f32]>> = given.iter().zip(made).map(|(g, made)| made.as_deref().filter(|_| g.image.is_some())).collect();
         let seen = |i: &usize| embedded[*i].is_some() || (model.sees.record && given[*i].record.is_some());
         let seen: Vec<usize> = (0..given.len()).filter(seen).collect();
-        let told = model
-            .asked
-            .ask_embedded(&seen.iter().map(|&i| &given[i]).collect::<Vec<_>>(), &seen.iter().map(|&i| embedded[i]).collect::<Vec<_>>());
+        let shown = |i: usize| Given { image: None, record: given[i].record.clone().filter(|_| model.sees.record) };
+        let shown: Vec<Given> = seen.iter().map(|&i| shown(i)).collect();
+        let of_images: Vec<Option<&[f32]>> = seen.iter().map(|&i| embedded[i]).collect();
+        let told = model.asked.ask_embedded(&shown.iter().collect::<Vec<_>>(), &of_images);
         for (i, told) in seen.into_iter().zip(told) {
             out[first + i] = Some(told);
         }

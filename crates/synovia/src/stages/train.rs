@@ -13,7 +13,7 @@ use synovia_fusion::{Head, ImageTower, JointModelConfig, RecordTower};
 use synovia_training::{
     Augmentation, EpochReport, Fit, NoiseKey, Presence, Pretrained, Privacy, Progress as Told, Sampling, Together, Trained, TrainingError,
     TrainingSettings, Unlabelled, Weights, decode_weights, encode_weights, fit, fit_endpoints, fit_statistics, learn_images, predict,
-    read_pretrained,
+    read_pretrained, spread,
 };
 
 use super::atomic::{atomic_dir, atomic_file};
@@ -256,9 +256,11 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     }
     let mut weights: BTreeMap<Variant, Weights> = BTreeMap::new();
     let mut of_variants = BTreeMap::new();
-    for (variant, model) in variants {
+    let known: Vec<_> = variants.iter().filter_map(|(variant, model)| Some((model, &trained.get(variant)?.weights))).collect();
+    let calibrated = spread(&known, |(model, weights)| calibrate(model, weights, &reader, training.privacy.is_some()));
+    for ((variant, model), calibrations) in variants.into_iter().zip(calibrated) {
         let Some(Trained { weights: of_variant, best_epoch, history }) = trained.remove(&variant) else { continue };
-        let calibrations = calibrate(&model, &of_variant, &reader, training.privacy.is_some())?;
+        let calibrations = calibrations?;
         of_variants.insert(variant, VariantSettings { model, training: training.clone(), best_epoch, history, calibrations });
         weights.insert(variant, of_variant);
     }

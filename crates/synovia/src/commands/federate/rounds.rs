@@ -49,8 +49,8 @@ fn moments_path(folder: &Path, round: usize) -> PathBuf {
     folder.join(format!("moments-{round:05}.safetensors"))
 }
 
-/// Raised when the same plan gives another choice of rounds.
-const VERSION: u32 = 2;
+/// Raised when the same plan gives other weights or another choice of rounds.
+const VERSION: u32 = 3;
 
 /// Runs all rounds, in a folder of `parent` that is named for the plan; goes on after the last round that is whole.
 ///
