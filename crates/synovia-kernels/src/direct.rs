@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::finish::{Finish, padded};
+use crate::finish::{Finish, padded, write_out};
 use crate::gemm::{COLUMNS, PACKED, ROWS, balanced_rows, columns_times_panel, pack_rows, rows_times_panel};
 use crate::images::{Images, UnitShape};
 use crate::lanes::{Kernel, Lanes, vectorized};
@@ -216,21 +216,7 @@ impl<F: Finish> Kernel for Block<'_, F> {
                     }
                 }
             }
-            for c in (0..n_out).step_by(8) {
-                let mut sums = [V::splat(0.0); 2];
-                if F::SUMS {
-                    sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
-                }
-                for (p, &pixel) in pixels[..n_pixels].iter().enumerate() {
-                    let value = V::load(results.add(p * n_out + c));
-                    let at = self.out.get().add(pixel + c);
-                    self.finish.finish(value, at, pixel, c, &mut sums).store(at);
-                }
-                if F::SUMS {
-                    sums[0].store(self.sums.as_mut_ptr().add(c));
-                    sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
-                }
-            }
+            write_out::<V, F>(self.finish, results, pixels[..n_pixels].iter().copied(), n_out, self.out.get(), self.sums);
         }
     }
 }

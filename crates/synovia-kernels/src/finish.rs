@@ -3,7 +3,7 @@
 
 use crate::gemm::COLUMNS;
 use crate::lanes::Lanes;
-use crate::shared::Source;
+use crate::shared::{Source, Target};
 
 /// Channels are stored in multiples of this; what is beyond the real ones is zero throughout.
 pub(crate) const CHANNEL_BLOCK: usize = 16;
@@ -227,6 +227,40 @@ unsafe impl Finish for AddTo {
     unsafe fn finish<V: Lanes>(self, value: V, at: Source, _: usize, _: usize, _: &mut [V; 2]) -> V {
         // SAFETY: the caller vouches for the place.
         unsafe { value.add(V::load(at)) }
+    }
+}
+
+/// Writes results to the places that their pixels' numbers begin at, and adds to the sums of each channel in the order of the pixels.
+///
+/// # Safety
+/// `results` has `n_out` numbers for each pixel, which lie in an output at `out` that `finish` fits; nobody else writes them meanwhile; the
+/// processor has what `V` needs.
+#[inline(always)]
+pub(crate) unsafe fn write_out<V: Lanes, F: Finish>(
+    finish: F,
+    results: Source,
+    pixels: impl Iterator<Item = usize> + Clone,
+    n_out: usize,
+    out: Target,
+    sums: &mut [f32],
+) {
+    assert!(!F::SUMS || sums.len() == 2 * n_out);
+    for c in (0..n_out).step_by(8) {
+        // SAFETY: channels come in multiples of 8, sums were asserted, and the caller vouches for the rest.
+        unsafe {
+            let mut of_channels = [V::splat(0.0); 2];
+            if F::SUMS {
+                of_channels = [V::load(sums.as_ptr().add(c)), V::load(sums.as_ptr().add(n_out + c))];
+            }
+            for (p, pixel) in pixels.clone().enumerate() {
+                let (value, at) = (V::load(results.add(p * n_out + c)), out.add(pixel + c));
+                finish.finish(value, at, pixel, c, &mut of_channels).store(at);
+            }
+            if F::SUMS {
+                of_channels[0].store(sums.as_mut_ptr().add(c));
+                of_channels[1].store(sums.as_mut_ptr().add(n_out + c));
+            }
+        }
     }
 }
 

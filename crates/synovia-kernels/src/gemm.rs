@@ -9,6 +9,25 @@ use crate::shared::{Source, Target};
 
 /// Rows in registers.
 pub(crate) const ROWS: usize = 6;
+/// `$call` with `$rows`, 1 to 6, as a number that the compiler knows.
+macro_rules! by_rows {
+    ($n_rows:expr, $rows:ident => $call:expr) => {
+        by_rows!(@each $n_rows, $rows => $call; 6, 5, 4, 3, 2)
+    };
+    (@each $n_rows:expr, $rows:ident => $call:expr; $($known:literal),*) => {
+        match $n_rows {
+            $($known => {
+                const $rows: usize = $known;
+                $call
+            })*
+            _ => {
+                const $rows: usize = 1;
+                $call
+            }
+        }
+    };
+}
+
 /// Columns in registers, and the width of a panel of packed weights.
 pub(crate) const COLUMNS: usize = 16;
 
@@ -66,14 +85,7 @@ pub(crate) unsafe fn rows_times_panel<V: Lanes>(
 ) {
     // SAFETY: the caller's promise is the callee's.
     unsafe {
-        match n_rows {
-            6 => rows_by_panel::<V, 6>(n_taps, k, a, b, c, accumulate),
-            5 => rows_by_panel::<V, 5>(n_taps, k, a, b, c, accumulate),
-            4 => rows_by_panel::<V, 4>(n_taps, k, a, b, c, accumulate),
-            3 => rows_by_panel::<V, 3>(n_taps, k, a, b, c, accumulate),
-            2 => rows_by_panel::<V, 2>(n_taps, k, a, b, c, accumulate),
-            _ => rows_by_panel::<V, 1>(n_taps, k, a, b, c, accumulate),
-        }
+        by_rows!(n_rows, R => rows_by_panel::<V, R>(n_taps, k, a, b, c, accumulate));
     }
 }
 
@@ -119,26 +131,14 @@ pub(crate) unsafe fn strided_times_panel<V: Lanes>(
     b: Source,
     c: (Target, usize),
 ) {
-    // Rows of a usual stem, and of the narrowest layers: loops of known length.
-    macro_rules! of {
-        ($rows:literal) => {
-            match of_taps[1] {
-                7 => strided_by_panel::<V, $rows, 7>(of_taps, a, b, c),
-                16 => strided_by_panel::<V, $rows, 16>(of_taps, a, b, c),
-                _ => strided_by_panel::<V, $rows, 0>(of_taps, a, b, c),
-            }
-        };
-    }
     // SAFETY: the caller's promise is the callee's.
     unsafe {
-        match n_rows {
-            6 => of!(6),
-            5 => of!(5),
-            4 => of!(4),
-            3 => of!(3),
-            2 => of!(2),
-            _ => of!(1),
-        }
+        by_rows!(n_rows, R => match of_taps[1] {
+            // Rows of a usual stem, and of the narrowest layers: loops of known length.
+            7 => strided_by_panel::<V, R, 7>(of_taps, a, b, c),
+            16 => strided_by_panel::<V, R, 16>(of_taps, a, b, c),
+            _ => strided_by_panel::<V, R, 0>(of_taps, a, b, c),
+        });
     }
 }
 
@@ -212,13 +212,6 @@ pub(crate) unsafe fn columns_times_panel<V: Lanes>(
 ) {
     // SAFETY: the caller's promise is the callee's.
     unsafe {
-        match n_rows {
-            6 => columns_by_panel::<V, 6>(k, a, a_stride, b, c, c_stride),
-            5 => columns_by_panel::<V, 5>(k, a, a_stride, b, c, c_stride),
-            4 => columns_by_panel::<V, 4>(k, a, a_stride, b, c, c_stride),
-            3 => columns_by_panel::<V, 3>(k, a, a_stride, b, c, c_stride),
-            2 => columns_by_panel::<V, 2>(k, a, a_stride, b, c, c_stride),
-            _ => columns_by_panel::<V, 1>(k, a, a_stride, b, c, c_stride),
-        }
+        by_rows!(n_rows, R => columns_by_panel::<V, R>(k, a, a_stride, b, c, c_stride));
     }
 }

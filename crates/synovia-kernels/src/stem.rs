@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::direct::add_up;
-use crate::finish::{Finish, padded};
+use crate::finish::{Finish, padded, write_out};
 use crate::gemm::{COLUMNS, ROWS, balanced_rows, columns_times_panel, strided_times_panel};
 use crate::images::{Images, UnitShape};
 use crate::lanes::{Kernel, Lanes, vectorized};
@@ -257,22 +257,8 @@ impl<F: Finish> Kernel for Outputs<'_, F> {
                         strided_times_panel::<V>(ROWS.min(width - x), of_kernel, (a, strides), b, (c, n_out));
                     }
                 }
-                for c in (0..n_out).step_by(8) {
-                    let mut sums = [V::splat(0.0); 2];
-                    if F::SUMS {
-                        sums = [V::load(self.sums.as_ptr().add(c)), V::load(self.sums.as_ptr().add(n_out + c))];
-                    }
-                    for x in 0..width {
-                        let pixel = (row * width + x) * n_out;
-                        let at = self.out.get().add(pixel + c);
-                        let value = V::load(results.add(x * n_out + c));
-                        self.finish.finish(value, at, pixel, c, &mut sums).store(at);
-                    }
-                    if F::SUMS {
-                        sums[0].store(self.sums.as_mut_ptr().add(c));
-                        sums[1].store(self.sums.as_mut_ptr().add(n_out + c));
-                    }
-                }
+                let pixels = (0..width).map(|x| (row * width + x) * n_out);
+                write_out::<V, F>(self.finish, results, pixels, n_out, self.out.get(), self.sums);
             }
         }
     }

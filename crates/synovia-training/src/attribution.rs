@@ -2,27 +2,17 @@
 //! place's own gradient (HiResCAM, Draelos and Carin 2020) and integrated gradients (Sundararajan et al. 2017).
 
 use burn::module::Module;
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor};
 use rand::seq::SliceRandom;
 use synovia_encoders::Traced;
-use synovia_fusion::{ImagePath, Inputs, JointModel, JointModelConfig, Modality, apply_state};
+use synovia_fusion::{ImagePath, Inputs, JointModel, JointModelConfig, apply_state};
 
+use crate::asked::{floats, images, modality, records};
 use crate::batch::generator;
-use crate::{TrainingError, Weights};
+use crate::{Given, TrainingError, Weights};
 
 /// Rows of one backward pass.
 const BATCH: usize = 32;
-/// Rows of one forward pass, which keeps little.
-const ASKED: usize = 64;
-
-/// An example's inputs; at least one is there.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Given {
-    /// Shape: `[channels, height, width]`.
-    pub image: Option<Vec<f32>>,
-    /// Shape: `[n_features]`, NaN where missing.
-    pub record: Option<Vec<f32>>,
-}
 
 /// Whose score is explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,109 +64,6 @@ impl Integrated {
         let difference = self.scores[0] - self.scores[1];
         (sum - difference).abs() / difference.abs().max(LEAST)
     }
-}
-
-/// What a model makes of an input.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Told {
-    /// Logits by task.
-    pub logits: Vec<Vec<f32>>,
-    /// The fused embedding.
-    pub embedding: Vec<f32>,
-}
-
-/// A trained model to ask about made-up inputs, as fast as they come.
-#[derive(Debug)]
-pub struct Asked {
-    model: JointModel,
-    device: Device,
-    shape: [usize; 3],
-}
-
-impl Asked {
-    /// - shape: channels, height and width of the images
-    ///
-    /// # Errors
-    /// [`TrainingError`] when the weights do not fit.
-    pub fn new(config: &JointModelConfig, weights: &Weights, shape: [usize; 3]) -> Result<Self, TrainingError> {
-        let device = Device::flex();
-        Ok(Self { model: apply_state(config.init(None, &device)?, weights)?.valid(), device, shape })
-    }
-
-    /// Logits of each input and task; what an input lacks is masked.
-    pub fn logits(&self, given: &[&Given]) -> Vec<Vec<Vec<f32>>> {
-        self.ask(given).into_iter().map(|told| told.logits).collect()
-    }
-
-    /// What the model makes of each input; what an input lacks is masked.
-    pub fn ask(&self, given: &[&Given]) -> Vec<Told> {
-        let embedded = self.embed(given);
-        self.ask_embedded(given, &embedded.iter().map(Option::as_deref).collect::<Vec<_>>())
-    }
-
-    /// What the image tower makes of each image; nothing where there is none, or no tower.
-    pub fn embed(&self, given: &[&Given]) -> Vec<Option<Vec<f32>>> {
-        let mut out = vec![None; given.len()];
-        let Some(tower) = self.model.image_path() else { return out };
-        let with_image: Vec<usize> = (0..given.len()).filter(|&k| given[k].image.is_some()).collect();
-        for places in with_image.chunks(ASKED) {
-            let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
-            let Some(image) = images(&rows, self.shape, &self.device) else { continue };
-            places.iter().zip(rows_of(tower.forward(image))).for_each(|(&place, row)| out[place] = Some(row));
-        }
-        out
-    }
-
-    /// As [`Asked::ask`], of images that [`Asked::embed`] has been through: theirs, in `embedded`, are not looked at again.
-    pub fn ask_embedded(&self, given: &[&Given], embedded: &[Option<&[f32]>]) -> Vec<Told> {
-        let mut out = vec![Told::default(); given.len()];
-        // Inputs of one pattern go together.
-        for (with_image, with_record) in [(true, true), (true, false), (false, true), (false, false)] {
-            let has = |k: &usize| (embedded[*k].is_some(), given[*k].record.is_some()) == (with_image, with_record);
-            let of_pattern: Vec<usize> = (0..given.len()).filter(has).collect();
-            for places in of_pattern.chunks(ASKED) {
-                let rows: Vec<&Given> = places.iter().map(|&k| given[k]).collect();
-                let record = modality(records(&rows, &self.device), &self.device);
-                let towers: Vec<f32> = places.iter().filter_map(|&k| embedded[k]).flatten().copied().collect();
-                let outputs = if with_image {
-                    let shape = [places.len(), towers.len() / places.len()];
-                    let tower = Tensor::from_data(TensorData::new(towers, shape), &self.device);
-                    self.model.forward_from(tower, record, rows.len(), &self.device)
-                } else {
-                    self.model.forward(Inputs { image: None, record }, rows.len(), &self.device)
-                };
-                for task in outputs.logits {
-                    places.iter().zip(rows_of(task)).for_each(|(&place, row)| out[place].logits.push(row));
-                }
-                places.iter().zip(rows_of(outputs.embedding)).for_each(|(&place, row)| out[place].embedding = row);
-            }
-        }
-        out
-    }
-}
-
-fn rows_of(tensor: Tensor<2>) -> Vec<Vec<f32>> {
-    let width = tensor.dims()[1];
-    floats(tensor).chunks(width).map(<[f32]>::to_vec).collect()
-}
-
-fn records(rows: &[&Given], device: &Device) -> Option<Tensor<2>> {
-    let n_features = rows.first()?.record.as_ref()?.len();
-    let values: Vec<f32> = rows.iter().filter_map(|row| row.record.as_ref()).flatten().copied().collect();
-    (values.len() == rows.len() * n_features).then(|| Tensor::from_data(TensorData::new(values, [rows.len(), n_features]), device))
-}
-
-fn images(rows: &[&Given], [channels, height, width]: [usize; 3], device: &Device) -> Option<Tensor<4>> {
-    let values: Vec<f32> = rows.iter().filter_map(|row| row.image.as_ref()).flatten().copied().collect();
-    let shape = [rows.len(), channels, height, width];
-    (!values.is_empty() && values.len() == shape.iter().product::<usize>())
-        .then(|| Tensor::from_data(TensorData::new(values, shape), device))
-}
-
-fn modality<const D: usize>(values: Option<Tensor<D>>, device: &Device) -> Option<Modality<D>> {
-    let values = values?;
-    let present = Tensor::ones([values.dims()[0], 1], device);
-    Some(Modality { values, present, rows: None })
 }
 
 /// The weights with the values of each convolution and linear layer shuffled among themselves, and all else as it is: a model of the
@@ -419,10 +306,6 @@ impl Differentiable {
         let of_image = traced.image_gradient(&embedding.grad(&gradients)?)?;
         Some((score, gradients, Some(of_image)))
     }
-}
-
-fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().try_to_vec().unwrap_or_default()
 }
 
 fn map_of(tower: &ImagePath<'_>, stage: usize, [height, width]: [usize; 2], values: &[f32]) -> Map {

@@ -5,6 +5,7 @@
 //! be fitted on.
 
 pub mod accountant;
+mod asked;
 mod attribution;
 mod augment;
 mod average;
@@ -32,7 +33,8 @@ mod tests;
 mod together;
 mod unlabelled;
 
-pub use attribution::{Asked, Differentiable, Given, Integrated, Map, Target, Told, shuffled};
+pub use asked::{Asked, Given, Told};
+pub use attribution::{Differentiable, Integrated, Map, Target, shuffled};
 pub use augment::Augmentation;
 pub use average::Average;
 pub use balance::{Balance, BalanceState};
