@@ -216,7 +216,7 @@ impl<F: Finish> Kernel for Block<'_, F> {
                     }
                 }
             }
-            write_out::<V, F>(self.finish, results, pixels[..n_pixels].iter().copied(), n_out, self.out.get(), self.sums);
+            write_out::<V, F>(self.finish, results, &pixels[..n_pixels].iter().copied(), n_out, self.out.get(), self.sums);
         }
     }
 }

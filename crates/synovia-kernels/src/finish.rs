@@ -239,7 +239,7 @@ unsafe impl Finish for AddTo {
 pub(crate) unsafe fn write_out<V: Lanes, F: Finish>(
     finish: F,
     results: Source,
-    pixels: impl Iterator<Item = usize> + Clone,
+    pixels: &(impl Iterator<Item = usize> + Clone),
     n_out: usize,
     out: Target,
     sums: &mut [f32],

@@ -258,7 +258,7 @@ impl<F: Finish> Kernel for Outputs<'_, F> {
                     }
                 }
                 let pixels = (0..width).map(|x| (row * width + x) * n_out);
-                write_out::<V, F>(self.finish, results, pixels, n_out, self.out.get(), self.sums);
+                write_out::<V, F>(self.finish, results, &pixels, n_out, self.out.get(), self.sums);
             }
         }
     }

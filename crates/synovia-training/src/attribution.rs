@@ -338,6 +338,7 @@ fn between(from: Option<&[f32]>, to: Option<&[f32]>, share: f32) -> Option<Vec<f
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
     use synovia_encoders::{ImageEncoder, ImageEncoderKind, NormKind};
     use synovia_fusion::{Absent, FusionKind, Head, ImageTower, RecordTower};
 

@@ -135,7 +135,12 @@ pub fn fit(
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Trained, TrainingError> {
     let running = job.together.enter();
-    run(job, &running, train, validation, progress)
+    let trained = run(job, &running, train, validation, progress);
+    // The others are of no use without this one.
+    if trained.is_err() {
+        job.together.stop();
+    }
+    trained
 }
 
 fn run(

@@ -188,9 +188,15 @@ mod tests {
         let _alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let reader = cohort(&dir.path().join("cohort"), 60, 0.5);
-        let together = Together::new();
-        together.stop();
-        let ended = trained(&reader, &model(false, true), 2, &dir.path().join("checkpoints"), &together);
-        assert!(matches!(ended, Err(TrainingError::Stopped)));
+        let (reader, path, together) = (&reader, dir.path(), &Together { threads: 2, ..Together::new() });
+        let [failed, stopped] = std::thread::scope(|scope| {
+            // Of an image tower that there can't be one.
+            let wrong = JointModelConfig { embedding: 0, ..model(false, true) };
+            let failing = scope.spawn(move || trained(reader, &wrong, 1, &path.join("failing"), together).map(|_| ()));
+            let healthy = scope.spawn(move || trained(reader, &model(false, true), 1_000_000, &path.join("healthy"), together).map(|_| ()));
+            [failing.join().unwrap(), healthy.join().unwrap()]
+        });
+        assert!(matches!(stopped, Err(TrainingError::Stopped)), "{stopped:?}");
+        assert!(!matches!(failed, Ok(()) | Err(TrainingError::Stopped)), "{failed:?}");
     }
 }

@@ -27,7 +27,7 @@ use super::train::open_model;
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// Where it writes.
 pub const FILE: &str = "explanations.json";
 

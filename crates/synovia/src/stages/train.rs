@@ -234,8 +234,8 @@ fn train(work: &Work, stage: &Stage, place: &Place) -> anyhow::Result<()> {
     let data_key = stage.key();
     let course = Course { work, place, data_key: data_key.as_str(), settings: &training, statistics: &statistics, reader: &reader };
     let mut trained: BTreeMap<Variant, Trained> = BTreeMap::new();
-    let of_images = of_file.as_ref().map(|(weights, _)| weights).or(of_images.as_ref());
-    let starts = |variant: &Variant| if *variant == Variant::Record { None } else { of_images.cloned() };
+    let learnt = of_file.as_ref().map(|(weights, _)| weights).or(of_images.as_ref());
+    let starts = |variant: &Variant| if *variant == Variant::Record { None } else { learnt.cloned() };
     let waits = |variant: &Variant| begins_with_others && *variant == Variant::Joint;
     let first: Vec<_> = variants.iter().filter(|(variant, _)| !waits(variant)).collect();
     let jobs = first.iter().map(|(variant, model)| Job { name: variant.to_string(), model, start: starts(variant) });
@@ -328,13 +328,7 @@ impl Course<'_> {
         if together.threads() == 1 || self.settings.privacy.is_some() {
             return jobs.iter().map(|job| self.fit(&job.name, job.model, job.start.as_ref(), &together)).collect();
         }
-        let run = |job: &Job<'_>| {
-            let trained = self.fit(&job.name, job.model, job.start.as_ref(), &together);
-            if trained.is_err() {
-                together.stop();
-            }
-            trained
-        };
+        let run = |job: &Job<'_>| self.fit(&job.name, job.model, job.start.as_ref(), &together);
         let ended: Vec<_> = std::thread::scope(|scope| {
             let running: Vec<_> = jobs.iter().map(|job| scope.spawn(|| run(job))).collect();
             running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
