@@ -4,6 +4,8 @@
 //! A data gradient is the same thing with other taps: for stride `s`, the pixels of each of the `s²` phases see the taps of
 //! their own parity.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::finish::{Finish, padded, write_out};
@@ -142,24 +144,46 @@ fn taps_at_once(n_taps: usize, k: usize) -> usize {
     (PANEL / (k * COLUMNS)).clamp(1, n_taps.max(1))
 }
 
-/// Packed weights: for each group of taps and each panel of 16 channels out `[tap, k, 16]`.
-fn pack(n_taps: usize, k: usize, n_out: usize, value: impl Fn(usize, usize, usize) -> f32 + Sync) -> Buffer {
-    let mut packed = Buffer::new(n_taps * k * n_out);
-    let at_once = taps_at_once(n_taps, k);
-    let shared = Shared::new(&mut packed);
-    (0..n_out / COLUMNS).into_par_iter().for_each(|panel| {
-        for first in (0..n_taps).step_by(at_once) {
-            let taps = at_once.min(n_taps - first);
-            // SAFETY: each panel of a group of taps has its own part.
-            let part = unsafe { shared.part(first * k * n_out + panel * taps * k * COLUMNS, taps * k * COLUMNS) };
-            for (row, to) in part.chunks_exact_mut(COLUMNS).enumerate() {
-                for (column, to) in to.iter_mut().enumerate() {
-                    *to = value(first + row / k, row % k, panel * COLUMNS + column);
+/// Where the weights of a convolution are: of an inner and an outer channel that many numbers further, a tap's own place added.
+struct WeightsOf<'a> {
+    values: &'a [f32],
+    taps: &'a [usize],
+    /// Distance of the next inner and the next outer channel, and how many there are.
+    strides: [usize; 2],
+    channels: [usize; 2],
+}
+
+impl WeightsOf<'_> {
+    /// For each group of taps and each panel of 16 outer channels `[tap, k, 16]`.
+    fn pack(&self, k: usize, n_out: usize) -> Buffer {
+        let n_taps = self.taps.len();
+        let mut packed = Buffer::new(n_taps * k * n_out);
+        let at_once = taps_at_once(n_taps, k);
+        let shared = Shared::new(&mut packed);
+        (0..n_out / COLUMNS).into_par_iter().for_each(|panel| {
+            let columns = COLUMNS.min(self.channels[1].saturating_sub(panel * COLUMNS));
+            for (group, taps) in self.taps.chunks(at_once).enumerate() {
+                // SAFETY: each panel of a group of taps has its own part.
+                let to = unsafe { shared.part(group * at_once * k * n_out + panel * taps.len() * k * COLUMNS, taps.len() * k * COLUMNS) };
+                if columns < COLUMNS || self.channels[0] < k {
+                    to.fill(0.0);
+                }
+                let mut of_pair = |inner: usize, column: usize| {
+                    let from = &self.values[inner * self.strides[0] + (panel * COLUMNS + column) * self.strides[1]..];
+                    for (tap, &place) in taps.iter().enumerate() {
+                        to[(tap * k + inner) * COLUMNS + column] = from[place];
+                    }
+                };
+                // In the order in which they lie in memory.
+                if self.strides[0] < self.strides[1] {
+                    (0..columns).for_each(|column| (0..self.channels[0]).for_each(|inner| of_pair(inner, column)));
+                } else {
+                    (0..self.channels[0]).for_each(|inner| (0..columns).for_each(|column| of_pair(inner, column)));
                 }
             }
-        }
-    });
-    packed
+        });
+        packed
+    }
 }
 
 struct Block<'a, F> {
@@ -260,13 +284,9 @@ pub(crate) fn convolve<F: Finish>(
 ) -> Vec<f32> {
     let (k, n_out, side) = (padded(shape.channels_in), padded(shape.channels_out), shape.kernel);
     let gather = Gather::of(shape, images);
-    let packed = pack(gather.taps.len(), k, n_out, |tap, inner, outer| {
-        if inner < shape.channels_in && outer < shape.channels_out {
-            weights[(outer * shape.channels_in + inner) * side * side + tap]
-        } else {
-            0.0
-        }
-    });
+    let taps: Vec<usize> = (0..side * side).collect();
+    let strides = [side * side, shape.channels_in * side * side];
+    let packed = WeightsOf { values: weights, taps: &taps, strides, channels: [shape.channels_in, shape.channels_out] }.pack(k, n_out);
     run(&gather, input, &packed, n_out, finish, out)
 }
 
@@ -300,14 +320,10 @@ pub(crate) fn data_gradient<F: Finish>(
             continue;
         }
         let taps: Vec<Tap> = pairs.iter().map(|&(ty, tx)| Tap { dy: at(py, ty), dx: at(px, tx) }).collect();
-        let packed = pack(taps.len(), k, n_out, |tap, inner, outer| {
-            if inner < shape.channels_out && outer < shape.channels_in {
-                let (ty, tx) = pairs[tap];
-                weights[((inner * shape.channels_in + outer) * side + ty) * side + tx]
-            } else {
-                0.0
-            }
-        });
+        let places: Vec<usize> = pairs.iter().map(|(ty, tx)| ty * side + tx).collect();
+        let strides = [shape.channels_in * side * side, side * side];
+        let of = WeightsOf { values: weights, taps: &places, strides, channels: [shape.channels_out, shape.channels_in] };
+        let packed = of.pack(k, n_out);
         let count = |n: usize, p: usize| (n - p).div_ceil(stride);
         let grid = Images { batch: images.batch, height: count(images.height, py), width: count(images.width, px) };
         let gather = Gather { input, k, taps, step: 1, grid, output: images, origin: [py, px], spread: stride };
@@ -360,7 +376,9 @@ impl Kernel for Reduce<'_> {
         assert!(self.panels.len() == n_pixels * n_out && self.rows.end <= gather.k && self.pixels.end <= n_pixels);
         let mut looks = [Look { y: 0, x: 0, pixel: 0 }; REDUCED];
         let mut sources = [ZEROS.as_ptr(); REDUCED];
-        let mut packed = [0.0f32; REDUCED * PACKED];
+        // Rows are written before they are read.
+        let mut packed = [MaybeUninit::<f32>::uninit(); REDUCED * PACKED];
+        let packed: Target = packed.as_mut_ptr().cast();
         let at_once = balanced_rows(self.rows.len());
         for first in self.pixels.clone().step_by(REDUCED) {
             let count = REDUCED.min(self.pixels.end - first);
@@ -374,11 +392,11 @@ impl Kernel for Reduce<'_> {
                     let rows = at_once.min(self.rows.end - i);
                     // SAFETY: sources have `k` numbers each (`reduce` checks it), panels were asserted, and `out` is this task's own.
                     unsafe {
-                        pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.k, packed.as_mut_ptr());
+                        pack_rows::<V>(sources[..count].iter().map(|s| s.add(i)), rows, i + PACKED <= gather.k, packed);
                         for panel in 0..n_out / COLUMNS {
                             let b = self.panels.as_ptr().add((panel * n_pixels + first) * COLUMNS);
                             let c = self.out.get().add((tap * gather.k + i) * n_out + panel * COLUMNS);
-                            columns_times_panel::<V>(rows, count, packed.as_ptr(), PACKED, b, c, n_out);
+                            columns_times_panel::<V>(rows, count, packed.cast_const(), PACKED, b, c, n_out);
                         }
                     }
                 }
@@ -431,6 +449,9 @@ pub(crate) fn add_up(parts: &mut [f32], size: usize) {
     });
 }
 
+/// Channels out whose weight gradients are written together.
+const TOGETHER: usize = COLUMNS;
+
 /// Gradient with respect to the weights.
 ///
 /// # Shapes
@@ -443,10 +464,15 @@ pub(crate) fn weight_gradient(shape: UnitShape, input: &[f32], images: Images, g
     assert_eq!(gradient.len(), n_pixels * n_out);
     let sums = reduce(&gather, input, &panels(gradient, n_pixels, n_out), n_out);
     let n_taps = side * side;
-    out.par_chunks_mut(shape.channels_in * n_taps).enumerate().for_each(|(outer, out)| {
-        for (place, to) in out.iter_mut().enumerate() {
+    let per_channel = shape.channels_in * n_taps;
+    // Some channels at a time: their sums lie side by side.
+    out.par_chunks_mut(TOGETHER * per_channel).enumerate().for_each(|(k_out, out)| {
+        for place in 0..per_channel {
             let (inner, tap) = (place / n_taps, place % n_taps);
-            *to = sums[(tap * k + inner) * n_out + outer];
+            let from = &sums[(tap * k + inner) * n_out + k_out * TOGETHER..];
+            for (to, sum) in out[place..].iter_mut().step_by(per_channel).zip(from) {
+                *to = *sum;
+            }
         }
     });
 }

@@ -1,7 +1,5 @@
 //! Sizes: of a batch of images, and of the convolution that makes another one of it.
 
-use crate::finish::padded;
-
 /// A batch of images: `[batch, height, width, channels]`, channels padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Images {
@@ -33,11 +31,6 @@ impl UnitShape {
     /// Numbers of its weights.
     pub fn n_weights(self) -> usize {
         self.channels_in * self.channels_out * self.kernel * self.kernel
-    }
-
-    /// Stored channels, in and out.
-    pub(crate) fn channels(self) -> [usize; 2] {
-        [padded(self.channels_in), padded(self.channels_out)]
     }
 
     pub(crate) fn output(self, images: Images) -> Images {

@@ -7,7 +7,7 @@ use crate::gemm::COLUMNS;
 use crate::images::Images;
 use crate::lanes::{Kernel, Lanes, vectorized};
 use crate::norm::{Backward, Norm};
-use crate::shared::{Buffer, Shared};
+use crate::shared::Buffer;
 
 /// Size after 3 × 3 pooling of stride 2, padded by 1.
 pub(crate) fn pooled(images: Images) -> Images {
@@ -110,25 +110,40 @@ pub(crate) fn max_pool_kept(z: &[f32], norm: &Norm, images: Images, out: &mut [f
     kept
 }
 
-/// What goes back through the pooling.
-#[derive(Clone, Copy)]
-pub(crate) struct PoolGradient<'a> {
-    /// Gradient of the pooling's result before the ReLU, and where its largest values are.
-    pub gradient: &'a [f32],
-    pub largest: &'a Largest,
-    /// Of the pooling's input.
-    pub images: Images,
-    pub channels: usize,
+/// The way back through the pooling and the normalisation before it, a row at a time: what is made of a row is used while it is in the
+/// first-level cache.
+pub(crate) struct PoolBackward<'a> {
+    /// Gradient of the pooling's result before the ReLU.
+    gradient: &'a [f32],
+    largest: &'a Largest,
+    backward: Backward<'a>,
+    /// What was normalised, and its size.
+    z: &'a [f32],
+    images: Images,
 }
 
-impl PoolGradient<'_> {
+impl<'a> PoolBackward<'a> {
+    /// - gradient: by [`pool_sums`]
+    /// - z: `[batch, height, width, channels]`, of `images`
+    pub(crate) fn new(gradient: &'a [f32], largest: &'a Largest, backward: Backward<'a>, z: &'a [f32], images: Images) -> Self {
+        let channels = backward.factor.len();
+        let len = pooled(images).pixels() * channels;
+        assert!(gradient.len() == len && largest.place.len() == len && z.len() == images.pixels() * channels);
+        Self { gradient, largest, backward, z, images }
+    }
+
+    /// The gradient with respect to a row of `z`, of all images' rows: `[panel of 16 channels, pixel, 16]`.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        vectorized(BackRow { pool: self, row, out });
+    }
+
     /// Gradient at eight channels of an input pixel: the sum over the windows whose largest value it is.
     ///
     /// # Safety
     /// The place is within the input; the slices are of the shape of [`pooled`]; the processor has what `V` needs.
     #[inline(always)]
     unsafe fn at<V: Lanes>(&self, image: usize, y: usize, x: usize, channel: usize) -> V {
-        let small = pooled(self.images);
+        let (small, channels) = (pooled(self.images), self.backward.factor.len());
         // SAFETY: windows are checked to exist.
         unsafe {
             let mut sum = V::splat(0.0);
@@ -137,7 +152,7 @@ impl PoolGradient<'_> {
                 for ox in x / 2..=x.div_ceil(2) {
                     if oy < small.height && ox < small.width {
                         let tap = (y + 1 - 2 * oy) * 3 + (x + 1 - 2 * ox);
-                        let at = ((image * small.height + oy) * small.width + ox) * self.channels + channel;
+                        let at = ((image * small.height + oy) * small.width + ox) * channels + channel;
                         let gradient = V::load(self.gradient.as_ptr().add(at));
                         let place = V::load_bytes(self.largest.place.as_ptr().add(at));
                         sum = sum.add(gradient.where_equal(place, V::splat(tap as f32)));
@@ -202,54 +217,32 @@ pub(crate) fn pool_sums(out: &[f32], largest: &Largest, norm: &Norm, gradient: &
     total(&partial, channels)
 }
 
-fn check(pool: PoolGradient<'_>) {
-    let len = pooled(pool.images).pixels() * pool.channels;
-    assert!(pool.gradient.len() == len && pool.largest.place.len() == len);
-}
-
-struct ApplyRow<'a> {
-    pool: PoolGradient<'a>,
-    backward: &'a Backward<'a>,
+struct BackRow<'a> {
+    pool: &'a PoolBackward<'a>,
     row: usize,
-    /// The whole tensor `z`, of which this row is read.
-    z: &'a [f32],
-    /// `[panel of 16 channels, pixel, 16]`, of which this row is written.
-    out: Shared<f32>,
+    out: &'a mut [f32],
 }
 
-impl Kernel for ApplyRow<'_> {
+impl Kernel for BackRow<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let channels = self.pool.channels;
-        let Images { height, width, .. } = self.pool.images;
-        let pixels = self.pool.images.pixels();
-        assert!(self.z.len() == pixels * channels);
-        for x in 0..width {
-            let pixel = self.row * width + x;
+        let PoolBackward { backward, z, images: Images { batch, height, width }, .. } = self.pool;
+        let channels = backward.factor.len();
+        assert!(self.row < batch * height && self.out.len() == width * channels);
+        for x in 0..*width {
             for c in (0..channels).step_by(8) {
-                // SAFETY: the pixel is inside the images; each task writes its own row in each panel.
+                // SAFETY: the pixel is inside the images, and `out` has a row of them.
                 unsafe {
                     let gradient = self.pool.at::<V>(self.row / height, self.row % height, x, c);
-                    let z = V::load(self.z.as_ptr().add(pixel * channels + c));
-                    let to = self.out.get().add((c / COLUMNS * pixels + pixel) * COLUMNS + c % COLUMNS);
-                    self.backward.at(gradient, z, c).store(to);
+                    let z = V::load(z.as_ptr().add((self.row * width + x) * channels + c));
+                    let to = self.out.as_mut_ptr().add((c / COLUMNS * width + x) * COLUMNS + c % COLUMNS);
+                    backward.at(gradient, z, c).store(to);
                 }
             }
         }
     }
-}
-
-/// The gradient with respect to `z`, laid out `[panel of 16 channels, pixel, 16]` for the weight gradient.
-pub(crate) fn pool_backward(pool: PoolGradient<'_>, backward: &Backward<'_>, z: &[f32], out: &mut [f32]) {
-    check(pool);
-    assert_eq!(z.len(), out.len());
-    assert_eq!(backward.factor.len(), pool.channels);
-    let out = Shared::new(out);
-    (0..pool.images.batch * pool.images.height).into_par_iter().for_each(|row| {
-        vectorized(ApplyRow { pool, backward, row, z, out });
-    });
 }
 
 /// Mean over all pixels of each image: `[batch, height, width, padded]` to `[batch, channels]`.

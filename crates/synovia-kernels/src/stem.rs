@@ -121,13 +121,12 @@ impl Stem {
     /// The gradient with respect to the weights.
     ///
     /// # Shapes
-    /// - gradient: `[panel of 16 channels, pixel, 16]`
+    /// - gradient: writes that of a row of outputs, of all images' rows: `[panel of 16 channels, pixel, 16]`
     /// - out: `[channels_out, channels_in, kernel, kernel]`
-    pub(crate) fn weight_gradient(&self, gradient: &[f32], out: &mut [f32]) {
+    pub(crate) fn weight_gradient(&self, gradient: &(impl Fn(usize, &mut [f32]) + Sync), out: &mut [f32]) {
         let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
         let (k, n_out) = (stem_row(self.shape), padded(channels_out));
         assert_eq!(out.len(), self.shape.n_weights());
-        assert_eq!(gradient.len(), self.output.pixels() * n_out);
         let size = kernel * k * n_out;
         // Enough tasks for several cores; their sums are added up in order afterwards.
         let per_task = self.n_rows().div_ceil(32);
@@ -138,7 +137,12 @@ impl Stem {
             let rows = task * per_task..self.n_rows().min((task + 1) * per_task);
             // SAFETY: each task has its own part.
             let out = unsafe { shared.part(task * size, size) };
-            vectorized(WeightsBack { stem: self, gradient, n_out, rows, out });
+            with_scratch(self.output.width * n_out, |of_row| {
+                for row in rows {
+                    gradient(row, of_row);
+                    vectorized(WeightsBack { stem: self, gradient: of_row, n_out, row, out });
+                }
+            });
         });
         add_up(&mut sums, size);
         for (place, to) in out.iter_mut().enumerate() {
@@ -151,12 +155,11 @@ impl Stem {
     /// The gradient with respect to the images, `[batch, channels, height, width]`.
     ///
     /// # Shapes
-    /// - gradient: `[panel of 16 channels, pixel, 16]`
+    /// - gradient: as [`Stem::weight_gradient`]
     /// - weights: `[channels_out, channels_in, kernel, kernel]`
-    pub(crate) fn data_gradient(&self, gradient: &[f32], weights: &[f32]) -> Vec<f32> {
+    pub(crate) fn data_gradient(&self, gradient: &(impl Fn(usize, &mut [f32]) + Sync), weights: &[f32]) -> Vec<f32> {
         let UnitShape { channels_in, channels_out, kernel, .. } = self.shape;
         let (k, n_out, pad) = (stem_row(self.shape), padded(channels_out), kernel / 2);
-        assert_eq!(gradient.len(), self.output.pixels() * n_out);
         assert_eq!(weights.len(), self.shape.n_weights());
         // [channel out, row of the kernel, number in it, padded to whole vectors]
         let k_padded = k.next_multiple_of(8);
@@ -169,7 +172,13 @@ impl Stem {
         let (height, width) = (self.input.height - 2 * pad, self.input.width - 2 * pad);
         let mut out = vec![0.0; self.output.batch * channels_in * height * width];
         out.par_chunks_exact_mut(channels_in * height * width).enumerate().for_each(|(image, out)| {
-            let bordered = vectorized(ImageBack { stem: self, gradient, weights: &turned, image });
+            let mut bordered = vec![0.0; self.input.height * self.strides()[0]];
+            with_scratch(self.output.width * n_out, |of_row| {
+                for y in 0..self.output.height {
+                    gradient(image * self.output.height + y, of_row);
+                    vectorized(ImageBack { stem: self, gradient: of_row, weights: &turned, y, out: &mut bordered });
+                }
+            });
             for (place, to) in out.iter_mut().enumerate() {
                 let (c, y, x) = (place / (height * width), place / width % height, place % width);
                 *to = bordered[((y + pad) * self.input.width + x + pad) * channels_in + c];
@@ -179,37 +188,38 @@ impl Stem {
     }
 }
 
-/// The gradient with respect to one bordered image.
+/// What a row of outputs adds to the gradient with respect to its bordered image.
 struct ImageBack<'a> {
     stem: &'a Stem,
+    /// `[panel of 16 channels, pixel of the row, 16]`
     gradient: &'a [f32],
     /// `[channel out, row of the kernel, number in it, padded to a multiple of 8]`
     weights: &'a [f32],
-    image: usize,
+    /// Which row of the image.
+    y: usize,
+    out: &'a mut [f32],
 }
 
 impl Kernel for ImageBack<'_> {
-    type Output = Vec<f32>;
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) -> Vec<f32> {
-        let (stem, output) = (self.stem, self.stem.output);
+    unsafe fn run<V: Lanes>(self) {
+        let (stem, width) = (self.stem, self.stem.output.width);
         let (kernel, n_out) = (stem.shape.kernel, padded(stem.shape.channels_out));
         let ([row_stride, step], k_padded) = (stem.strides(), stem_row(stem.shape).next_multiple_of(8));
-        assert!(self.weights.len() == n_out * kernel * k_padded && self.gradient.len() == output.pixels() * n_out);
+        assert!(self.weights.len() == n_out * kernel * k_padded && self.gradient.len() == width * n_out);
         let k = stem_row(stem.shape);
-        let mut out = vec![0.0; stem.input.height * row_stride];
-        for (y, x) in (0..output.height).flat_map(|y| (0..output.width).map(move |x| (y, x))) {
-            let pixel = (self.image * output.height + y) * output.width + x;
+        for x in 0..width {
             for (dy, i) in (0..kernel).flat_map(|dy| (0..k_padded).step_by(8).map(move |i| (dy, i))) {
                 // What is beyond a row of the kernel is not added: zero times infinity is not 0.
-                let to = &mut out[(y * stem.shape.stride + dy) * row_stride + x * step + i..][..8.min(k - i)];
+                let to = &mut self.out[(self.y * stem.shape.stride + dy) * row_stride + x * step + i..][..8.min(k - i)];
                 let mut added = [0.0f32; 8];
                 // SAFETY: gradient and weights were asserted, and `added` has eight numbers.
                 unsafe {
                     let mut sum = V::splat(0.0);
                     for outer in 0..n_out {
-                        let at = (outer / COLUMNS * output.pixels() + pixel) * COLUMNS + outer % COLUMNS;
+                        let at = (outer / COLUMNS * width + x) * COLUMNS + outer % COLUMNS;
                         let weights = V::load(self.weights.as_ptr().add((outer * kernel + dy) * k_padded + i));
                         sum = V::splat(*self.gradient.as_ptr().add(at)).mul_add(weights, sum);
                     }
@@ -218,7 +228,6 @@ impl Kernel for ImageBack<'_> {
                 to.iter_mut().zip(added).for_each(|(to, added)| *to += added);
             }
         }
-        out
     }
 }
 
@@ -264,12 +273,13 @@ impl<F: Finish> Kernel for Outputs<'_, F> {
     }
 }
 
-/// What some rows of outputs add to the gradient of the weights.
+/// What a row of outputs adds to the gradient of the weights.
 struct WeightsBack<'a> {
     stem: &'a Stem,
+    /// `[panel of 16 channels, pixel of the row, 16]`
     gradient: &'a [f32],
     n_out: usize,
-    rows: Range<usize>,
+    row: usize,
     /// `[row of the kernel, number in it, n_out]`
     out: &'a mut [f32],
 }
@@ -281,19 +291,17 @@ impl Kernel for WeightsBack<'_> {
     unsafe fn run<V: Lanes>(self) {
         let (stem, n_out, width) = (self.stem, self.n_out, self.stem.output.width);
         let (kernel, k) = (stem.shape.kernel, stem_row(stem.shape));
-        let ([row_stride, step], pixels) = (stem.strides(), stem.output.pixels());
-        assert!(self.gradient.len() == pixels * n_out && self.out.len() == kernel * k * n_out);
+        let [row_stride, step] = stem.strides();
+        assert!(self.row < stem.n_rows() && self.gradient.len() == width * n_out && self.out.len() == kernel * k * n_out);
         let at_once = balanced_rows(k);
-        for row in self.rows {
-            for (dy, i) in (0..kernel).flat_map(|dy| (0..k).step_by(at_once).map(move |i| (dy, i))) {
-                for panel in 0..n_out / COLUMNS {
-                    // SAFETY: as in `Outputs`; gradient and sums were asserted.
-                    unsafe {
-                        let a = stem.bordered.as_ptr().add(stem.start(row) + dy * row_stride + i);
-                        let b = self.gradient.as_ptr().add((panel * pixels + row * width) * COLUMNS);
-                        let c = self.out.as_mut_ptr().add((dy * k + i) * n_out + panel * COLUMNS);
-                        columns_times_panel::<V>(at_once.min(k - i), width, a, step, b, c, n_out);
-                    }
+        for (dy, i) in (0..kernel).flat_map(|dy| (0..k).step_by(at_once).map(move |i| (dy, i))) {
+            for panel in 0..n_out / COLUMNS {
+                // SAFETY: as in `Outputs`; gradient and sums were asserted.
+                unsafe {
+                    let a = stem.bordered.as_ptr().add(stem.start(self.row) + dy * row_stride + i);
+                    let b = self.gradient.as_ptr().add(panel * width * COLUMNS);
+                    let c = self.out.as_mut_ptr().add((dy * k + i) * n_out + panel * COLUMNS);
+                    columns_times_panel::<V>(at_once.min(k - i), width, a, step, b, c, n_out);
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::direct::MAX_CHANNELS;
 use crate::finish::{Activated, AddTo, Affine, AsIs, Plain, Statistics, ThroughActivation, padded, total};
 use crate::images::{Images, UnitShape};
 use crate::norm::{Norm, Shortcut, apply, join, join_backward};
-use crate::pool::{Largest, PoolGradient, average, average_backward, max_pool, max_pool_kept, pool_backward, pool_sums, pooled};
+use crate::pool::{Largest, PoolBackward, average, average_backward, max_pool, max_pool_kept, pool_sums, pooled};
 use crate::shared::Buffer;
 use crate::stem::{Stem, stem_row};
 use crate::unit::{convolve, data_gradient, weight_gradient};
@@ -136,6 +136,14 @@ pub struct Saved {
     pooled: Buffer,
     largest: Largest,
     blocks: Vec<SavedBlock>,
+}
+
+impl Saved {
+    /// From the gradient of the pooled maps, and its sums by [`pool_sums`], to that of the stem's convolution.
+    fn through_pool<'a>(&'a self, gradient: &'a [f32], sums: &[f64], products: &[f64]) -> PoolBackward<'a> {
+        let images = self.stem.output();
+        PoolBackward::new(gradient, &self.largest, self.stem_norm.backward(sums, products, images.pixels()), &self.stem_z, images)
+    }
 }
 
 /// Result of a forward pass that can go back.
@@ -411,24 +419,13 @@ impl TowerShape {
     /// another shape than in it.
     pub fn backward(&self, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<Vec<UnitGradient>, TowerError> {
         let mut out: Vec<Option<UnitGradient>> = vec![None; units.len()];
-        let (saved, grad) = self.down_to(0, saved, units, gradient, Some(&mut out))?;
-        let (panels, [sums, products]) = self.through_pool(&saved, grad);
+        let (saved, mut grad) = self.down_to(0, saved, units, gradient, Some(&mut out))?;
+        let [sums, products] = pool_sums(&saved.pooled, &saved.largest, &saved.stem_norm, &mut grad);
+        let pool = saved.through_pool(&grad, &sums, &products);
         let mut weight = vec![0.0; self.units[0].n_weights()];
-        saved.stem.weight_gradient(&panels, &mut weight);
+        saved.stem.weight_gradient(&|row, out| pool.row(row, out), &mut weight);
         out[0] = Some(self.unit_gradient(0, weight, &sums, &products));
         Ok(of_each(out))
-    }
-
-    /// From the gradient of the pooled maps to that of the stem's convolution, laid out `[panel of 16 channels, pixel, 16]`, and the sums that
-    /// the gradients of its normalisation are.
-    fn through_pool(&self, saved: &Saved, mut gradient: Buffer) -> (Buffer, [Vec<f64>; 2]) {
-        let Saved { stem, stem_z, stem_norm, pooled, largest, .. } = saved;
-        let [sums, products] = pool_sums(pooled, largest, stem_norm, &mut gradient);
-        let (images, channels) = (stem.output(), padded(self.units[0].channels_out));
-        let backward = stem_norm.backward(&sums, &products, images.pixels());
-        let mut panels = Buffer::new(stem_z.len());
-        pool_backward(PoolGradient { gradient: &gradient, largest, images, channels }, &backward, stem_z, &mut panels);
-        (panels, [sums, products])
     }
 
     /// From the embedding's gradient to that of the output of the first `n` blocks, and what was saved of these.

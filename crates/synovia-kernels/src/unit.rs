@@ -3,8 +3,7 @@
 use crate::direct;
 use crate::finish::{Finish, Input, Plain};
 use crate::images::{Images, UnitShape};
-use crate::shared::Buffer;
-use crate::winograd::{self, Tile, Weights, transform_weights};
+use crate::winograd::{self, Tile, Weights};
 
 impl UnitShape {
     /// The tile of the fast algorithm, where it applies.
@@ -13,9 +12,8 @@ impl UnitShape {
     }
 
     /// Weights for the fast algorithm; `adjoint` for its data gradient.
-    fn transformed(self, tile: Tile, values: &[f32], adjoint: bool) -> Buffer {
-        let Self { channels_in, channels_out, .. } = self;
-        transform_weights(tile, Weights { values, channels_in, channels_out, adjoint })
+    fn weights(self, values: &[f32], adjoint: bool) -> Weights<'_> {
+        Weights { values, channels_in: self.channels_in, channels_out: self.channels_out, adjoint }
     }
 }
 
@@ -34,7 +32,7 @@ pub(crate) fn convolve<I: Input, F: Finish>(
     out: &mut [f32],
 ) -> Vec<f32> {
     match shape.tile(images) {
-        Some(tile) => winograd::convolve(tile, input, finish, images, shape.channels(), &shape.transformed(tile, weight, false), out),
+        Some(tile) => winograd::convolve(tile, input, finish, images, shape.weights(weight, false), out),
         None => direct::convolve(shape, plain(&input), images, weight, finish, out),
     }
 }
@@ -49,11 +47,7 @@ pub(crate) fn data_gradient<F: Finish>(
     out: &mut [f32],
 ) -> Vec<f32> {
     match shape.tile(images) {
-        Some(tile) => {
-            let [n_in, n_out] = shape.channels();
-            let weights = shape.transformed(tile, weight, true);
-            winograd::convolve(tile, Plain(gradient), finish, images, [n_out, n_in], &weights, out)
-        }
+        Some(tile) => winograd::convolve(tile, Plain(gradient), finish, images, shape.weights(weight, true), out),
         None => direct::data_gradient(shape, gradient, images, weight, finish, out),
     }
 }

@@ -199,6 +199,7 @@ fn run(
         let share = running.share();
         in_pool_of(share, || {
             let mut model = job.with_weights(&weights, &course.device)?;
+            let mut candidate = job.with_weights(&weights, &Device::flex())?;
             while !is_over(&moving.state) && running.share() == share {
                 if job.together.is_stopped() {
                     return Err(TrainingError::Stopped);
@@ -214,8 +215,9 @@ fn run(
                         bias.values.iter_mut().zip(prior).for_each(|(bias, prior)| *bias += prior);
                     }
                 }
-                let candidate = job.with_weights(&averaged, &Device::flex())?.valid();
-                let validated = validation_sums(&candidate, course.endpoints, validation, &validation_rows, course.presence, course.batch)?;
+                candidate = apply_state(candidate, &averaged)?;
+                let validated =
+                    validation_sums(&candidate.valid(), course.endpoints, validation, &validation_rows, course.presence, course.batch)?;
                 let validation_loss = relative(validated.iter().map(ValidationSum::calibrated), &course.uninformed);
                 if !validation_loss.is_finite() {
                     return Err(diverged("the validation loss", validation_loss, epoch, course.steps - 1));

@@ -26,6 +26,12 @@ pub(crate) trait Lanes: Copy {
     /// Twice as many, for inner products.
     type Wide: Wide;
 
+    /// Says that what is at `from`, which may be any address, is going to be read; of no effect where the processor is not told so.
+    ///
+    /// # Safety
+    /// As [`Lanes::splat`].
+    #[inline(always)]
+    unsafe fn prefetch(_from: Source) {}
     /// # Safety
     /// Eight numbers can be read at `from`, and the processor has what the implementation needs.
     unsafe fn load(from: Source) -> Self;

@@ -1,11 +1,11 @@
 //! Lanes of x86-64 with AVX2 and FMA, and with AVX-512.
 
 use std::arch::x86_64::{
-    __m256, __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_loadl_epi64, _mm_packus_epi16, _mm_packus_epi32, _mm_storel_epi64,
-    _mm256_add_ps, _mm256_and_ps, _mm256_blendv_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
-    _mm256_cvttps_epi32, _mm256_div_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps,
-    _mm256_or_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    __m256, __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _MM_HINT_T0, _mm_loadl_epi64, _mm_packus_epi16, _mm_packus_epi32, _mm_prefetch,
+    _mm_storel_epi64, _mm256_add_ps, _mm256_and_ps, _mm256_blendv_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi32, _mm256_cvttps_epi32, _mm256_div_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps,
+    _mm256_mul_ps, _mm256_or_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 use std::marker::PhantomData;
 
@@ -99,6 +99,12 @@ impl Wide for OneRegister {
 
 impl<W: Wide> Lanes for Ymm<W> {
     type Wide = W;
+
+    #[inline(always)]
+    unsafe fn prefetch(from: Source) {
+        // SAFETY: it is a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn load(from: Source) -> Self {

@@ -6,7 +6,7 @@ use crate::finish::{Activated, AddTo, Affine, AsIs, Finish, Plain, Statistics, T
 use crate::gemm::COLUMNS;
 use crate::images::{Images, UnitShape};
 use crate::stem::Stem;
-use crate::winograd::{self, Tile, Weights, transform_weights};
+use crate::winograd::{self, Tile, Weights};
 
 /// Random numbers of real channels, zeros beyond.
 fn tensor(images: Images, channels: usize, seed: u64) -> Vec<f32> {
@@ -91,14 +91,13 @@ fn check_sums(partial: &[f32], y: &[f64], channels: usize, what: &str) {
 
 fn check_winograd(tile: Tile, shape: UnitShape, images: Images, x: &[f32], weight: &[f32], dy: &[f32], expected: &Defined) {
     let UnitShape { channels_in, channels_out, .. } = shape;
-    let channels = [padded(channels_in), padded(channels_out)];
     let what = format!("{tile:?} {shape:?} {images:?}");
-    let transformed = |adjoint| transform_weights(tile, Weights { values: weight, channels_in, channels_out, adjoint });
+    let weights = |adjoint| Weights { values: weight, channels_in, channels_out, adjoint };
     let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![f32::NAN; weight.len()]);
-    let sums = winograd::convolve(tile, Plain(x), Statistics, images, channels, &transformed(false), &mut y);
+    let sums = winograd::convolve(tile, Plain(x), Statistics, images, weights(false), &mut y);
     assert!(distance(&y, expected.y.iter().copied()) < 2e-5, "{what}");
-    check_sums(&sums, &expected.y, channels[1], &what);
-    winograd::convolve(tile, Plain(dy), AsIs, images, [channels[1], channels[0]], &transformed(true), &mut dx);
+    check_sums(&sums, &expected.y, padded(channels_out), &what);
+    winograd::convolve(tile, Plain(dy), AsIs, images, weights(true), &mut dx);
     assert!(distance(&dx, expected.dx.iter().copied()) < 2e-5, "data gradient, {what}");
     winograd::weight_gradient(tile, Plain(x), dy, images, [channels_in, channels_out], &mut dw);
     assert!(distance(&dw, expected.dw.iter().copied()) < 2e-5, "weight gradient, {what}");
@@ -120,8 +119,10 @@ fn odd_sizes_strides_one_channel_and_a_batch_of_one() {
         (2, 3, 5, 3, images(1, 11, 10)),
         (3, 16, 7, 2, images(1, 12, 9)),
         (64, 48, 3, 1, images(3, 13, 10)),
-        // Channels so many that the whole batch goes through a step at a time.
+        // Channels so many that the whole batch goes through a panel of them at a time, and so much of it that it is a step at a time.
         (256, 256, 3, 1, images(2, 6, 5)),
+        (20, 70, 3, 1, images(3, 5, 4)),
+        (256, 256, 3, 1, images(8, 6, 5)),
         // Tiles so many that the weight gradient takes a second group of them.
         (1, 1, 3, 1, images(1, 190, 190)),
         // More taps than are gone through at a time, and more rows of weights.
@@ -166,13 +167,18 @@ proptest! {
         let sums = stem.convolve(&weight, Statistics, &mut y);
         prop_assert!(distance(&y, expected.y.iter().copied()) < 1e-5);
         check_sums(&sums, &expected.y, padded(out), "stem");
-        let panels: Vec<f32> = (0..dy.len())
-            .map(|k| dy[k / COLUMNS % output.pixels() * padded(out) + k / (COLUMNS * output.pixels()) * COLUMNS + k % COLUMNS])
-            .collect();
+        let of_row = |row: usize, to: &mut [f32]| {
+            let pixels = dy[row * output.width * padded(out)..].chunks_exact(padded(out)).take(output.width);
+            for (x, pixel) in pixels.enumerate() {
+                for (panel, values) in pixel.chunks_exact(COLUMNS).enumerate() {
+                    to[(panel * output.width + x) * COLUMNS..][..COLUMNS].copy_from_slice(values);
+                }
+            }
+        };
         let mut dw = vec![f32::NAN; weight.len()];
-        stem.weight_gradient(&panels, &mut dw);
+        stem.weight_gradient(&of_row, &mut dw);
         prop_assert!(distance(&dw, expected.dw.iter().copied()) < 1e-5);
-        let dx = stem.data_gradient(&panels, &weight);
+        let dx = stem.data_gradient(&of_row, &weight);
         let in_planes = (0..planes.len()).map(|k| {
             let (n, c, pixel) = (k / (channels * height * width), k / (height * width) % channels, k % (height * width));
             expected.dx[(n * height * width + pixel) * n_in + c]
@@ -182,19 +188,24 @@ proptest! {
 }
 
 #[test]
-fn many_channels_make_the_same_bits_for_any_number_of_threads() {
-    let (images, channels) = (Images { batch: 2, height: 6, width: 5 }, if cfg!(miri) { 16 } else { 256 });
-    let x = tensor(images, channels, 1);
+fn many_channels_make_the_same_bits_for_any_number_of_threads_and_images() {
+    let channels = if cfg!(miri) { 16 } else { 256 };
+    // Of a few images a panel of channels at a time, of more a step.
+    let images = |batch: usize| Images { batch, height: 6, width: 5 };
+    let x = tensor(images(8), channels, 1);
     let weight = Weights { values: &numbers(9 * channels * channels, 2), channels_in: channels, channels_out: channels, adjoint: false };
-    let run = |threads: usize| {
+    let run = |batch: usize, threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let x = &x[..images(batch).pixels() * channels];
         pool.install(|| {
-            let (weights, mut y) = (transform_weights(Tile::Four, weight), vec![f32::NAN; x.len()]);
-            let sums = winograd::convolve(Tile::Four, Plain(&x), Statistics, images, [channels; 2], &weights, &mut y);
+            let mut y = vec![f32::NAN; x.len()];
+            let sums = winograd::convolve(Tile::Four, Plain(x), Statistics, images(batch), weight, &mut y);
             (y, sums)
         })
     };
-    assert!(run(1) == run(3));
+    let (few, many) = (run(2, 1), run(8, 1));
+    assert!(few == run(2, 3) && many == run(8, 3));
+    assert!(few.0 == many.0[..few.0.len()]);
 }
 
 #[test]
@@ -202,13 +213,13 @@ fn many_channels_make_the_same_bits_for_any_number_of_threads() {
 fn scales_of_other_channels_are_refused() {
     let images = Images { batch: 1, height: 2, width: 2 };
     let (x, values) = (tensor(images, 16, 1), vec![0.0; 9 * 16 * 16]);
-    let weights = transform_weights(Tile::Four, Weights { values: &values, channels_in: 16, channels_out: 16, adjoint: false });
+    let weights = Weights { values: &values, channels_in: 16, channels_out: 16, adjoint: false };
     let input = Activated { z: &x, scale: &[1.0; 8], shift: &[0.0; 16] };
-    winograd::convolve(Tile::Four, input, AsIs, images, [16, 16], &weights, &mut vec![0.0; x.len()]);
+    winograd::convolve(Tile::Four, input, AsIs, images, weights, &mut vec![0.0; x.len()]);
 }
 
-fn convolve<F: Finish>(x: &[f32], images: Images, weights: &[f32], finish: F, y: &mut [f32]) -> Vec<f32> {
-    winograd::convolve(Tile::Four, Plain(x), finish, images, [16, 16], weights, y)
+fn convolve<F: Finish>(x: &[f32], images: Images, weights: Weights<'_>, finish: F, y: &mut [f32]) -> Vec<f32> {
+    winograd::convolve(Tile::Four, Plain(x), finish, images, weights, y)
 }
 
 #[test]
@@ -223,21 +234,21 @@ fn what_is_done_on_the_way_in_and_out() {
         let mut y = vec![0.0; x.len()];
         (finish(&mut y), y, expected)
     };
-    let weights = transform_weights(Tile::Four, Weights { values: &weight, channels_in: 16, channels_out: 16, adjoint: false });
+    let weights = Weights { values: &weight, channels_in: 16, channels_out: 16, adjoint: false };
 
     let active = per_channel(&x, &|k, v| (v * scale[k % 16] + shift[k % 16]).max(0.0));
     let input = Activated { z: &x, scale: &scale, shift: &shift };
-    let (_, y, expected) = run(&active, &|y| winograd::convolve(Tile::Four, input, AsIs, images, [16, 16], &weights, y));
+    let (_, y, expected) = run(&active, &|y| winograd::convolve(Tile::Four, input, AsIs, images, weights, y));
     assert!(distance(&y, expected) < 1e-5, "activated on the way in");
 
     let affine = Affine { scale: &scale, shift: &shift, residual: Some(&z), relu: true };
-    let (_, y, expected) = run(&x, &|y| convolve(&x, images, &weights, affine, y));
+    let (_, y, expected) = run(&x, &|y| convolve(&x, images, weights, affine, y));
     let expected =
         expected.iter().enumerate().map(|(k, v)| (v * f64::from(scale[k % 16]) + f64::from(shift[k % 16]) + f64::from(z[k])).max(0.0));
     assert!(distance(&y, expected) < 1e-5, "normalised, added to and activated on the way out");
 
     let through = ThroughActivation { z: &z, scale: &scale, shift: &shift, mean: &mean, inverse_deviation: &inverse_deviation };
-    let (sums, y, expected) = run(&x, &|y| convolve(&x, images, &weights, through, y));
+    let (sums, y, expected) = run(&x, &|y| convolve(&x, images, weights, through, y));
     let expected: Vec<f64> =
         expected.iter().enumerate().map(|(k, v)| if z[k] * scale[k % 16] + shift[k % 16] > 0.0 { *v } else { 0.0 }).collect();
     assert!(distance(&y, expected.iter().copied()) < 1e-5, "through the activation");

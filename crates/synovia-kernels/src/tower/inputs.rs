@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Forward, Saved, TowerError, TowerShape, Unit, UnitStatistics, check_statistics};
-use crate::pool::pooled;
+use crate::pool::{pool_sums, pooled};
 
 impl TowerShape {
     /// The forward pass by known statistics, and what the gradients of its inputs need.
@@ -34,9 +34,10 @@ impl TowerShape {
     /// # Errors
     /// As [`TowerShape::backward`].
     pub fn image_gradient(&self, saved: Saved, units: &[Unit<'_>], gradient: &[f32]) -> Result<Vec<f32>, TowerError> {
-        let (saved, grad) = self.down_to(0, saved, units, gradient, None)?;
-        let (panels, _) = self.through_pool(&saved, grad);
-        Ok(saved.stem.data_gradient(&panels, units[0].weight))
+        let (saved, mut grad) = self.down_to(0, saved, units, gradient, None)?;
+        let [sums, products] = pool_sums(&saved.pooled, &saved.largest, &saved.stem_norm, &mut grad);
+        let pool = saved.through_pool(&grad, &sums, &products);
+        Ok(saved.stem.data_gradient(&|row, out| pool.row(row, out), units[0].weight))
     }
 
     /// Each place of the maps after the first `n` blocks times its gradient, summed over the channels.

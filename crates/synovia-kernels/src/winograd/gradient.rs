@@ -1,5 +1,6 @@
 //! The gradient of the weights: inputs and output gradients transformed, multiplied over all tiles, transformed back.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -11,7 +12,7 @@ use crate::finish::{Input, padded};
 use crate::gemm::{COLUMNS, PACKED, balanced_rows, columns_times_panel, pack_rows};
 use crate::images::Images;
 use crate::lanes::{Kernel, Lanes, vectorized};
-use crate::shared::{Buffer, Shared};
+use crate::shared::{Buffer, Shared, Target};
 
 /// Transforms of some tiles for the weight gradient.
 struct TransformBoth<'a, I, const M: usize, const N: usize> {
@@ -75,7 +76,9 @@ impl Kernel for Accumulate<'_> {
     unsafe fn run<V: Lanes>(self) {
         let (n_in, n_out, n_tiles) = (self.channels_in, self.channels_out, self.n_tiles);
         assert!(self.inputs.len() >= n_tiles * n_in && self.gradients.len() >= n_tiles * n_out);
-        let mut packed = [0.0f32; REDUCED * PACKED];
+        // Rows are written before they are read.
+        let mut packed = [MaybeUninit::<f32>::uninit(); REDUCED * PACKED];
+        let packed: Target = packed.as_mut_ptr().cast();
         let at_once = balanced_rows(self.rows.len());
         for first in (0..n_tiles).step_by(REDUCED) {
             let count = REDUCED.min(n_tiles - first);
@@ -85,14 +88,9 @@ impl Kernel for Accumulate<'_> {
                 unsafe {
                     let inputs = self.inputs.as_ptr();
                     if n_in > NARROW {
-                        pack_rows::<V>(
-                            (first..first + count).map(|t| inputs.add(t * n_in + i)),
-                            rows,
-                            i + PACKED <= n_in,
-                            packed.as_mut_ptr(),
-                        );
+                        pack_rows::<V>((first..first + count).map(|t| inputs.add(t * n_in + i)), rows, i + PACKED <= n_in, packed);
                     }
-                    let (a, a_stride) = if n_in <= NARROW { (inputs.add(first * n_in + i), n_in) } else { (packed.as_ptr(), PACKED) };
+                    let (a, a_stride) = if n_in <= NARROW { (inputs.add(first * n_in + i), n_in) } else { (packed.cast_const(), PACKED) };
                     for panel in 0..n_out / COLUMNS {
                         let b = self.gradients.as_ptr().add((panel * n_tiles + first) * COLUMNS);
                         let c = self.out.get().add(i * n_out + panel * COLUMNS);

@@ -13,7 +13,7 @@ mod weights;
 
 pub(crate) use convolve::convolve;
 pub(crate) use gradient::weight_gradient;
-pub(crate) use weights::{Weights, transform_weights};
+pub(crate) use weights::Weights;
 
 use crate::gemm::COLUMNS;
 use crate::images::Images;

@@ -1,6 +1,8 @@
 //! Tiles to transformed tiles, a row of tiles at a time: down each column of pixels once, for all tiles that share it, then across each
 //! tile. What lies outside the image is found out once a row and once a column, and not for each pixel of each tile.
 
+use std::mem::MaybeUninit;
+
 use super::Place;
 use super::transforms::{input_1d, output_gradient_1d};
 use crate::finish::Input;
@@ -14,17 +16,18 @@ const TILES: usize = 16;
 /// Columns of pixels that so many see.
 const COLUMNS_SEEN: usize = 4 * TILES + 2;
 
-/// Of six rows of transformed columns, eight channels: they stay in the first-level cache.
+/// Of six rows of transformed columns, eight channels: they stay in the first-level cache. What is read was written before: setting it all
+/// to 0 first would cost as much as the transforms of a few tiles.
 #[repr(align(64))]
-pub(super) struct Strip([[[f32; 8]; COLUMNS_SEEN]; 6]);
+pub(super) struct Strip([[[MaybeUninit<f32>; 8]; COLUMNS_SEEN]; 6]);
 
 impl Strip {
     pub(super) const fn new() -> Self {
-        Self([[[0.0; 8]; COLUMNS_SEEN]; 6])
+        Self([const { [const { [MaybeUninit::uninit(); 8] }; COLUMNS_SEEN] }; 6])
     }
 
     fn at(&mut self, row: usize, column: usize) -> Target {
-        self.0[row][column].as_mut_ptr()
+        self.0[row][column].as_mut_ptr().cast()
     }
 }
 

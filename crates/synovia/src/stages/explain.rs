@@ -27,7 +27,7 @@ use super::train::open_model;
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 /// Where it writes.
 pub const FILE: &str = "explanations.json";
 
@@ -37,6 +37,8 @@ const N_EXAMPLES: usize = 512;
 const N_CHECKED: usize = 32;
 /// Times that a map is moved elsewhere at random, to be held against that.
 const N_RANDOM: usize = 3;
+/// Numbers of the images that an example is asked about at once.
+const HELD: usize = 1 << 23;
 /// And of which integrated gradients are taken, with the cases that are shown.
 const N_INTEGRATED: usize = 12;
 /// How far their parts may miss, and how many gradients are taken for it at most.
@@ -88,6 +90,7 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     if !is_private {
         explainer.known = alike::known(&reader, &explainer.asked, own)?;
     }
+    let images = embed(&explainer.asked, &given);
     let calibrations = of_variant.calibrated(work.pipeline.training.calibration);
     let bar = work.progress.start("explain", Some(manifest.tasks.len() as u64), "tasks");
     let mut tasks = Vec::new();
@@ -98,8 +101,9 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
             let known = chosen(k);
             let rows: Vec<&ExampleRow> = known.iter().map(|&i| rows[i]).collect();
             let given: Vec<&Given> = known.iter().map(|i| &given[i]).collect();
+            let images: Vec<Option<&[f32]>> = known.iter().map(|i| images.get(i).map(Vec::as_slice)).collect();
             if !rows.is_empty() {
-                tasks.push(explainer.task(k, task, &calibrations[k], &rows, &given));
+                tasks.push(explainer.task(k, task, &calibrations[k], &rows, &given, &images));
             }
             bar.set(k as u64 + 1);
         }
@@ -112,6 +116,14 @@ fn explain_all(work: &Work, place: &Place) -> anyhow::Result<()> {
     }
     let explanations = Explanations { model: variant, fold: place.fold().map(|fold| fold + 1), embedding, tasks };
     write_json(&work.run.join(FILE), &explanations)
+}
+
+/// What the image tower makes of the images, a place each.
+fn embed(asked: &Asked, given: &BTreeMap<usize, Given>) -> BTreeMap<usize, Vec<f32>> {
+    let given: Vec<(usize, &Given)> = given.iter().map(|(&place, given)| (place, given)).collect();
+    let parts: Vec<&[(usize, &Given)]> = given.chunks(N_CHECKED).collect();
+    let of_parts = spread(&parts, |part| asked.embed(&part.iter().map(|(_, given)| *given).collect::<Vec<_>>()));
+    given.iter().zip(of_parts.into_iter().flatten()).filter_map(|((place, _), made)| Some((*place, made?))).collect()
 }
 
 /// Whether images were taken although a name may be burned into them.
@@ -204,6 +216,10 @@ struct Explained<'a> {
     calibration: CalibrationMap,
     rows: &'a [&'a ExampleRow],
     given: &'a [&'a Given],
+    /// What the image tower makes of their images.
+    images: &'a [Option<&'a [f32]>],
+    /// What the model makes of all that each shows.
+    embeddings: Vec<Vec<f32>>,
     /// The class that is explained of each example.
     classes: Vec<usize>,
     /// Its probability.
@@ -245,8 +261,10 @@ impl Explainer<'_> {
         calibration: &Calibration,
         rows: &'a [&'a ExampleRow],
         given: &'a [&'a Given],
+        images: &'a [Option<&'a [f32]>],
     ) -> Explained<'a> {
-        let logits = self.asked.logits(given);
+        let told = self.asked.ask_embedded(given, images);
+        let (logits, embeddings): (Vec<_>, Vec<_>) = told.into_iter().map(|told| (told.logits, told.embedding)).unzip();
         // Of a binary task what it asks for, of several classes the likeliest.
         let class = |logits: &Vec<Vec<f32>>| match task.kind {
             TaskKind::Binary => 1,
@@ -255,13 +273,22 @@ impl Explainer<'_> {
             }
         };
         let classes: Vec<usize> = logits.iter().map(class).collect();
-        let mut explained = Explained { k, task, calibration: calibration.map.clone(), rows, given, classes, probabilities: Vec::new() };
+        let calibration = calibration.map.clone();
+        let mut explained = Explained { k, task, calibration, rows, given, images, embeddings, classes, probabilities: Vec::new() };
         explained.probabilities = logits.iter().zip(&explained.classes).map(|(l, &class)| explained.probability(l, class)).collect();
         explained
     }
 
-    fn task(&self, k: usize, task: &Task, calibration: &Calibration, rows: &[&ExampleRow], given: &[&Given]) -> TaskExplanation {
-        let explained = self.explained(k, task, calibration, rows, given);
+    fn task(
+        &self,
+        k: usize,
+        task: &Task,
+        calibration: &Calibration,
+        rows: &[&ExampleRow],
+        given: &[&Given],
+        images: &[Option<&[f32]>],
+    ) -> TaskExplanation {
+        let explained = self.explained(k, task, calibration, rows, given, images);
         let shares = self.shares(&explained);
         let [maps, of_shuffled] = self.both_maps(&explained);
         let chosen = cases(&explained);
@@ -306,18 +333,12 @@ impl Explainer<'_> {
 
     /// Probability without either modality, share of the image, share of the record: by masked passes.
     fn shares(&self, explained: &Explained<'_>) -> Vec<[f64; 3]> {
-        let without = |image: bool, record: bool| {
-            let hide = |given: &&Given| Given {
-                image: given.image.as_ref().filter(|_| image).cloned(),
-                record: given.record.as_ref().filter(|_| record).cloned(),
-            };
-            let mut p = Vec::with_capacity(explained.given.len());
-            for (given, classes) in explained.given.chunks(N_CHECKED).zip(explained.classes.chunks(N_CHECKED)) {
-                let given: Vec<Given> = given.iter().map(hide).collect();
-                let logits = self.asked.logits(&given.iter().collect::<Vec<_>>());
-                p.extend(logits.iter().zip(classes).map(|(logits, &class)| explained.probability(logits, class)));
-            }
-            p
+        let without = |image: bool, record: bool| -> Vec<f64> {
+            let hide = |given: &&Given| Given { image: None, record: given.record.as_ref().filter(|_| record).cloned() };
+            let given: Vec<Given> = explained.given.iter().map(hide).collect();
+            let images: Vec<Option<&[f32]>> = explained.images.iter().map(|made| made.filter(|_| image)).collect();
+            let told = self.asked.ask_embedded(&given.iter().collect::<Vec<_>>(), &images);
+            told.iter().zip(&explained.classes).map(|(told, &class)| explained.probability(&told.logits, class)).collect()
         };
         let (neither, image, record) = (without(false, false), without(true, false), without(false, true));
         (0..explained.given.len())
@@ -368,29 +389,16 @@ impl Explainer<'_> {
             .take(N_CHECKED)
             .collect();
         let gained = spread(&checked, |&(i, map, image)| {
-            let order = view(map, shape.size).order(shape.size);
-            // How far the answer is from that to the whole image.
-            let area_of = |images: Vec<Vec<f32>>| {
-                let record = &explained.given[i].record;
-                let given: Vec<Given> = images.into_iter().map(|image| Given { image: Some(image), record: record.clone() }).collect();
-                let given: Vec<&Given> = given.iter().collect();
-                let answer = |logits: &Vec<Vec<f32>>| explained.probability(logits, explained.classes[i]);
-                let far: Vec<f64> =
-                    self.asked.logits(&given).iter().map(|logits| (answer(logits) - explained.probabilities[i]).abs()).collect();
-                area(&far)
-            };
+            let mut orders = vec![view(map, shape.size).order(shape.size)];
             // The same map moved around the image's edges: as smooth, and pointing anywhere.
-            let mut random = [0.0; 2];
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ i as u64);
             for _ in 0..N_RANDOM {
                 let (down, across) = (rng.random_range(0..map.height), rng.random_range(0..map.width));
                 let place = |k: usize| (k / map.width + down) % map.height * map.width + (k + across) % map.width;
                 let values: Vec<f32> = (0..map.values.len()).map(|k| map.values[place(k)]).collect();
-                let order = Map { values: &values, ..view(map, shape.size) }.order(shape.size);
-                random[0] += area_of(deleted(image, shape, &order)) / N_RANDOM as f64;
-                random[1] += area_of(inserted(image, shape, &order)) / N_RANDOM as f64;
+                orders.push(Map { values: &values, ..view(map, shape.size) }.order(shape.size));
             }
-            [area_of(deleted(image, shape, &order)) - random[0], random[1] - area_of(inserted(image, shape, &order))]
+            self.areas(explained, i, image, shape, &orders)
         });
         let [deletion, insertion] = [0, 1].map(|k| checked.iter().zip(&gained).map(|((i, ..), of)| (*i, of[k])).collect::<Vec<_>>());
         (!deletion.is_empty()).then(|| MapCheck {
@@ -399,6 +407,34 @@ impl Explainer<'_> {
             insertion: mean(&explained.of_patients(&insertion)),
             shuffled: mean(&explained.of_patients(&correlation)),
         })
+    }
+
+    /// How much less the answer about example `i` changes as pixels are deleted in the first of some orders than in the mean of the
+    /// others, and how much sooner it is there as they are inserted: areas under the distance from the answer to the whole image.
+    fn areas(&self, explained: &Explained<'_>, i: usize, image: &[f32], shape: ImageShape, orders: &[Vec<usize>]) -> [f64; 2] {
+        // All begin or end with the whole image, of which the answer is known, and with the level one, of which it is asked once.
+        let record = &explained.given[i].record;
+        let (mut far, mut steps) = (Vec::new(), 0);
+        for orders in orders.chunks((HELD / image.len() / 20).max(1)) {
+            let sequences: Vec<Vec<Vec<f32>>> =
+                orders.iter().flat_map(|order| [deleted(image, shape, order), inserted(image, shape, order)]).collect();
+            steps = sequences[0].len() - 1;
+            let level = far.is_empty().then(|| sequences[0][steps].clone());
+            let images = level.into_iter().chain(sequences.into_iter().flat_map(|of| of.into_iter().take(steps).skip(1)));
+            let given: Vec<Given> = images.map(|image| Given { image: Some(image), record: record.clone() }).collect();
+            let logits = self.asked.logits(&given.iter().collect::<Vec<_>>());
+            let of = |logits: &Vec<Vec<f32>>| (explained.probability(logits, explained.classes[i]) - explained.probabilities[i]).abs();
+            far.extend(logits.iter().map(of));
+        }
+        let (level, between) = far.split_at(1);
+        let areas: Vec<[f64; 2]> = (between.chunks(2 * (steps - 1)))
+            .map(|of| {
+                let (deletion, insertion) = of.split_at(steps - 1);
+                [area(&[&[0.0], deletion, level].concat()), area(&[level, insertion, &[0.0]].concat())]
+            })
+            .collect();
+        let random = |k: usize| areas[1..].iter().map(|areas| areas[k]).sum::<f64>() / (areas.len() - 1) as f64;
+        [areas[0][0] - random(0), random(1) - areas[0][1]]
     }
 
     /// Of the cases, and of the first [`N_INTEGRATED`].

@@ -24,7 +24,7 @@ use super::{StageError, novelty, run_stage};
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 /// Examples that the file and the model are compared on.
 const N_CHECKED: usize = 16;
 /// Training records that the ranges of features are of, at most; evenly over the cohort.

@@ -4,7 +4,7 @@ use synovia_cohort::{CohortReader, Split};
 use synovia_evaluation::{NoveltyPattern, NoveltyScore};
 use synovia_training::{Asked, Presence};
 
-use super::embeddings::{Embedded, patterns};
+use super::embeddings::Embedded;
 
 /// Examples of the train split, and of validation, at most.
 const MOST_TRAIN: usize = 2000;
@@ -12,11 +12,9 @@ const MOST_VALIDATION: usize = 1000;
 
 /// - own: what the model sees
 pub fn fit(reader: &CohortReader, asked: &Asked, own: Presence) -> anyhow::Result<NoveltyScore> {
-    let mut fitted = Vec::new();
-    for (pattern, shown) in patterns(own) {
-        let train = Embedded::of(reader, asked, shown, Split::Train, MOST_TRAIN, |_| true)?;
-        let validation = Embedded::of(reader, asked, shown, Split::Validation, MOST_VALIDATION, |_| true)?;
-        fitted.extend(NoveltyPattern::fit(pattern, &train.values, &validation.values));
-    }
-    Ok(NoveltyScore { patterns: fitted })
+    let of = |split, most| Embedded::of_patterns(reader, asked, own, split, most, |_| true);
+    let (train, validation) = (of(Split::Train, MOST_TRAIN)?, of(Split::Validation, MOST_VALIDATION)?);
+    let pairs = train.iter().zip(&validation);
+    let patterns = pairs.filter_map(|((pattern, train), (_, validation))| NoveltyPattern::fit(*pattern, &train.values, &validation.values));
+    Ok(NoveltyScore { patterns: patterns.collect() })
 }

@@ -7,6 +7,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use rayon::prelude::*;
 use synovia_cohort::{CohortReader, ExampleRow, FeatureKind, Split, Task, TaskKind};
 use synovia_evaluation::{
     Calibration, EvaluationOptions, ModalityPattern, Prediction, Robustness, RobustnessCurve, RobustnessPoint, TaskRobustness, Variant,
@@ -25,7 +26,7 @@ use super::train::open_model;
 use crate::commands::Work;
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Where it writes.
 pub const FILE: &str = "robustness.json";
 
@@ -148,7 +149,7 @@ fn measure(work: &Work, place: &Place) -> anyhow::Result<()> {
         let mut points: Vec<Vec<RobustnessPoint>> =
             aurocs(&plain, what)?.into_iter().map(|auroc| vec![RobustnessPoint { level: 0.0, auroc, novel: novel_at_0 }]).collect();
         for &level in what.levels() {
-            let worse: Vec<Given> = given.iter().zip(&rows).map(|(given, row)| worse.of(given, row, what, level)).collect();
+            let worse: Vec<Given> = given.par_iter().zip(&rows).map(|(given, row)| worse.of(given, row, what, level)).collect();
             let changed = |model: &Model| if what.of_image() { model.sees.image } else { model.sees.record };
             let before: Vec<(&Model, &Answers)> = models.iter().zip(&plain).collect();
             let of: Vec<Answers> =

@@ -6,8 +6,8 @@ use synovia_cohort::{CohortReader, ExampleRow, Split};
 use synovia_evaluation::{EmbeddingMap, ModalityPattern, Neighbour, NeighbourCheck, nearest};
 use synovia_training::{Asked, Given, Presence};
 
-use super::{Explained, Explainer, N_CHECKED, mean};
-use crate::stages::embeddings::{Embedded, patterns};
+use super::{Explained, Explainer, mean};
+use crate::stages::embeddings::Embedded;
 
 /// Training examples, evenly over the split, that an example's neighbours are looked for among, and test examples of the map.
 const MOST_TRAIN: usize = 4000;
@@ -18,16 +18,17 @@ pub(super) const N_SHOWN: usize = 5;
 
 /// Training examples with a label by what is shown of them, of all that a model of `own` can be shown.
 pub(super) fn known<'r>(reader: &'r CohortReader, asked: &Asked, own: Presence) -> anyhow::Result<BTreeMap<ModalityPattern, Embedded<'r>>> {
-    let of = |(pattern, shown)| Ok((pattern, Embedded::of(reader, asked, shown, Split::Train, MOST_TRAIN, is_labelled)?));
-    patterns(own).map(of).collect()
+    Ok(Embedded::of_patterns(reader, asked, own, Split::Train, MOST_TRAIN, is_labelled)?.into_iter().collect())
 }
 
 impl Explainer<'_> {
     /// Test examples of the fullest pattern that there are any of, on a plane; `None` where nothing may be told of the training's.
     pub(super) fn map(&self, own: Presence) -> anyhow::Result<Option<EmbeddingMap>> {
-        for (pattern, shown) in patterns(own) {
+        if self.known.is_empty() {
+            return Ok(None);
+        }
+        for (pattern, test) in Embedded::of_patterns(self.reader, &self.asked, own, Split::Test, N_MAPPED, is_labelled)? {
             let Some(train) = self.known.get(&pattern) else { continue };
-            let test = Embedded::of(self.reader, &self.asked, shown, Split::Test, N_MAPPED, is_labelled)?;
             if !test.rows.is_empty() {
                 let labels: Vec<&[Option<f32>]> = test.rows.iter().map(|row| row.labels.as_slice()).collect();
                 return Ok(EmbeddingMap::fit(pattern, &train.views(), &test.views(), &labels));
@@ -49,11 +50,8 @@ impl Explainer<'_> {
                 let label = explained.label_name(row.labels[explained.k].unwrap_or_default() as usize);
                 Neighbour { example: row.id.as_str().to_owned(), label, distance }
             };
-            for places in of_pattern.chunks(N_CHECKED) {
-                let given: Vec<&Given> = places.iter().map(|&i| explained.given[i]).collect();
-                for (&i, told) in places.iter().zip(self.asked.ask(&given)) {
-                    out[i] = nearest(&views, &told.embedding, N_NEIGHBOURS).into_iter().map(neighbour).collect();
-                }
+            for i in of_pattern {
+                out[i] = nearest(&views, &explained.embeddings[i], N_NEIGHBOURS).into_iter().map(neighbour).collect();
             }
         }
         out
