@@ -26,7 +26,7 @@ use crate::commands::Work;
 use crate::pipeline::{self, Pipeline};
 
 /// Raised when the stage gives other outputs for the same inputs.
-const VERSION: u32 = 10;
+const VERSION: u32 = 11;
 /// Images a step where there are no labels: variances and covariances are of a batch.
 const UNLABELLED_BATCH: usize = 128;
 

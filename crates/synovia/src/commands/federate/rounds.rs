@@ -50,7 +50,7 @@ fn moments_path(folder: &Path, round: usize) -> PathBuf {
 }
 
 /// Raised when the same plan gives other weights or another choice of rounds.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Runs all rounds, in a folder of `parent` that is named for the plan; goes on after the last round that is whole.
 ///
