@@ -129,6 +129,7 @@ impl<'a> PoolBackward<'a> {
         let channels = backward.factor.len();
         let len = pooled(images).pixels() * channels;
         assert!(gradient.len() == len && largest.place.len() == len && z.len() == images.pixels() * channels);
+        assert!(channels.is_multiple_of(COLUMNS) && [backward.mean, &backward.slope, &backward.term].iter().all(|of| of.len() == channels));
         Self { gradient, largest, backward, z, images }
     }
 

@@ -32,6 +32,7 @@ pub(crate) trait Lanes: Copy {
     /// As [`Lanes::splat`].
     #[inline(always)]
     unsafe fn prefetch(_from: Source) {}
+
     /// # Safety
     /// Eight numbers can be read at `from`, and the processor has what the implementation needs.
     unsafe fn load(from: Source) -> Self;

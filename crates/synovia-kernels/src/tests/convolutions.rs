@@ -122,7 +122,8 @@ fn odd_sizes_strides_one_channel_and_a_batch_of_one() {
         // Channels so many that the whole batch goes through a panel of them at a time, and so much of it that it is a step at a time.
         (256, 256, 3, 1, images(2, 6, 5)),
         (20, 70, 3, 1, images(3, 5, 4)),
-        (256, 256, 3, 1, images(8, 6, 5)),
+        (256, 256, 3, 1, images(9, 6, 5)),
+        (1, 50, 3, 1, images(1, 1, 1)),
         // Tiles so many that the weight gradient takes a second group of them.
         (1, 1, 3, 1, images(1, 190, 190)),
         // More taps than are gone through at a time, and more rows of weights.
@@ -190,7 +191,7 @@ proptest! {
 #[test]
 fn many_channels_make_the_same_bits_for_any_number_of_threads_and_images() {
     let channels = if cfg!(miri) { 16 } else { 256 };
-    // Of a few images a panel of channels at a time, of more a step.
+    // Of a few images a panel of channels at a time, of more a step; few channels go by blocks.
     let images = |batch: usize| Images { batch, height: 6, width: 5 };
     let x = tensor(images(8), channels, 1);
     let weight = Weights { values: &numbers(9 * channels * channels, 2), channels_in: channels, channels_out: channels, adjoint: false };

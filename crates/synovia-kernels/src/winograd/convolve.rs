@@ -83,7 +83,7 @@ impl<I: Input, F: Finish, const M: usize, const N: usize> Kernel for Block<'_, I
         assert!(panels.is_empty() || weights.len() == N * N * weights_stride);
         // SAFETY: the buffers hold N² points of `n_tiles` tiles, of which each task of a step has its own part, and each step
         // is over before the next begins. Weights hold N² points. Pixels are those of tiles inside the images,
-        // which input, finish and output fit (`convolve` checks all), and different tiles share none.
+        // which input, finish and output fit (`convolve` checks all), and different tiles share none; tasks of the same tiles have other channels.
         unsafe {
             if matches!(steps, Steps::All | Steps::Inputs) {
                 let (tiles, to) = ([first + tiles.start, tiles.len()], transformed.add(tiles.start * n_in));
@@ -158,9 +158,9 @@ const HELD: usize = 6_000_000;
 /// Panels of a task of products.
 const PANELS: usize = 4;
 
-/// Transformed inputs, so many numbers of them at most, that are gone through once a panel of channels out: they and a panel of weights,
-/// which is transformed where it is used, stay in the second-level cache. The other way around all weights go through it once for
-/// some tiles each.
+/// Transformed inputs, so many numbers of them at most, that are gone through once a panel of channels out: they stay in the second-level
+/// cache, and a panel of weights, which is transformed where it is used, near it. The other way around all weights go through it once
+/// for some tiles each.
 const REREAD: usize = 210_000;
 
 /// Panels from which on that is worth it: fewer have few weights.
@@ -223,7 +223,7 @@ impl<I: Input, F: Finish> Convolution<'_, I, F> {
         transformed
     }
 
-    /// All tiles through a panel of 16 channels out, whose weights are transformed on the spot; one panel after the other.
+    /// All tiles through a panel of 16 channels out, whose weights are transformed on the spot; a panel a task.
     fn by_panels(&self) -> Vec<f32> {
         let (points, n_tiles) = (self.tile.points(), self.n_tiles);
         let stride = weights_stride(self.channels_in, COLUMNS);
@@ -234,7 +234,7 @@ impl<I: Input, F: Finish> Convolution<'_, I, F> {
         (0..self.channels_out / COLUMNS).into_par_iter().for_each(|panel| {
             with_scratch(points * (stride + point_stride(n_tiles, COLUMNS)), |scratch| {
                 let (weights, products) = scratch.split_at_mut(points * stride);
-                // SAFETY: there is room for so many points.
+                // SAFETY: there is room for so many points, and it is this task's own.
                 unsafe { transform_panel(self.tile, self.weights, panel, stride, Shared::new(weights)) };
                 let (products, mut sums) = (Shared::new(products), [0.0; 2 * COLUMNS]);
                 for steps in [Steps::Products, Steps::Outputs] {
@@ -354,7 +354,7 @@ impl<I: Input, F: Finish> Convolution<'_, I, F> {
 /// # Shapes
 /// - input: `[batch, height, width, channels_in]`, channels padded
 /// - out: `[batch, height, width, channels_out]`
-/// - returns the sums that `finish` makes, a row a task, or nothing
+/// - returns the sums that `finish` makes, in one row or several, or nothing
 pub(crate) fn convolve<I: Input, F: Finish>(
     tile: Tile,
     input: I,
